@@ -1,0 +1,41 @@
+//! Where responses, leases, sessions and limits are kept.
+//!
+//! [`CacheBackend`] is the sum of small contracts, each in the terms of its job and each of its operations atomic.
+//! [`Backend`] is the handle that the layers take.
+
+mod entry;
+mod error;
+mod handle;
+mod leases;
+mod responses;
+mod wait;
+
+pub use entry::{Entry, EntryBuilder};
+pub use error::{BackendError, ErrorKind, InvalidateError};
+pub use handle::Backend;
+pub use leases::{Acquire, Acquired, Lease, LeaseKey, LeaseKind, Leases, Owner, Release};
+pub use responses::{
+    Commit, Committed, Discarded, Found, Lookup, Mode, PrimaryKey, Responses, Scope, Tick, Ticket, Variant, VaryOf,
+    VarySpec,
+};
+pub use wait::{WaitMap, Waiter};
+
+use std::{fmt, future::Future};
+
+use crate::Timestamp;
+
+/// A store that the layers can stand on: the sum of the contracts.
+///
+/// Implement it with `async fn` and hand it to [`Backend::custom`]. None of the operations has a default, because a
+/// store that quietly does nothing breaks promises that users rely on. Every operation bounds its own time and fails
+/// with [`ErrorKind::Timeout`] rather than hang.
+pub trait CacheBackend: Responses + Leases + fmt::Debug + Send + Sync + 'static {
+    /// The time on the clock that all processes which share this store go by. Costs no round trip.
+    fn now(&self) -> Timestamp;
+
+    /// A short name for logs and metrics, such as `memory` or `redis`.
+    fn name(&self) -> &'static str;
+
+    /// Whether the store answers.
+    fn ping(&self) -> impl Future<Output = Result<(), BackendError>> + Send;
+}

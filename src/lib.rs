@@ -1,0 +1,11 @@
+//! Sessions, HTTP caching, request coalescing, stale-while-revalidate, tag invalidation and rate limits for API
+//! gateways built on tower, hyper and axum; in memory or on Redis.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod backend;
+mod clock;
+mod tag;
+
+pub use backend::Backend;
+pub use clock::{TestClock, Timestamp};
+pub use tag::{Tag, TagDigest, TagError};
