@@ -102,6 +102,9 @@ pub struct Lookup {
     /// The tick of the entry that was there, valid or not; 0 where there was none. For
     /// [`Acquire::since`](super::Acquire::since).
     pub since: Tick,
+    /// The last invalidation, hard or soft, of anything that shares this key's clock, as it was read: a fill that is
+    /// under way on a ticket of the same clock may be joined if its tick is at least this.
+    pub floor: Tick,
 }
 
 /// An entry that may be handed out: not invalidated, not past [`Entry::keep_until`], of the right variant.
