@@ -4,8 +4,12 @@
 
 pub mod backend;
 mod clock;
+mod exchange;
+mod problem;
 mod tag;
 
 pub use backend::Backend;
 pub use clock::{TestClock, Timestamp};
+pub use exchange::Personal;
+pub use problem::{Problem, ProblemBody};
 pub use tag::{Tag, TagDigest, TagError};

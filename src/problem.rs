@@ -1,0 +1,146 @@
+//! What clients are told where a layer refuses: problem details (RFC 9457).
+
+use std::{
+    borrow::Cow,
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use serde_json::Value;
+
+/// An answer of `application/problem+json` (RFC 9457), and the error type of handlers: the errors of this crate turn
+/// into it with `?`.
+///
+/// It is never stored by caches: it carries `Cache-Control: no-store`.
+///
+/// ```
+/// use http::StatusCode;
+/// use tower_gatehouse::Problem;
+///
+/// let answer = Problem::new(StatusCode::CONFLICT, "the cart was changed meanwhile").into_response_with_bytes();
+/// assert_eq!(answer.status(), 409);
+/// assert_eq!(answer.headers()["content-type"], "application/problem+json");
+/// assert!(answer.body().starts_with(br#"{"type":"about:blank","title":"Conflict","status":409"#));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Problem {
+    status: StatusCode,
+    detail: Cow<'static, str>,
+    headers: HeaderMap,
+}
+
+impl Problem {
+    /// A problem with one sentence about it, which the client gets to read.
+    pub fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, detail: detail.into(), headers: HeaderMap::new() }
+    }
+
+    /// One more header field, such as `Retry-After`.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.append(name, value);
+        self
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The sentence.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// As a response.
+    pub fn into_response_with_bytes(self) -> Response<Bytes> {
+        let (title, detail) = (self.status.canonical_reason().unwrap_or("Error"), Value::from(&*self.detail));
+        let content = format!(
+            r#"{{"type":"about:blank","title":"{title}","status":{status},"detail":{detail}}}"#,
+            status = self.status.as_u16(),
+        );
+        let mut response = Response::new(Bytes::from(content));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+
+    /// As a response of a layer around a service with bodies of type `B`.
+    pub fn into_answer<B>(self) -> Response<ProblemBody<B>> {
+        self.into_response_with_bytes().map(|bytes| ProblemBody { kind: Kind::Problem { bytes: Some(bytes) } })
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.status, self.detail)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+#[cfg(feature = "axum")]
+impl axum::response::IntoResponse for Problem {
+    fn into_response(self) -> axum::response::Response {
+        self.into_response_with_bytes().map(axum::body::Body::from)
+    }
+}
+
+pin_project! {
+    /// The body of the service within, or that of a [`Problem`]; what layers that may refuse answer with.
+    #[derive(Debug)]
+    pub struct ProblemBody<B> {
+        #[pin]
+        kind: Kind<B>,
+    }
+}
+
+pin_project! {
+    #[derive(Debug)]
+    #[project = KindProject]
+    enum Kind<B> {
+        Inner { #[pin] body: B },
+        Problem { bytes: Option<Bytes> },
+    }
+}
+
+impl<B> ProblemBody<B> {
+    /// The body of the service within.
+    pub fn inner(body: B) -> Self {
+        Self { kind: Kind::Inner { body } }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for ProblemBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        match self.project().kind.project() {
+            KindProject::Inner { body } => body.poll_frame(cx),
+            KindProject::Problem { bytes } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Inner { body } => body.is_end_stream(),
+            Kind::Problem { bytes } => bytes.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Inner { body } => body.size_hint(),
+            Kind::Problem { bytes } => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+        }
+    }
+}
