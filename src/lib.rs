@@ -5,11 +5,13 @@
 pub mod backend;
 mod clock;
 mod exchange;
+mod identity;
 mod problem;
 mod tag;
 
 pub use backend::Backend;
 pub use clock::{TestClock, Timestamp};
 pub use exchange::Personal;
+pub use identity::Identity;
 pub use problem::{Problem, ProblemBody};
 pub use tag::{Tag, TagDigest, TagError};

@@ -1,0 +1,73 @@
+//! Who is asking: what a session layer found, left in the request's extensions for the layers inside.
+
+use std::{fmt, sync::Arc};
+
+/// Who is asking, as an authenticating layer found it.
+///
+/// `SessionLayer` leaves one in the extensions of **every** request, also of an anonymous one: its absence means that
+/// no such layer stands outside. An authenticating layer of one's own does the same:
+///
+/// ```
+/// use tower_gatehouse::Identity;
+///
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(Identity::anonymous().with_user("u17"));
+/// assert_eq!(request.extensions().get::<Identity>().unwrap().user(), Some("u17"));
+/// ```
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    user: Option<Arc<str>>,
+    session: Option<[u8; 16]>,
+}
+
+impl Identity {
+    /// Nobody is known: neither a user nor a session.
+    pub const fn anonymous() -> Self {
+        Self { user: None, session: None }
+    }
+
+    /// The user who is logged in, by the application's own id.
+    #[must_use]
+    pub fn with_user(mut self, id: impl Into<Arc<str>>) -> Self {
+        self.user = Some(id.into());
+        self
+    }
+
+    /// The session, by a handle that is not a credential (a keyed hash of its id, never the token).
+    #[must_use]
+    pub const fn with_session(mut self, handle: [u8; 16]) -> Self {
+        self.session = Some(handle);
+        self
+    }
+
+    /// The id of the user who is logged in; `None` for an anonymous one.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// The session's handle; `None` where there is no session.
+    pub const fn session(&self) -> Option<&[u8; 16]> {
+        self.session.as_ref()
+    }
+}
+
+/// Tells what is known, not who it is.
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("user", &self.user.as_ref().map(|_| "…"))
+            .field("session", &self.session.as_ref().map(|_| "…"))
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_names_neither_user_nor_session() {
+        let shown = format!("{:?}", Identity::anonymous().with_user("alice").with_session([0xab; 16]));
+        assert_eq!(shown, r#"Identity { user: Some("…"), session: Some("…") }"#);
+    }
+}
