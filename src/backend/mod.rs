@@ -3,10 +3,14 @@
 //! [`CacheBackend`] is the sum of small contracts, each in the terms of its job and each of its operations atomic.
 //! [`Backend`] is the handle that the layers take.
 
+#[cfg(feature = "test-util")]
+pub mod conformance;
 mod entry;
 mod error;
 mod handle;
 mod leases;
+#[cfg(feature = "memory")]
+mod memory;
 mod responses;
 mod wait;
 
@@ -14,6 +18,8 @@ pub use entry::{Entry, EntryBuilder};
 pub use error::{BackendError, ErrorKind, InvalidateError};
 pub use handle::Backend;
 pub use leases::{Acquire, Acquired, Lease, LeaseKey, LeaseKind, Leases, Owner, Release};
+#[cfg(feature = "memory")]
+pub use memory::{MemoryBackend, MemoryBackendBuilder};
 pub use responses::{
     Commit, Committed, Discarded, Found, Lookup, Mode, PrimaryKey, Responses, Scope, Tick, Ticket, Variant, VaryOf,
     VarySpec,

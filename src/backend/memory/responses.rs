@@ -1,0 +1,200 @@
+//! The contract [`Responses`] in memory.
+
+use std::sync::Arc;
+
+use super::{
+    MemoryBackend, Pages,
+    cells::Known,
+    lock,
+    store::{Record, Stored, weight},
+};
+use crate::{
+    Timestamp,
+    backend::{
+        BackendError, Commit, Committed, Discarded, Entry, ErrorKind, Found, InvalidateError, Lease, LeaseKey,
+        LeaseKind, Lookup, Mode, PrimaryKey, Responses, Scope, Ticket, Variant, VaryOf,
+    },
+};
+
+impl Responses for MemoryBackend {
+    async fn lookup(&self, key: &PrimaryKey, vary: &VaryOf<'_>) -> Result<Lookup, BackendError> {
+        Ok(self.0.pages.lookup(key, vary, self.0.clock.now()))
+    }
+
+    async fn ticket(&self, _: &PrimaryKey) -> Result<Ticket, BackendError> {
+        Ok(self.0.pages.clock.ticket())
+    }
+
+    async fn commit(&self, commit: Commit<'_>) -> Result<Committed, BackendError> {
+        self.0.pages.commit(&commit, self.0.clock.now())
+    }
+
+    async fn discard(
+        &self,
+        key: &PrimaryKey,
+        variant: Variant,
+        ticket: Ticket,
+        lease: Option<&Lease>,
+    ) -> Result<Discarded, BackendError> {
+        Ok(self.0.pages.discard(key, variant, ticket, lease))
+    }
+
+    async fn invalidate(&self, scope: Scope<'_>, mode: Mode) -> Result<(), InvalidateError> {
+        self.0.pages.invalidate(scope, mode, self.0.clock.now());
+        Ok(())
+    }
+}
+
+impl Pages {
+    fn lookup(&self, key: &PrimaryKey, vary: &VaryOf<'_>, now: Timestamp) -> Lookup {
+        let ticket = self.clock.ticket();
+        let mut lookup = Lookup { ticket: Some(ticket), variant: Variant(None), found: None, since: 0 };
+        let Some(record) = self.store.get(key) else { return lookup };
+        lookup.variant = vary(&record.spec);
+        let Some(stored) = record.find(lookup.variant) else { return lookup };
+        let entry = &stored.entry;
+        if entry.ticket().born == ticket.born {
+            lookup.since = entry.ticket().tick;
+        }
+        // The record only points: what the entry itself varies by decides.
+        let selects = *entry.vary() == record.spec || vary(entry.vary()) == lookup.variant;
+        if selects
+            && now < entry.keep_until()
+            && let Some(stale) = stored.valid(&record.cell, &self.clock)
+        {
+            let stale_since = (stale > 0).then_some(Timestamp::from_micros(stale));
+            lookup.found = Some(Found { entry: Arc::clone(entry), stale_since });
+        }
+        lookup
+    }
+
+    /// Lookups go on meanwhile; commits, discards and leases of the same key wait.
+    fn commit(&self, commit: &Commit<'_>, now: Timestamp) -> Result<Committed, BackendError> {
+        let mut leases = lock(self.shard(&commit.key));
+        let outcome = self.store(commit, now);
+        let ended = commit.lease.filter(|lease| leases.end(lease));
+        drop(leases);
+        if let Some(lease) = ended {
+            self.waits.wake(&lease.key);
+        }
+        if matches!(outcome, Ok(Committed::Stored | Committed::Refreshed)) {
+            let fill = LeaseKey { key: commit.key, variant: commit.variant, kind: LeaseKind::Fill };
+            if ended.is_none_or(|lease| lease.key != fill) {
+                self.waits.wake(&fill);
+            }
+        }
+        outcome
+    }
+
+    /// Decides and stores, under the lock of the key.
+    ///
+    /// An invalidation may run meanwhile. What it raises before it is read here refuses the commit; what it raises
+    /// afterwards makes the entry invalid for every look-up, which reads the same cells.
+    fn store(&self, commit: &Commit<'_>, now: Timestamp) -> Result<Committed, BackendError> {
+        let Commit { key, variant, ref entry, refresh, .. } = *commit;
+        if weight(entry) > self.max_entry_bytes {
+            return Err(BackendError::new(
+                ErrorKind::TooLarge,
+                format!("an entry takes at most {} bytes, this one {}", self.max_entry_bytes, weight(entry)),
+            ));
+        }
+        if entry.tags().len() > Entry::MAX_TAGS {
+            return Err(BackendError::new(ErrorKind::TooLarge, "an entry has at most 128 tags"));
+        }
+        let ticket = entry.ticket();
+        let current = self.clock.ticket();
+        if ticket.born != current.born || ticket.tick > current.tick {
+            return Ok(Committed::ClockLost);
+        }
+
+        let record = self.store.peek(&key);
+        let there = record.as_ref().and_then(|record| record.find(variant));
+        let there = there.filter(|stored| stored.is_there(&self.clock, now)).map(|stored| stored.entry.ticket().tick);
+        if there.is_some_and(|tick| tick >= ticket.tick) {
+            return Ok(Committed::Superseded);
+        }
+        if let Some(base) = refresh
+            && there != Some(base.ticket().tick)
+        {
+            return Ok(Committed::Gone);
+        }
+
+        let mut verdict = None;
+        let mut judge = |known: Known| {
+            if ticket.tick < known.cell.hard() {
+                verdict = if known.exact { Some(Committed::Invalidated) } else { verdict.or(Some(Committed::Unsure)) };
+            }
+            known.cell
+        };
+        let cell = judge(self.keys.known(&key, current.tick));
+        let tags = entry.tags().iter().map(|tag| judge(self.tags.known(tag, current.tick))).collect();
+        if let Some(verdict) = verdict {
+            return Ok(verdict);
+        }
+
+        // The cell may have been forgotten since the record was made, and with it what was stored under it.
+        let known = record.filter(|record| Arc::ptr_eq(&record.cell, &cell));
+        let mut variants = known.map_or_else(Vec::new, |record| {
+            let mut variants = Vec::with_capacity(record.variants.len() + 1);
+            variants.extend(record.variants.iter().filter(|stored| stored.variant != variant).cloned());
+            variants
+        });
+        variants.push(Stored { variant, entry: Arc::clone(entry), tags });
+        let mut record = Record { spec: entry.vary().clone(), cell, variants };
+        record.displace(Self::MAX_VARIANTS, self.max_record_bytes);
+        self.store.insert(key, Arc::new(record));
+        self.clock.step();
+        Ok(if refresh.is_some() { Committed::Refreshed } else { Committed::Stored })
+    }
+
+    fn discard(&self, key: &PrimaryKey, variant: Variant, ticket: Ticket, lease: Option<&Lease>) -> Discarded {
+        let mut leases = lock(self.shard(key));
+        let outcome = self.remove(key, variant, ticket);
+        let ended = lease.filter(|lease| leases.end(lease));
+        drop(leases);
+        if let Some(lease) = ended {
+            self.waits.wake(&lease.key);
+        }
+        outcome
+    }
+
+    fn remove(&self, key: &PrimaryKey, variant: Variant, ticket: Ticket) -> Discarded {
+        let current = self.clock.ticket();
+        if ticket.born != current.born || ticket.tick > current.tick {
+            return Discarded::ClockLost;
+        }
+        let Some(record) = self.store.peek(key) else { return Discarded::Dropped };
+        let Some(stored) = record.find(variant) else { return Discarded::Dropped };
+        if stored.entry.ticket().born == current.born && stored.entry.ticket().tick > ticket.tick {
+            return Discarded::Superseded;
+        }
+        let variants = record.variants.iter().filter(|stored| stored.variant != variant).cloned().collect();
+        let rest = Record { spec: record.spec.clone(), cell: Arc::clone(&record.cell), variants };
+        self.store.insert(*key, Arc::new(rest));
+        Discarded::Dropped
+    }
+
+    /// The tick is taken first: a ticket that is read from now on is above it, and rightly so, because what it fetches
+    /// is asked for after the invalidation began.
+    fn invalidate(&self, scope: Scope<'_>, mode: Mode, now: Timestamp) {
+        let tick = self.clock.advance(now);
+        match (scope, mode) {
+            (Scope::Keys(keys), _) => {
+                for key in keys {
+                    self.keys.raise(key, mode, tick);
+                }
+            }
+            (Scope::Tags(tags), _) => {
+                for tag in tags {
+                    self.tags.raise(tag, mode, tick);
+                }
+                self.clock.note_invalidation(tick);
+            }
+            (Scope::All, Mode::Hard) => self.clock.born_again(tick),
+            (Scope::All, Mode::Soft) => {
+                self.clock.stale_all(tick);
+                self.clock.note_invalidation(tick);
+            }
+        }
+    }
+}
