@@ -48,8 +48,13 @@ impl Responses for MemoryBackend {
 impl Pages {
     fn lookup(&self, key: &PrimaryKey, vary: &VaryOf<'_>, now: Timestamp) -> Lookup {
         let ticket = self.clock.ticket();
-        let mut lookup = Lookup { ticket: Some(ticket), variant: Variant(None), found: None, since: 0 };
-        let Some(record) = self.store.get(key) else { return lookup };
+        let floor = self.clock.invalidated();
+        let mut lookup = Lookup { ticket: Some(ticket), variant: Variant(None), found: None, since: 0, floor };
+        let Some(record) = self.store.get(key) else {
+            lookup.floor = floor.max(self.keys.last(key));
+            return lookup;
+        };
+        lookup.floor = floor.max(record.cell.last());
         lookup.variant = vary(&record.spec);
         let Some(stored) = record.find(lookup.variant) else { return lookup };
         let entry = &stored.entry;
