@@ -1,0 +1,108 @@
+//! A replicated Redis under Sentinel: a master, two replicas, three sentinels.
+
+use std::time::Duration;
+
+use super::redis::RedisServer;
+use super::wait::wait_until;
+
+const AGREE: Duration = Duration::from_mins(1);
+/// The name under which the sentinels know the master.
+pub const SERVICE: &str = "main";
+
+/// One master (server 0 at the start), two replicas and three sentinels; killed on drop.
+#[derive(Debug)]
+pub struct RedisSentinel {
+    servers: Vec<RedisServer>,
+    sentinels: Vec<RedisServer>,
+}
+
+impl RedisSentinel {
+    /// Starts them and waits until the replicas are in step and every sentinel knows all the others.
+    ///
+    /// # Panics
+    /// Where they do not agree within a minute.
+    pub fn start() -> Self {
+        let builder = RedisServer::builder().config("repl-diskless-sync-delay 0");
+        let master = builder.clone().start();
+        let replica = || builder.clone().config(format!("replicaof 127.0.0.1 {}", master.port())).start();
+        let (first, second) = (replica(), replica());
+        for replica in [&first, &second] {
+            replica.wait_for_info("replication", "master_link_status", "up", AGREE);
+        }
+        let sentinel = || {
+            RedisServer::builder()
+                .sentinel()
+                .config(format!("sentinel monitor {SERVICE} 127.0.0.1 {} 2", master.port()))
+                .config(format!("sentinel down-after-milliseconds {SERVICE} 1000"))
+                .config(format!("sentinel failover-timeout {SERVICE} 3000"))
+                .start()
+        };
+        let sentinels = vec![sentinel(), sentinel(), sentinel()];
+        let set = Self { servers: vec![master, first, second], sentinels };
+        wait_until("every sentinel knows the replicas and the other sentinels", AGREE, || {
+            set.sentinels.iter().all(|sentinel| {
+                let state = sentinel.info("sentinel").remove("master0").unwrap_or_default();
+                state.contains("status=ok") && state.contains("slaves=2") && state.contains("sentinels=3")
+            })
+        });
+        set
+    }
+
+    /// `redis-sentinel://127.0.0.1:port?sentinelServiceName=main&node=…`, with every sentinel in it.
+    pub fn url(&self) -> String {
+        let [first, second, third] = [0, 1, 2].map(|index| self.sentinels[index].port());
+        format!(
+            "redis-sentinel://127.0.0.1:{first}?sentinelServiceName={SERVICE}&node=127.0.0.1:{second}&node=127.0.0.1:{third}"
+        )
+    }
+
+    /// The master and the replicas, as they were at the start.
+    pub fn servers(&self) -> &[RedisServer] {
+        &self.servers
+    }
+
+    pub fn server_mut(&mut self, index: usize) -> &mut RedisServer {
+        &mut self.servers[index]
+    }
+
+    pub fn sentinels(&self) -> &[RedisServer] {
+        &self.sentinels
+    }
+
+    /// The index of the server that the first sentinel takes for the master.
+    ///
+    /// # Panics
+    /// Where that is none of ours.
+    pub fn master(&self) -> usize {
+        let reply = self.sentinels[0].command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE]);
+        let port = reply.array()[1].text();
+        self.servers.iter().position(|server| server.port().to_string() == port).expect("one of our servers")
+    }
+
+    /// Asks for a failover and waits until every sentinel names a new master, which accepts writes; returns its index.
+    ///
+    /// # Panics
+    /// Where that takes longer than a minute.
+    pub fn fail_over(&self) -> usize {
+        let old = self.master();
+        self.sentinels[0].command(&["SENTINEL", "FAILOVER", SERVICE]);
+        self.wait_for_other_master(old)
+    }
+
+    /// Waits until every sentinel names another master than `old`, as after its loss; returns its index.
+    ///
+    /// # Panics
+    /// Where that takes longer than a minute.
+    pub fn wait_for_other_master(&self, old: usize) -> usize {
+        let old_port = self.servers[old].port().to_string();
+        wait_until("the sentinels name a new master", AGREE, || {
+            self.sentinels.iter().all(|sentinel| {
+                let reply = sentinel.command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE]);
+                reply.array()[1].text() != old_port
+            })
+        });
+        let new = self.master();
+        self.servers[new].wait_for_info("replication", "role", "master", AGREE);
+        new
+    }
+}
