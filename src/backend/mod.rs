@@ -11,6 +11,7 @@ mod handle;
 mod leases;
 #[cfg(feature = "memory")]
 mod memory;
+mod records;
 mod responses;
 mod wait;
 
@@ -20,6 +21,10 @@ pub use handle::Backend;
 pub use leases::{Acquire, Acquired, Lease, LeaseKey, LeaseKind, Leases, Owner, Release};
 #[cfg(feature = "memory")]
 pub use memory::{MemoryBackend, MemoryBackendBuilder};
+pub use records::{
+    Changes, Create, Cycle, Epoch, Fields, Lifetime, Link, MapChange, MapChanged, MapKey, MapOp, MapOwner, MapSnapshot,
+    OpId, Receipt, Record, RecordKey, Records, Saved, UserKey,
+};
 pub use responses::{
     Commit, Committed, Discarded, Found, Lookup, Mode, PrimaryKey, Responses, Scope, Tick, Ticket, Variant, VaryOf,
     VarySpec,

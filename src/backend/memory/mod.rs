@@ -9,6 +9,7 @@ mod clock;
 mod hand_over;
 mod lease_table;
 mod leases;
+mod records;
 mod responses;
 mod store;
 
@@ -17,14 +18,17 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use self::{cells::Cells, clock::LogicalClock, hand_over::HandOvers, lease_table::LeaseTable, store::Store};
+use self::{
+    cells::Cells, clock::LogicalClock, hand_over::HandOvers, lease_table::LeaseTable, records::AllRecords, store::Store,
+};
 use super::{Backend, BackendError, CacheBackend, PrimaryKey, Responses, WaitMap};
 use crate::{TagDigest, TestClock, Timestamp, clock::Clock};
 
 /// Keeps everything in this process. Clones share it.
 ///
 /// Bounded: stored responses take at most [`max_bytes`](MemoryBackendBuilder::max_bytes), what is handed to waiting
-/// requests an eighth of that in addition, and the bookkeeping of leases and invalidations a few megabytes. What was
+/// requests an eighth of that in addition, sessions and shared maps at most
+/// [`max_record_bytes`](MemoryBackendBuilder::max_record_bytes), and the bookkeeping of leases and invalidations a few megabytes. What was
 /// used least goes first. The variants of one key share a sixteenth of the bytes.
 ///
 /// ```
@@ -39,6 +43,7 @@ pub struct MemoryBackend(Arc<Inner>);
 struct Inner {
     clock: Clock,
     pages: Pages,
+    records: AllRecords,
 }
 
 /// Stored responses and leases, which commit in one step.
@@ -65,12 +70,22 @@ impl MemoryBackend {
 
     /// To set limits.
     pub fn builder() -> MemoryBackendBuilder {
-        MemoryBackendBuilder { max_bytes: 64 << 20, max_entry_bytes: None, clock: Clock::System }
+        MemoryBackendBuilder {
+            max_bytes: 64 << 20,
+            max_entry_bytes: None,
+            max_record_bytes: 64 << 20,
+            clock: Clock::System,
+        }
     }
 
     /// About how many bytes the stored responses take at present.
     pub fn bytes(&self) -> u64 {
         self.0.pages.store.weight()
+    }
+
+    /// About how many bytes sessions and shared maps take at present.
+    pub fn record_bytes(&self) -> u64 {
+        self.0.records.bytes()
     }
 
     /// Forgets bookkeeping, as a store that loses keys would; for the conformance kit.
@@ -154,6 +169,7 @@ impl From<MemoryBackend> for Backend {
 pub struct MemoryBackendBuilder {
     max_bytes: u64,
     max_entry_bytes: Option<u64>,
+    max_record_bytes: u64,
     clock: Clock,
 }
 
@@ -171,6 +187,13 @@ impl MemoryBackendBuilder {
     /// everything else.
     pub fn max_entry_bytes(mut self, bytes: u64) -> Self {
         self.max_entry_bytes = Some(bytes);
+        self
+    }
+
+    /// The most bytes that sessions and shared maps take, with their bookkeeping; 64 MiB by default. When they are
+    /// full of live ones, new ones are refused with [`ErrorKind::Full`](super::ErrorKind::Full); none is displaced.
+    pub fn max_record_bytes(mut self, bytes: u64) -> Self {
+        self.max_record_bytes = bytes;
         self
     }
 
@@ -197,6 +220,7 @@ impl MemoryBackendBuilder {
                 max_entry_bytes: self.max_entry_bytes.unwrap_or(max_bytes / 32).min(most),
                 max_record_bytes,
             },
+            records: AllRecords::new(self.max_record_bytes),
             clock: self.clock,
         }))
     }

@@ -1,0 +1,182 @@
+//! Sessions and shared maps in this process.
+//!
+//! What has one home is behind one lock, so that every operation of the contract is one critical section.
+
+mod maps;
+mod sessions;
+mod shelf;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use self::{
+    maps::Map,
+    shelf::{NoRoom, Room, Shelf},
+};
+use super::MemoryBackend;
+use crate::{
+    Timestamp,
+    backend::{
+        BackendError, Changes, Create, Cycle, Epoch, ErrorKind, MapChange, MapChanged, MapKey, MapSnapshot, OpId,
+        Record, RecordKey, Records, Saved, UserKey,
+    },
+};
+
+/// All records of a backend.
+pub(super) struct AllRecords {
+    shards: Box<[Mutex<Shard>]>,
+    room: Arc<Room>,
+}
+
+const SHARDS: usize = 64;
+
+/// The records of some homes.
+struct Shard {
+    shelf: Shelf<Key, Value>,
+    /// The highest version that a map ever had here.
+    last_map_version: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Key {
+    Session(RecordKey),
+    Epoch(UserKey),
+    /// The records of a user.
+    Index(UserKey),
+    Map(MapKey),
+    Parked(MapKey),
+    /// The result of a change that may be repeated.
+    Result(MapKey, OpId),
+}
+
+enum Value {
+    Session(Arc<Record>),
+    Epoch(Epoch),
+    /// With when each began.
+    Index(BTreeMap<RecordKey, Timestamp>),
+    Map(Map),
+    Result(MapChanged),
+}
+
+impl AllRecords {
+    pub(super) fn new(max_bytes: u64) -> Self {
+        let room = Room::new(max_bytes);
+        let shard = || Shard { shelf: Shelf::new(room.clone()), last_map_version: 0 };
+        Self { shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(), room: room.clone() }
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.room.taken()
+    }
+
+    fn shard(&self, home: u16) -> MutexGuard<'_, Shard> {
+        // Every critical section leaves its data whole, so what a panic left behind can be used.
+        self.shards[usize::from(home) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Clears away what has ended everywhere, for when there is no room.
+    fn clear(&self, now: Timestamp) {
+        for shard in &self.shards {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).shelf.clear(now, usize::MAX);
+        }
+    }
+
+    /// Tries again after a sweep where there was no room.
+    fn with_room<T>(
+        &self,
+        home: u16,
+        now: Timestamp,
+        step: impl Fn(&mut Shard) -> Result<T, BackendError>,
+    ) -> Result<T, BackendError> {
+        let result = step(&mut self.shard(home));
+        match result {
+            Err(error) if error.kind() == ErrorKind::Full => {
+                self.clear(now);
+                step(&mut self.shard(home))
+            }
+            result => result,
+        }
+    }
+}
+
+impl Records for MemoryBackend {
+    async fn load(&self, key: &RecordKey) -> Result<Option<Arc<Record>>, BackendError> {
+        Ok(self.0.records.shard(key.home()).session(key, self.0.clock.now()))
+    }
+
+    async fn create(&self, create: Create<'_>) -> Result<Saved, BackendError> {
+        let now = self.0.clock.now();
+        self.0.records.with_room(create.key.home(), now, |shard| shard.create(&create, now))
+    }
+
+    async fn commit(
+        &self,
+        key: &RecordKey,
+        changes: Changes<'_>,
+        expected: Option<u64>,
+    ) -> Result<Saved, BackendError> {
+        let now = self.0.clock.now();
+        self.0.records.with_room(key.home(), now, |shard| shard.commit(key, changes, expected, now))
+    }
+
+    async fn touch(&self, key: &RecordKey) -> Result<bool, BackendError> {
+        Ok(self.0.records.shard(key.home()).touch(key, self.0.clock.now()))
+    }
+
+    async fn destroy(&self, key: &RecordKey) -> Result<bool, BackendError> {
+        Ok(self.0.records.shard(key.home()).destroy(key, self.0.clock.now()))
+    }
+
+    async fn cycle(&self, cycle: Cycle<'_>) -> Result<Saved, BackendError> {
+        let now = self.0.clock.now();
+        if cycle.from.home() == cycle.to.home() {
+            return self.0.records.with_room(cycle.to.home(), now, |shard| shard.cycle(&cycle, now));
+        }
+        let taken = self.0.records.shard(cycle.from.home()).take_session(&cycle.from, now);
+        let Some(old) = taken else { return Ok(Saved::Gone) };
+        self.0.records.with_room(cycle.to.home(), now, |shard| shard.succeed(&old, &cycle, now))
+    }
+
+    async fn epoch(&self, user: &UserKey) -> Result<Epoch, BackendError> {
+        Ok(self.0.records.shard(user.home()).epoch(user, self.0.clock.now()))
+    }
+
+    async fn revoke_all(&self, user: &UserKey) -> Result<u64, BackendError> {
+        Ok(self.0.records.shard(user.home()).revoke_all(user, self.0.clock.now()))
+    }
+
+    async fn records_of(&self, user: &UserKey) -> Result<Vec<RecordKey>, BackendError> {
+        Ok(self.0.records.shard(user.home()).records_of(user, self.0.clock.now()))
+    }
+
+    async fn map(&self, key: &MapKey) -> Result<MapSnapshot, BackendError> {
+        Ok(self.0.records.shard(key.owner.home()).map(key, self.0.clock.now()))
+    }
+
+    async fn change_map(&self, change: MapChange<'_>) -> Result<MapChanged, BackendError> {
+        let now = self.0.clock.now();
+        self.0.records.with_room(change.key.owner.home(), now, |shard| shard.change_map(&change, now))
+    }
+
+    async fn park_map(&self, key: &MapKey, ttl: Duration) -> Result<Option<MapSnapshot>, BackendError> {
+        Ok(self.0.records.shard(key.owner.home()).park_map(key, ttl, self.0.clock.now()))
+    }
+
+    async fn drop_parked(&self, key: &MapKey, version: u64) -> Result<bool, BackendError> {
+        Ok(self.0.records.shard(key.owner.home()).drop_parked(key, version, self.0.clock.now()))
+    }
+}
+
+impl From<NoRoom> for BackendError {
+    fn from(_: NoRoom) -> Self {
+        Self::new(ErrorKind::Full, "the memory backend is full of live sessions and shared maps")
+    }
+}
+
+/// What has a longer name or value than a field may.
+fn too_large(what: &str) -> BackendError {
+    BackendError::new(ErrorKind::TooLarge, what)
+}
