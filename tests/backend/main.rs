@@ -1,0 +1,5 @@
+//! Every backend keeps the same promises: each runs the conformance kit through the handle that the layers use.
+#![cfg(feature = "test-util")]
+
+#[cfg(feature = "memory")]
+mod memory;
