@@ -1,0 +1,55 @@
+#!/bin/sh
+# Runs all tests, with all features. Installs what they need where it is missing: a Redis server, and python3 for the
+# stress test of the Lua scripts. Arguments go to `cargo test`, for example: sh tests/run.sh --test harness
+set -eu
+cd "$(dirname "$0")/.."
+
+fail() {
+    echo "tests/run.sh: $*" >&2
+    exit 1
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# install PROGRAM APT-PACKAGE DNF-PACKAGE APK-PACKAGE BREW-PACKAGE
+install() {
+    echo "tests/run.sh: installing $1" >&2
+    if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null && ! command -v brew >/dev/null; then
+        fail "$1 is missing, and installing it needs root: install it yourself (apt-get install $2)"
+    fi
+    if command -v apt-get >/dev/null; then
+        as_root apt-get update -q >&2 || fail "apt-get update failed, and $1 is missing"
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$2" >&2 || true
+    elif command -v dnf >/dev/null; then
+        as_root dnf install -q -y "$3" >&2 || true
+    elif command -v apk >/dev/null; then
+        as_root apk add -q "$4" >&2 || true
+    elif command -v brew >/dev/null; then
+        brew install -q "$5" >&2 || true
+    fi
+}
+
+have_redis() {
+    if [ -n "${REDIS_SERVER:-}" ]; then
+        command -v "$REDIS_SERVER" >/dev/null || fail "REDIS_SERVER=$REDIS_SERVER is no program"
+    elif ! command -v redis-server >/dev/null; then
+        # Valkey is what some systems install under the name of Redis.
+        command -v valkey-server >/dev/null || return 1
+        REDIS_SERVER=valkey-server
+        export REDIS_SERVER
+    fi
+}
+
+command -v cargo >/dev/null || fail "cargo is missing: install Rust from https://rustup.rs"
+have_redis || install redis-server redis-server redis redis redis
+have_redis || fail "redis-server is missing and could not be installed: install Redis 7.0 or newer, or Valkey"
+command -v python3 >/dev/null || install python3 python3 python3 python3 python3
+command -v python3 >/dev/null || fail "python3 is missing and could not be installed"
+
+# Tests of several processes start the gateway itself.
+if [ -e examples/gateway ]; then
+    cargo build --all-features --example gateway
+fi
+cargo test --all-features "$@"
