@@ -51,6 +51,7 @@ impl Timestamp {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "`u64::try_from` is not const; larger values saturate")]
 const fn micros(duration: Duration) -> u64 {
     let micros = duration.as_micros();
     if micros > u64::MAX as u128 { u64::MAX } else { micros as u64 }
@@ -120,6 +121,7 @@ impl Default for TestClock {
 }
 
 /// Where a backend that lives in this process takes the time from.
+#[cfg(feature = "memory")]
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Clock {
     #[default]
@@ -127,6 +129,7 @@ pub(crate) enum Clock {
     Test(TestClock),
 }
 
+#[cfg(feature = "memory")]
 impl Clock {
     pub(crate) fn now(&self) -> Timestamp {
         match self {

@@ -36,7 +36,7 @@ impl WaitMap {
         let mut rung = Box::pin(Arc::clone(&bell).rung());
         // The first poll registers with the bell.
         let _ = futures_util::FutureExt::now_or_never(rung.as_mut());
-        Waiter { rung, _bell: bell }
+        Waiter { rung, bell }
     }
 
     /// Wakes all who wait for this lease.
@@ -79,7 +79,7 @@ impl fmt::Debug for WaitMap {
 /// Hears when a lease ends; see [`Leases::watch`](super::Leases::watch).
 pub struct Waiter {
     rung: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
-    _bell: Arc<Bell>,
+    bell: Arc<Bell>,
 }
 
 impl Waiter {
@@ -99,7 +99,7 @@ impl Waiter {
     }
 
     fn listen_again(&mut self) {
-        self.rung = Box::pin(Arc::clone(&self._bell).rung());
+        self.rung = Box::pin(Arc::clone(&self.bell).rung());
         let _ = futures_util::FutureExt::now_or_never(&mut self.rung);
     }
 }
