@@ -59,7 +59,7 @@ where
                 under_way.answered(response.status());
                 Ok(response)
             })),
-            Err(refused) => {
+            Err(Refusal(refused)) => {
                 under_way.answered(refused.status());
                 Box::pin(future::ready(Ok(*refused)))
             }
@@ -72,34 +72,39 @@ pub(crate) fn answer(problem: Problem) -> Response<Body> {
     problem.into_response_with_bytes().map(|bytes| http_body_util::Full::new(bytes).map_err(Into::into).boxed_unsync())
 }
 
-fn refuse(problem: Problem) -> Box<Response<Body>> {
-    Box::new(answer(problem))
+/// The answer to a request that goes no further.
+struct Refusal(Box<Response<Body>>);
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self(Box::new(answer(problem)))
+    }
 }
 
 /// The request as the layers get it; or the answer to one that goes no further.
-fn screen<B>(request: Request<B>, peer: SocketAddr, trust: &Trust) -> Result<Request<Body>, Box<Response<Body>>>
+fn screen<B>(request: Request<B>, peer: SocketAddr, trust: &Trust) -> Result<Request<Body>, Refusal>
 where
     B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     let websocket = fields::asks_for_websocket(&request);
     let (mut parts, body) = request.into_parts();
     if parts.method == Method::CONNECT {
-        return Err(refuse(Problem::new(StatusCode::NOT_IMPLEMENTED, "This is a reverse proxy; it opens no tunnels.")));
+        return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "This is a reverse proxy; it opens no tunnels.").into());
     }
     if parts.method == Method::TRACE {
         // It would show the client what the gateway adds to requests, credentials for the origin among it.
         let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "TRACE is not passed on.");
         let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, QUERY");
-        return Err(refuse(problem.header(header::ALLOW, allow)));
+        return Err(problem.header(header::ALLOW, allow).into());
     }
-    let host = host(&parts).map_err(|detail| refuse(Problem::new(StatusCode::BAD_REQUEST, detail)))?;
+    let host = host(&parts).map_err(|detail| Problem::new(StatusCode::BAD_REQUEST, detail))?;
     if parts.method == Method::OPTIONS && (parts.uri.path() == "*" || is_last_hop(&mut parts.headers)) {
         let mut response = Response::new(http_body_util::Empty::new().map_err(Into::into).boxed_unsync());
         *response.status_mut() = StatusCode::NO_CONTENT;
-        return Err(Box::new(response));
+        return Err(Refusal(Box::new(response)));
     }
     if fields::tokens(&parts.headers, &header::VIA).filter(|member| member.ends_with(VIA)).count() >= MAX_VISITS {
-        return Err(refuse(Problem::new(StatusCode::LOOP_DETECTED, "The request goes round in circles.")));
+        return Err(Problem::new(StatusCode::LOOP_DETECTED, "The request goes round in circles.").into());
     }
     let trailers = fields::has_token(&parts.headers, &header::TE, "trailers");
     fields::remove_hop_by_hop(&mut parts.headers);
