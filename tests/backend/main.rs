@@ -2,4 +2,6 @@
 #![cfg(feature = "test-util")]
 
 #[cfg(feature = "memory")]
+mod broken;
+#[cfg(feature = "memory")]
 mod memory;

@@ -231,7 +231,7 @@ pub async fn who_waits_is_woken_by_every_end<H: Harness>(harness: &H) {
             let mut waiter = waits_at.watch(&lease_key(n));
             held(acquire_since(waits_at, lease_key(n), LONG, since).await);
             let waiting = tokio::spawn(async move {
-                let woken = waiter.woken(Duration::from_secs(20)).await;
+                let woken = waiter.woken(Duration::from_secs(10)).await;
                 (woken, Instant::now())
             });
             tokio::time::sleep(ms(20)).await;
@@ -262,7 +262,7 @@ pub async fn a_wake_between_watching_and_waiting_is_not_lost<H: Harness>(harness
         if n % 3 == 0 {
             tokio::time::sleep(ms(30)).await;
         }
-        assert!(waiter.woken(Duration::from_secs(20)).await, "round {n}");
+        assert!(waiter.woken(Duration::from_secs(5)).await, "round {n}");
     }
 }
 

@@ -158,7 +158,8 @@ impl Worker {
         let value = self.random.pick(VALUES.len());
         match self.random.below(16) {
             0 => self.change(page).await,
-            1..=3 => self.fill_under_a_lease(page, value).await,
+            // Few keys, so that they meet.
+            1..=4 => self.fill_under_a_lease(page % 2, value).await,
             _ => self.look_up_and_fill(page, value).await,
         }
         tokio::task::yield_now().await;
@@ -236,6 +237,7 @@ impl Worker {
                 3 | 4 => {
                     self.pause().await;
                     let entry = self.answer(page, value, lease.ticket);
+                    self.pause().await;
                     let _ = self.backend.release(&lease, Release::HandOver(entry)).await.expect("release");
                 }
                 _ => self.fetch_and_store(page, value, lease.ticket, None, Some(lease)).await,
