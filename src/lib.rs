@@ -15,3 +15,8 @@ pub use exchange::Personal;
 pub use identity::Identity;
 pub use problem::{Problem, ProblemBody};
 pub use tag::{Tag, TagDigest, TagError};
+
+/// The README's code is compiled and run.
+#[cfg(all(doctest, feature = "memory"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
