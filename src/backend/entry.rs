@@ -24,6 +24,9 @@ pub struct Entry {
     tags: Box<[TagDigest]>,
     head: Bytes,
     body: Bytes,
+    /// Where the body begins in the stored value; 0 if it was not read from one.
+    #[cfg(feature = "redis")]
+    body_offset: u32,
     decoded: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
@@ -41,6 +44,8 @@ impl Entry {
             tags: Box::default(),
             head: Bytes::new(),
             body: Bytes::new(),
+            #[cfg(feature = "redis")]
+            body_offset: 0,
             decoded: OnceLock::new(),
         })
     }
@@ -78,6 +83,11 @@ impl Entry {
     /// The content.
     pub fn body(&self) -> &Bytes {
         &self.body
+    }
+
+    #[cfg(feature = "redis")]
+    pub(in crate::backend) fn body_offset(&self) -> u32 {
+        self.body_offset
     }
 
     /// About how many bytes it takes.
@@ -153,6 +163,13 @@ impl EntryBuilder {
     #[must_use]
     pub fn body(mut self, body: Bytes) -> Self {
         self.0.body = body;
+        self
+    }
+
+    #[cfg(feature = "redis")]
+    #[must_use]
+    pub(in crate::backend) fn body_offset(mut self, offset: u32) -> Self {
+        self.0.body_offset = offset;
         self
     }
 

@@ -12,6 +12,8 @@ mod leases;
 #[cfg(feature = "memory")]
 mod memory;
 mod records;
+#[cfg(feature = "redis")]
+mod redis;
 mod responses;
 mod wait;
 
@@ -25,6 +27,8 @@ pub use records::{
     Changes, Create, Cycle, Epoch, Fields, Lifetime, Link, MapChange, MapChanged, MapKey, MapOp, MapOwner, MapSnapshot,
     OpId, Receipt, Record, RecordKey, Records, Saved, UserKey,
 };
+#[cfg(feature = "redis")]
+pub use redis::{Credential, RedisBuilder};
 pub use responses::{
     Commit, Committed, Discarded, Found, Lookup, Mode, PrimaryKey, Responses, Scope, Tick, Ticket, Variant, VaryOf,
     VarySpec,

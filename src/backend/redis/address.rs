@@ -1,0 +1,160 @@
+//! The address of a Redis, as users write it.
+
+use std::fmt;
+
+use percent_encoding::percent_decode_str;
+use url::Url;
+
+use crate::backend::{BackendError, ErrorKind};
+
+/// A parsed `redis://`, `rediss://`, `redis-cluster://` or `rediss-cluster://` URL.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Address {
+    pub(super) topology: Topology,
+    pub(super) tls: bool,
+    /// The server, or the nodes of a Cluster to ask first.
+    pub(super) hosts: Vec<(String, u16)>,
+    pub(super) username: Option<String>,
+    pub(super) password: Option<String>,
+    pub(super) database: Option<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Topology {
+    Standalone,
+    Cluster,
+}
+
+const PORT: u16 = 6379;
+
+impl Address {
+    /// # Errors
+    /// [`ErrorKind::Config`] with a sentence that does not repeat the URL, because it may hold a password.
+    pub(super) fn parse(url: &str) -> Result<Self, BackendError> {
+        let url = Url::parse(url).map_err(|error| config(format!("the Redis URL cannot be read: {error}")))?;
+        let (topology, tls) = match url.scheme() {
+            "redis" => (Topology::Standalone, false),
+            "rediss" => (Topology::Standalone, true),
+            "redis-cluster" => (Topology::Cluster, false),
+            "rediss-cluster" => (Topology::Cluster, true),
+            scheme => {
+                return Err(config(format!(
+                    "the Redis URL must begin with redis://, rediss://, redis-cluster:// or rediss-cluster://, not \
+                     {scheme}://"
+                )));
+            }
+        };
+        let host = url.host_str().filter(|host| !host.is_empty());
+        let host = host.ok_or_else(|| config("the Redis URL names no host"))?;
+        let mut hosts = vec![(plain_host(host), url.port().unwrap_or(PORT))];
+        for (name, value) in url.query_pairs() {
+            match (&*name, topology) {
+                ("node", Topology::Cluster) => hosts.push(host_and_port(&value)?),
+                ("node", _) => return Err(config("node= in the Redis URL belongs to redis-cluster://")),
+                _ => return Err(config(format!("the Redis URL has an unknown parameter: {name}"))),
+            }
+        }
+        Ok(Self {
+            topology,
+            tls,
+            hosts,
+            username: decoded(Some(url.username()).filter(|name| !name.is_empty()))?,
+            password: decoded(url.password().filter(|password| !password.is_empty()))?,
+            database: database(url.path(), topology)?,
+        })
+    }
+
+    /// The hosts, for messages.
+    pub(super) fn place(&self) -> String {
+        let hosts: Vec<_> = self.hosts.iter().map(|(host, port)| format!("{host}:{port}")).collect();
+        hosts.join(", ")
+    }
+}
+
+fn database(path: &str, topology: Topology) -> Result<Option<u8>, BackendError> {
+    match (path.trim_matches('/'), topology) {
+        ("", _) => Ok(None),
+        (_, Topology::Cluster) => Err(config("a Redis Cluster has no numbered databases: drop the path from the URL")),
+        (number, Topology::Standalone) => match number.parse() {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => Err(config("the path of the Redis URL must be the number of a database")),
+        },
+    }
+}
+
+fn host_and_port(text: &str) -> Result<(String, u16), BackendError> {
+    let wrong = || config("node= in the Redis URL must be HOST:PORT");
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let port = port.parse().map_err(|_| wrong())?;
+    if host.is_empty() { Err(wrong()) } else { Ok((plain_host(host), port)) }
+}
+
+/// Without the brackets of an IPv6 address.
+fn plain_host(host: &str) -> String {
+    host.trim_start_matches('[').trim_end_matches(']').to_owned()
+}
+
+fn decoded(text: Option<&str>) -> Result<Option<String>, BackendError> {
+    let text = text.map(|text| percent_decode_str(text).decode_utf8().map(Into::into)).transpose();
+    text.map_err(|_| config("the user name or password in the Redis URL is not UTF-8"))
+}
+
+fn config(message: impl Into<String>) -> BackendError {
+    BackendError::new(ErrorKind::Config, message)
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Address")
+            .field("topology", &self.topology)
+            .field("tls", &self.tls)
+            .field("hosts", &self.hosts)
+            .field("database", &self.database)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_parts_of_a_url_are_read() {
+        let address = Address::parse("rediss://us%40er:p%2Fw@example.com:7000/2").unwrap();
+        assert_eq!((address.topology, address.tls), (Topology::Standalone, true));
+        assert_eq!(address.hosts, [("example.com".to_owned(), 7000)]);
+        assert_eq!((address.username.as_deref(), address.password.as_deref()), (Some("us@er"), Some("p/w")));
+        assert_eq!(address.database, Some(2));
+
+        let address = Address::parse("redis-cluster://a?node=b:1&node=[::1]:2").unwrap();
+        assert_eq!((address.topology, address.tls), (Topology::Cluster, false));
+        assert_eq!(address.hosts, [("a".into(), 6379), ("b".into(), 1), ("::1".into(), 2)]);
+        assert_eq!(address.place(), "a:6379, b:1, ::1:2");
+    }
+
+    #[test]
+    fn a_url_that_is_wrong_is_told_in_one_sentence_without_the_password() {
+        for (url, expected) in [
+            ("127.0.0.1:6379", "cannot be read"),
+            ("http://u:secret@h", "must begin with"),
+            ("redis-sentinel://u:secret@h", "must begin with"),
+            ("redis://", "names no host"),
+            ("redis://u:secret@h/x", "number of a database"),
+            ("redis-cluster://u:secret@h/1", "no numbered databases"),
+            ("redis://u:secret@h?node=a:1", "belongs to redis-cluster://"),
+            ("redis-cluster://u:secret@h?node=a", "HOST:PORT"),
+            ("redis://u:secret@h?timeout=1", "unknown parameter: timeout"),
+        ] {
+            let error = Address::parse(url).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains(expected), "{url}: {error}");
+            assert!(!format!("{error:?}").contains("secret"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_password() {
+        let address = Address::parse("redis://user:secret@h").unwrap();
+        assert!(!format!("{address:?}").contains("secret"));
+    }
+}

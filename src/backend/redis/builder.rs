@@ -1,0 +1,263 @@
+//! How a Redis backend is set up.
+
+use std::{error::Error as StdError, fmt, future::Future, sync::Arc, time::Duration};
+
+use fred::{
+    clients::{Client as Fred, SubscriberClient},
+    types::config::{
+        ClusterDiscoveryPolicy, Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, ServerConfig,
+        TcpConfig, UnresponsiveConfig,
+    },
+};
+
+use super::{
+    RedisBackend,
+    address::{Address, Topology},
+    client::Client,
+    connect::{self, Site},
+    credentials::{Credential, Provider},
+    keys::Keys,
+    tls::Tls,
+};
+use crate::backend::{Backend, BackendError, ErrorKind};
+
+impl Backend {
+    /// A Redis, or what speaks its protocol, from version 7.0 on.
+    ///
+    /// The URL is `redis://[user:password@]host[:port][/database]`, `rediss://` the same over TLS, and
+    /// `redis-cluster://` and `rediss-cluster://` a Cluster, of which `?node=host:port` may name more nodes to ask
+    /// first.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), tower_gatehouse::backend::BackendError> {
+    /// use tower_gatehouse::Backend;
+    ///
+    /// let backend = Backend::redis("redis://127.0.0.1").namespace("shop").connect().await?;
+    /// # Ok(()) }
+    /// ```
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+    pub fn redis(url: impl Into<String>) -> RedisBuilder {
+        RedisBuilder {
+            url: url.into(),
+            namespace: "gh".into(),
+            buckets: None,
+            timeout: DEFAULT_TIMEOUT,
+            username: None,
+            password: None,
+            provider: None,
+            tls: Tls::default(),
+        }
+    }
+}
+
+/// Sets up a Redis backend; made by [`Backend::redis`].
+#[derive(Clone)]
+#[must_use = "call connect or connect_lazy"]
+pub struct RedisBuilder {
+    url: String,
+    namespace: String,
+    buckets: Option<u16>,
+    timeout: Duration,
+    username: Option<String>,
+    password: Option<String>,
+    provider: Option<Provider>,
+    tls: Tls,
+}
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_millis(100);
+const CLUSTER_BUCKETS: u16 = 64;
+/// How long [`RedisBuilder::connect`] tries.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// More commands than this in the queue to the connection are refused.
+const MAX_QUEUED: usize = 16_384;
+/// Messages and events that wait to be heard; a wake-up that is dropped costs a follower up to a second.
+const BROADCAST_CAPACITY: usize = 4_096;
+
+impl RedisBuilder {
+    /// What all keys begin with; default `gh`. Two applications on one Redis need different ones.
+    ///
+    /// 1 to 64 visible ASCII characters but for `{` and `}`, checked by `connect`.
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// Over how many parts the keys are spread, 1 to 1024; default 1, and 64 in a Cluster, where each part lies on one
+    /// node. An invalidation of tags costs one command for each part. All processes that share a namespace must use
+    /// the same number: `connect` refuses another one than the first that was used.
+    pub fn buckets(mut self, buckets: u16) -> Self {
+        self.buckets = Some(buckets);
+        self
+    }
+
+    /// The longest that an operation may take; default 100 ms. An invalidation may take five times as long.
+    pub fn operation_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The user of Redis' access control list; takes precedence over the URL's.
+    pub fn username(mut self, username: impl Into<String>) -> Self {
+        self.username = Some(username.into());
+        self
+    }
+
+    /// The password; takes precedence over the URL's.
+    pub fn password(mut self, password: impl Into<String>) -> Self {
+        self.password = Some(password.into());
+        self
+    }
+
+    /// Asks `fetch` for the credential whenever a connection is made, and every `refresh` (if given) to authenticate
+    /// anew; takes precedence over user name and password.
+    pub fn credentials<F, Fut, E>(mut self, refresh: Option<Duration>, fetch: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Credential, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        self.provider = Some(Provider::new(fetch, refresh));
+        self
+    }
+
+    /// Trusts the certificate authorities of this PEM text, and no others; for `rediss://` with a private authority.
+    pub fn tls_ca(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.tls = Tls::Private(pem.into());
+        self
+    }
+
+    /// Takes the whole TLS configuration, for client certificates and the like.
+    pub fn tls_config(mut self, config: impl Into<Arc<rustls::ClientConfig>>) -> Self {
+        self.tls = Tls::Config(config.into());
+        self
+    }
+
+    /// Connects, and checks that all is as it must be: the address, the password, the permissions, the version of the
+    /// server. Tries for 5 s.
+    ///
+    /// # Errors
+    /// One sentence that says what to change: [`ErrorKind::Config`], [`ErrorKind::Denied`],
+    /// [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`].
+    pub async fn connect(self) -> Result<Backend, BackendError> {
+        let (site, subscriber) = self.parts(true)?;
+        connect::now(&site, CONNECT_TIMEOUT).await?;
+        Ok(Backend::custom(RedisBackend::new(site.client, subscriber)))
+    }
+
+    /// Connects in the background, so that a process can start while Redis is down. Until it is there, every operation
+    /// fails at once with [`ErrorKind::Unavailable`]. What `connect` would have refused is logged as an error.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if the settings are wrong, or outside of a Tokio runtime.
+    pub fn connect_lazy(self) -> Result<Backend, BackendError> {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(config("connect_lazy must be called within a Tokio runtime"));
+        }
+        let (site, subscriber) = self.parts(false)?;
+        connect::in_background(&site);
+        Ok(Backend::custom(RedisBackend::new(site.client, subscriber)))
+    }
+
+    fn parts(self, fail_fast: bool) -> Result<(Site, MakeSubscriber), BackendError> {
+        let address = Address::parse(&self.url)?;
+        let buckets = self.buckets.unwrap_or(match address.topology {
+            Topology::Standalone => 1,
+            Topology::Cluster => CLUSTER_BUCKETS,
+        });
+        if !(1..=Keys::MAX_BUCKETS).contains(&buckets) {
+            return Err(config(format!("the number of buckets must be 1 to {}", Keys::MAX_BUCKETS)));
+        }
+        let name_is_good = |b: u8| b.is_ascii_graphic() && b != b'{' && b != b'}';
+        if !(1..=64).contains(&self.namespace.len()) || !self.namespace.bytes().all(name_is_good) {
+            return Err(config("the namespace must be 1 to 64 visible ASCII characters without { and }"));
+        }
+        if self.timeout < Duration::from_millis(1) {
+            return Err(config("the operation timeout must be at least 1 ms"));
+        }
+        let username = self.username.or_else(|| address.username.clone());
+        let user = if self.provider.is_some() { None } else { Some(username.clone().unwrap_or("default".into())) };
+        let settings = Config {
+            fail_fast,
+            username,
+            password: self.password.or_else(|| address.password.clone()),
+            server: server(&address),
+            database: address.database,
+            tls: if address.tls { Some(self.tls.into_fred()?) } else { None },
+            credential_provider: self.provider.map(|provider| Arc::new(provider) as _),
+            ..Config::default()
+        };
+        let fred = Fred::new(
+            settings.clone(),
+            Some(performance(self.timeout)),
+            Some(connection(self.timeout)),
+            Some(policy()),
+        );
+        let place = address.place();
+        let client = Client::new(fred, Keys::new(&self.namespace, buckets), place.clone(), self.timeout);
+        let timeout = self.timeout;
+        let subscriber: MakeSubscriber = Box::new(move || {
+            let settings = Config { fail_fast: false, ..settings.clone() };
+            SubscriberClient::new(settings, Some(performance(timeout)), Some(connection(timeout)), Some(policy()))
+        });
+        Ok((Site { client, topology: address.topology, place, user }, subscriber))
+    }
+}
+
+/// Makes the second client, which hears wake-ups.
+pub(super) type MakeSubscriber = Box<dyn Fn() -> SubscriberClient + Send + Sync>;
+
+fn server(address: &Address) -> ServerConfig {
+    let mut hosts: Vec<_> = address.hosts.iter().map(|(host, port)| Server::new(host.as_str(), *port)).collect();
+    match address.topology {
+        Topology::Standalone => ServerConfig::Centralized { server: hosts.swap_remove(0) },
+        Topology::Cluster => ServerConfig::Clustered { hosts, policy: ClusterDiscoveryPolicy::default() },
+    }
+}
+
+fn performance(timeout: Duration) -> PerformanceConfig {
+    PerformanceConfig {
+        // fred's default is to wait for ever.
+        default_command_timeout: timeout,
+        broadcast_channel_capacity: BROADCAST_CAPACITY,
+        ..PerformanceConfig::default()
+    }
+}
+
+fn connection(timeout: Duration) -> ConnectionConfig {
+    ConnectionConfig {
+        connection_timeout: Duration::from_secs(2),
+        internal_command_timeout: Duration::from_secs(2),
+        max_command_attempts: 1,
+        max_command_buffer_len: MAX_QUEUED,
+        // A connection over which nothing comes back is given up, or a server that has vanished without a word would
+        // never be connected to again.
+        unresponsive: UnresponsiveConfig {
+            max_timeout: Some((timeout * 20).max(Duration::from_secs(2))),
+            interval: Duration::from_millis(500),
+        },
+        tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },
+        // By default fred tears the connection down when a write is refused by a replica, and with it all reads.
+        reconnect_errors: Vec::new(),
+        ..ConnectionConfig::default()
+    }
+}
+
+fn policy() -> ReconnectPolicy {
+    let mut policy = ReconnectPolicy::new_exponential(0, 50, 1_000, 2);
+    policy.set_jitter(100);
+    policy
+}
+
+fn config(message: impl Into<String>) -> BackendError {
+    BackendError::new(ErrorKind::Config, message)
+}
+
+impl fmt::Debug for RedisBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBuilder")
+            .field("namespace", &self.namespace)
+            .field("buckets", &self.buckets)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}

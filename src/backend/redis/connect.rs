@@ -1,0 +1,279 @@
+//! Connecting, and checking that the server is what it must be.
+
+use std::{
+    sync::Weak,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use fred::{
+    error::{Error as FredError, ErrorKind as FredKind},
+    interfaces::ClientLike,
+    types::Value,
+};
+
+use super::{
+    address::Topology,
+    client::{Client, Shared},
+    error::{Fault, timed_out},
+    keys::Bucket,
+    reply::Reply,
+};
+use crate::backend::{BackendError, ErrorKind, Owner};
+
+/// A client with what its error messages need.
+#[derive(Clone)]
+pub(super) struct Site {
+    pub(super) client: Client,
+    pub(super) topology: Topology,
+    /// Where it is.
+    pub(super) place: String,
+    /// The user, if it is known beforehand.
+    pub(super) user: Option<String>,
+}
+
+/// How often the server's time is asked for.
+const SYNC_TIME_EVERY: Duration = Duration::from_secs(10);
+/// And how often while it is not known yet.
+const SYNC_TIME_FIRST: Duration = Duration::from_millis(500);
+/// The oldest version: earlier ones have neither sharded channels nor flags of scripts.
+const OLDEST: (u32, u32) = (7, 0);
+
+/// Connects and checks everything, within `timeout`.
+pub(super) async fn now(site: &Site, timeout: Duration) -> Result<(), BackendError> {
+    let deadline = Instant::now() + timeout;
+    match tokio::time::timeout(timeout, site.client.fred().init()).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => return Err(site.why_not(&error)),
+        Err(_) => {
+            let message = format!("Redis at {} did not answer within {timeout:?}", site.place);
+            return Err(BackendError::new(ErrorKind::Timeout, message));
+        }
+    }
+    let left = deadline.saturating_duration_since(Instant::now());
+    tokio::time::timeout(left, site.check(left)).await.unwrap_or_else(|_| Err(timed_out()))?;
+    keep_time(&site.client);
+    Ok(())
+}
+
+/// Connects in the background; what is wrong with the server is logged once.
+pub(super) fn in_background(site: &Site) {
+    // The task ends when the client is told to quit.
+    drop(site.client.fred().connect());
+    keep_time(&site.client);
+    let (weak, site) = (site.client.downgrade(), Description::of(site));
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(SYNC_TIME_FIRST).await;
+            let Some(site) = site.with(&weak) else { return };
+            if !site.client.fred().is_connected() {
+                continue;
+            }
+            match site.check(Duration::from_secs(5)).await {
+                Err(error) if error.is_outage() => {}
+                Err(error) => {
+                    tracing::error!(store = %site.place, error = %error, "Redis cannot be used as it is set up");
+                    return;
+                }
+                Ok(()) => return,
+            }
+        }
+    });
+}
+
+/// Learns the server's time now and again. Ends when the last handle is dropped.
+fn keep_time(client: &Client) {
+    let weak = client.downgrade();
+    tokio::spawn(async move {
+        let mut known = false;
+        loop {
+            {
+                let Some(client) = Client::upgrade(&weak) else { return };
+                for bucket in client.keys().buckets().take(1) {
+                    known |= client.sync_time(bucket).await.is_ok();
+                }
+            }
+            tokio::time::sleep(if known { SYNC_TIME_EVERY } else { SYNC_TIME_FIRST }).await;
+        }
+    });
+}
+
+/// A [`Site`] that does not keep its client alive.
+struct Description {
+    topology: Topology,
+    place: String,
+    user: Option<String>,
+}
+
+impl Description {
+    fn of(site: &Site) -> Self {
+        Self { topology: site.topology, place: site.place.clone(), user: site.user.clone() }
+    }
+
+    fn with(&self, weak: &Weak<Shared>) -> Option<Site> {
+        let client = Client::upgrade(weak)?;
+        Some(Site { client, topology: self.topology, place: self.place.clone(), user: self.user.clone() })
+    }
+}
+
+impl Site {
+    /// Checks the version, the topology, the permissions and the number of buckets.
+    async fn check(&self, timeout: Duration) -> Result<(), BackendError> {
+        let Some(bucket) = self.client.keys().buckets().next() else { return Ok(()) };
+        self.check_server(bucket, timeout).await?;
+        self.check_permissions(bucket, timeout).await?;
+        self.check_buckets(bucket, timeout).await?;
+        self.client.sync_time(bucket).await
+    }
+
+    async fn check_server(&self, bucket: Bucket, timeout: Duration) -> Result<(), BackendError> {
+        let answer = self.client.call(bucket, "INFO", vec!["server".into()], timeout).await;
+        let info = answer.map_err(|fault| self.denied(fault, "INFO"))?;
+        let info = info.as_str().ok_or_else(|| Reply::unexpected("INFO"))?;
+        let field =
+            |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+        let version = field("redis_version").unwrap_or("unknown");
+        let mut numbers = version.split('.').map_while(|part| part.parse::<u32>().ok());
+        if numbers.next().zip(numbers.next()).is_none_or(|version| version < OLDEST) {
+            let (major, minor) = OLDEST;
+            return Err(config(format!(
+                "Redis at {} has version {version}, but {major}.{minor} or newer is needed",
+                self.place
+            )));
+        }
+        if field("redis_mode") == Some("cluster") && self.topology != Topology::Cluster {
+            let message = format!("Redis at {} belongs to a Cluster: use redis-cluster:// in the URL", self.place);
+            return Err(config(message));
+        }
+        Ok(())
+    }
+
+    /// Runs each command once on a key of our own.
+    async fn check_permissions(&self, bucket: Bucket, timeout: Duration) -> Result<(), BackendError> {
+        let keys = self.client.keys();
+        let random = u128::from_be_bytes(*Owner::random().as_bytes());
+        let key = |end: &str| Value::from(keys.key(bucket, "check", &[format!("{random:032x}{end}").as_bytes()]));
+        let channel = Value::from(keys.key(bucket, "w", &[]));
+        let mut calls = Vec::with_capacity(COMMANDS.len());
+        for (name, args) in COMMANDS {
+            let args = args.iter().map(|arg| match *arg {
+                KEY => key(""),
+                HASH => key("h"),
+                OTHER => key("o"),
+                CHANNEL => channel.clone(),
+                other => other.into(),
+            });
+            calls.push((*name, args.collect::<Vec<_>>()));
+        }
+        // In order and one after the other: the later ones clean up after the earlier ones.
+        for (name, args) in calls {
+            match self.client.call(bucket, name, args, timeout).await {
+                Err(Fault::Failed(error)) if matches!(error.kind(), ErrorKind::Denied) => {
+                    return Err(self.denied(Fault::Failed(error), name));
+                }
+                Err(Fault::Failed(error)) if error.is_outage() => return Err(error),
+                // Full and read-only are no reason not to start.
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Two processes that spread one namespace over different numbers of buckets would not see each other's
+    /// invalidations.
+    async fn check_buckets(&self, bucket: Bucket, timeout: Duration) -> Result<(), BackendError> {
+        let n = self.client.keys().buckets().len().to_string();
+        let key = Value::from(Bytes::from(format!("{}:{{0}}:buckets", self.client.keys().namespace())));
+        let home = self.client.keys().buckets().find(|bucket| self.client.keys().tag(*bucket) == "0").unwrap_or(bucket);
+        let args = vec![key.clone(), n.as_str().into(), "NX".into()];
+        match self.client.call(home, "SET", args, timeout).await {
+            Err(Fault::Failed(error)) if error.is_outage() => return Err(error),
+            _ => {}
+        }
+        let there = self.client.call(home, "GET", vec![key], timeout).await.map_err(Fault::into_error)?;
+        match there.as_str() {
+            Some(there) if there != n => Err(config(format!(
+                "the namespace {} is spread over {there} buckets, but this process is set up for {n}",
+                self.client.keys().namespace()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says which permission is missing.
+    fn denied(&self, fault: Fault, command: &str) -> BackendError {
+        let error = fault.into_error();
+        if error.kind() != ErrorKind::Denied {
+            return error;
+        }
+        let detail = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        let namespace = self.client.keys().namespace();
+        let (what, rule) = if detail.contains("channel") {
+            (format!("use the channels {namespace}:*"), format!("&{namespace}:*"))
+        } else if detail.contains("key") {
+            (format!("use the keys {namespace}:*"), format!("~{namespace}:*"))
+        } else {
+            (format!("run {command}"), format!("+{}", command.to_ascii_lowercase()))
+        };
+        let user = self.user.as_deref().unwrap_or("USER");
+        let message = format!("the Redis user {user} may not {what}: allow it with ACL SETUSER {user} {rule}");
+        BackendError::with_source(ErrorKind::Denied, message, error)
+    }
+
+    /// Why the connection was not made, in one sentence.
+    fn why_not(&self, error: &FredError) -> BackendError {
+        let (place, detail) = (&self.place, error.details());
+        let (kind, message) = if detail.starts_with("WRONGPASS") || detail.contains("invalid password") {
+            (ErrorKind::Denied, format!("Redis at {place} does not accept the user name and password"))
+        } else if detail.starts_with("NOAUTH") {
+            (ErrorKind::Denied, format!("Redis at {place} wants a password"))
+        } else if detail.starts_with("NOPERM") {
+            let command = detail.split('\'').nth(1).unwrap_or("PING").to_ascii_uppercase();
+            return self.denied(Fault::from_reply(detail), &command);
+        } else if detail.contains("without any password configured") {
+            (ErrorKind::Denied, format!("a password was given, but Redis at {place} has none for this user"))
+        } else if detail.contains("cluster support disabled") {
+            (ErrorKind::Config, format!("Redis at {place} is not a Cluster: use redis:// in the URL"))
+        } else {
+            match error.kind() {
+                FredKind::Auth => (ErrorKind::Denied, format!("cannot log in to Redis at {place}: {detail}")),
+                FredKind::Timeout => (ErrorKind::Timeout, format!("Redis at {place} did not answer in time")),
+                FredKind::Tls => {
+                    (ErrorKind::Config, format!("the TLS handshake with Redis at {place} failed: {detail}"))
+                }
+                _ => (ErrorKind::Unavailable, format!("cannot reach Redis at {place}: {detail}")),
+            }
+        };
+        BackendError::with_source(kind, message, error.clone())
+    }
+}
+
+const KEY: &str = "\0key";
+const HASH: &str = "\0hash";
+const OTHER: &str = "\0other";
+const CHANNEL: &str = "\0channel";
+
+/// Every command that this folder sends or calls from a script, with arguments that do no harm.
+const COMMANDS: &[(&str, &[&str])] = &[
+    ("MGET", &[KEY]),
+    ("SET", &[KEY, "1", "PX", "1000"]),
+    ("GET", &[KEY]),
+    ("GETRANGE", &[KEY, "0", "0"]),
+    ("STRLEN", &[KEY]),
+    ("SETRANGE", &[KEY, "0", "1"]),
+    ("PEXPIRE", &[KEY, "1000"]),
+    ("RENAME", &[KEY, OTHER]),
+    ("UNLINK", &[OTHER]),
+    ("HSET", &[HASH, "f", "1"]),
+    ("HMGET", &[HASH, "f"]),
+    ("HDEL", &[HASH, "f"]),
+    ("DEL", &[HASH]),
+    ("TIME", &[]),
+    ("SPUBLISH", &[CHANNEL, ""]),
+    ("EVAL", &["return 1", "0"]),
+    ("EVALSHA", &["e0e1f9fabfc9d4800c877a703b823ac0578ff8db", "0"]),
+];
+
+fn config(message: impl Into<String>) -> BackendError {
+    BackendError::new(ErrorKind::Config, message)
+}

@@ -1,0 +1,171 @@
+//! The Redis backend, on one server or a Cluster.
+//!
+//! # Protocol
+//! A hit is one `MGET` that reads the entry together with all that may have invalidated it; scripts run only when
+//! something is written. The promise is that of [`Responses`]: a look-up never hands out a response whose origin
+//! request began before an invalidation that had returned before the look-up began, whatever keys Redis loses and
+//! whatever its clock shows.
+//!
+//! All keys of one bucket share a hash tag `{b}`; the bucket follows from the primary key. All numbers are
+//! little-endian doubles, microseconds, exact below 2⁵³.
+//!
+//! | key | content |
+//! |---|---|
+//! | `gh:{b}:c` | clock, 40 bytes: `tick, born, hard_inv, soft_inv, all_soft`; never expires |
+//! | `gh:{b}:p:<primary>` | primary cell: `hard, soft`, how it varies, the variants committed last |
+//! | `gh:{b}:t:<digest>` | tag cell: `hard, soft` |
+//! | `gh:{b}:e:<primary>[:<variant>]` | entry |
+//! | `gh:{b}:l:<primary>[:<variant>]` | lease (`lr` for revalidations) |
+//! | `gh:{b}:h:<primary>[:<variant>]:<tick>` | handed over to those who wait, 5 s (`hr` for revalidations) |
+//! | `gh:{b}:s:<random>` | a value on its way, until the commit renames it |
+//! | `gh:{b}:w` | sharded channel; the message is the key of a lease that has ended |
+//! | `gh:{0}:buckets` | the number of buckets, so that no process uses another one |
+//!
+//! `born` names a clock; it is compared for equality only. A look-up is a ticket: the tick and the birth of the clock,
+//! read before the origin is asked. An entry counts only while the clock that issued its ticket is there, and while its
+//! tick is not below any of its cells; an absent cell stands for the last invalidation of anything in the bucket. So
+//! deleting any key at any time leads to misses only. The scripts in `lua/` say the rest.
+//!
+//! # Limits
+//! Redis' clock stepping back can prolong freshness; it never breaks invalidation. A failover loses writes that were
+//! acknowledged but not replicated, invalidations too. Replicas are never read. With `maxmemory` prefer a `volatile-*`
+//! policy: under `allkeys-*` a clock may be evicted, and its whole bucket with it.
+
+mod address;
+mod blob;
+mod breaker;
+mod builder;
+mod cells;
+mod client;
+mod connect;
+mod credentials;
+mod error;
+mod hints;
+mod invalidate;
+mod keys;
+mod leases;
+mod names;
+mod reply;
+mod responses;
+mod script;
+mod server_clock;
+mod tls;
+mod wakeups;
+
+pub use builder::RedisBuilder;
+pub use credentials::Credential;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future;
+
+use self::{builder::MakeSubscriber, client::Client, hints::Hints, wakeups::Wakeups};
+use crate::{
+    Timestamp,
+    backend::{
+        Acquire, Acquired, BackendError, CacheBackend, Commit, Committed, Discarded, Entry, InvalidateError, Lease,
+        LeaseKey, Leases, Lookup, Mode, PrimaryKey, Release, Responses, Scope, Ticket, Variant, VaryOf, Waiter,
+    },
+};
+
+/// A [`CacheBackend`] on Redis; made by [`Backend::redis`](crate::Backend::redis).
+pub(crate) struct RedisBackend {
+    client: Client,
+    hints: Hints,
+    wakeups: Wakeups,
+    /// Values that were there but none of ours.
+    malformed: AtomicU64,
+}
+
+impl RedisBackend {
+    fn new(client: Client, subscriber: MakeSubscriber) -> Self {
+        let wakeups = Wakeups::new(client.clone(), subscriber);
+        Self { client, hints: Hints::new(), wakeups, malformed: AtomicU64::new(0) }
+    }
+}
+
+impl CacheBackend for RedisBackend {
+    fn now(&self) -> Timestamp {
+        self.client.now()
+    }
+
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    async fn ping(&self) -> Result<(), BackendError> {
+        let buckets = self.client.keys().buckets();
+        let pings = buckets.map(|bucket| self.client.command(bucket, "PING", Vec::new(), self.client.timeout()));
+        future::try_join_all(pings).await.map(drop)
+    }
+}
+
+impl Responses for RedisBackend {
+    async fn lookup(&self, key: &PrimaryKey, vary: &VaryOf<'_>) -> Result<Lookup, BackendError> {
+        self.find(key, vary).await
+    }
+
+    async fn ticket(&self, key: &PrimaryKey) -> Result<Ticket, BackendError> {
+        self.ask_ticket(key).await
+    }
+
+    async fn commit(&self, commit: Commit<'_>) -> Result<Committed, BackendError> {
+        self.store(commit).await
+    }
+
+    async fn discard(
+        &self,
+        key: &PrimaryKey,
+        variant: Variant,
+        ticket: Ticket,
+        lease: Option<&Lease>,
+    ) -> Result<Discarded, BackendError> {
+        self.drop_entry(key, variant, ticket, lease).await
+    }
+
+    async fn invalidate(&self, scope: Scope<'_>, mode: Mode) -> Result<(), InvalidateError> {
+        self.invalidate_all_of(scope, mode).await
+    }
+}
+
+impl Leases for RedisBackend {
+    async fn acquire(&self, acquire: Acquire<'_>) -> Result<Acquired, BackendError> {
+        self.ask_lease(acquire).await
+    }
+
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, BackendError> {
+        self.renew_lease(lease, ttl).await
+    }
+
+    async fn release(&self, lease: &Lease, how: Release) -> Result<bool, BackendError> {
+        self.end_lease(lease, how).await
+    }
+
+    fn watch(&self, key: &LeaseKey) -> Waiter {
+        self.wakeups.watch(key)
+    }
+
+    async fn collect(&self, key: &LeaseKey, ticket: Ticket) -> Result<Option<Arc<Entry>>, BackendError> {
+        self.collect_handed_over(key, ticket).await
+    }
+}
+
+impl fmt::Debug for RedisBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBackend")
+            .field("namespace", &self.client.keys().namespace())
+            .field("buckets", &self.client.keys().buckets().len())
+            .field("breaker_open", &self.client.breakers().any_open())
+            .field("malformed", &self.malformed.load(Ordering::Relaxed))
+            .field("hints", &self.hints)
+            .field("wakeups", &self.wakeups)
+            .finish_non_exhaustive()
+    }
+}

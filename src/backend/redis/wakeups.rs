@@ -1,0 +1,198 @@
+//! Hearing that a lease has ended in another process.
+//!
+//! A second connection subscribes to the channel of each bucket in which somebody of this process has ever waited. It
+//! is made when the first one waits. Messages that are published while it is down are lost: waking is a hint, and who
+//! waits looks again.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use fred::{
+    clients::SubscriberClient,
+    interfaces::{ClientLike, EventInterface, PubsubInterface},
+    types::Message,
+};
+use tokio::sync::{broadcast::error::RecvError, mpsc, watch};
+
+use super::{
+    builder::MakeSubscriber,
+    client::{self, Client},
+    error::Fault,
+    keys::Bucket,
+    names::{Names, channel, parse_lease},
+};
+use crate::backend::{ErrorKind, LeaseKey, WaitMap, Waiter};
+
+/// Who waits, and the connection that hears for them.
+pub(super) struct Wakeups {
+    waiting: WaitMap,
+    client: Client,
+    make: MakeSubscriber,
+    /// Set when the first one waits; the listener ends when this is dropped.
+    wanted: OnceLock<mpsc::UnboundedSender<Bucket>>,
+    buckets: Box<[Arc<Subscription>]>,
+}
+
+#[derive(Default)]
+struct Subscription {
+    wanted: AtomicBool,
+    /// Whether it stands.
+    stands: watch::Sender<bool>,
+}
+
+/// How often it is tried to subscribe again where that has failed.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// How often all subscriptions are renewed, in units of [`RETRY_EVERY`]: a node that gives a slot away drops them.
+const RENEW_EVERY: u32 = 30;
+
+impl Wakeups {
+    pub(super) fn new(client: Client, make: MakeSubscriber) -> Self {
+        let buckets = client.keys().buckets().map(|_| Arc::default()).collect();
+        Self { waiting: WaitMap::default(), client, make, wanted: OnceLock::new(), buckets }
+    }
+
+    /// Starts listening for the end of a lease.
+    pub(super) fn watch(&self, key: &LeaseKey) -> Waiter {
+        let waiter = self.waiting.watch(key);
+        let bucket = Names::new(self.client.keys(), &key.key).bucket;
+        let subscription = &self.buckets[bucket.index()];
+        if !subscription.wanted.load(Ordering::Relaxed)
+            && tokio::runtime::Handle::try_current().is_ok()
+            && !subscription.wanted.swap(true, Ordering::Relaxed)
+        {
+            let wanted = self.wanted.get_or_init(|| self.start());
+            // The listener lives as long as we do.
+            let _ = wanted.send(bucket);
+        }
+        waiter
+    }
+
+    /// Waits until messages about this lease are heard, if somebody waits for it, but no longer than `at_most`.
+    pub(super) async fn listening(&self, key: &LeaseKey, at_most: Duration) {
+        let bucket = Names::new(self.client.keys(), &key.key).bucket;
+        let subscription = &self.buckets[bucket.index()];
+        if *subscription.stands.borrow() || !self.waiting.is_watched(key) || self.client.breakers().is_open(bucket) {
+            return;
+        }
+        let mut stands = subscription.stands.subscribe();
+        let _ = tokio::time::timeout(at_most, stands.wait_for(|stands| *stands)).await;
+    }
+
+    fn start(&self) -> mpsc::UnboundedSender<Bucket> {
+        let (wanted, queue) = mpsc::unbounded_channel();
+        let listener = Listener {
+            waiting: self.waiting.clone(),
+            client: self.client.downgrade(),
+            subscriber: (self.make)(),
+            buckets: self.buckets.clone(),
+            channels: BTreeMap::new(),
+            refused: false,
+        };
+        tokio::spawn(listener.run(queue));
+        wanted
+    }
+}
+
+struct Listener {
+    waiting: WaitMap,
+    client: Weak<client::Shared>,
+    subscriber: SubscriberClient,
+    buckets: Box<[Arc<Subscription>]>,
+    channels: BTreeMap<Bucket, String>,
+    refused: bool,
+}
+
+impl Listener {
+    async fn run(mut self, mut wanted: mpsc::UnboundedReceiver<Bucket>) {
+        let mut messages = self.subscriber.message_rx();
+        let mut connected = self.subscriber.reconnect_rx();
+        drop(self.subscriber.connect());
+        let mut retry = tokio::time::interval(RETRY_EVERY);
+        let mut ticks = 0_u32;
+        loop {
+            tokio::select! {
+                message = messages.recv() => match message {
+                    Ok(message) => self.heard(&message),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => break,
+                },
+                bucket = wanted.recv() => {
+                    let (Some(bucket), Some(client)) = (bucket, Client::upgrade(&self.client)) else { break };
+                    let name = channel(client.keys(), bucket);
+                    self.channels.insert(bucket, String::from_utf8_lossy(&name).into_owned());
+                    self.subscribe(|_| true).await;
+                }
+                server = connected.recv() => {
+                    if matches!(server, Err(RecvError::Closed)) {
+                        break;
+                    }
+                    for subscription in &self.buckets {
+                        subscription.stands.send_replace(false);
+                    }
+                    self.subscribe(|_| true).await;
+                }
+                _ = retry.tick() => {
+                    ticks = ticks.wrapping_add(1);
+                    self.subscribe(|stands| ticks.is_multiple_of(RENEW_EVERY) || !stands).await;
+                }
+            }
+        }
+        let _ = self.subscriber.quit().await;
+    }
+
+    fn heard(&self, message: &Message) {
+        let Some(client) = Client::upgrade(&self.client) else { return };
+        if let Some(key) = message.value.as_bytes().and_then(|name| parse_lease(client.keys(), name)) {
+            self.waiting.wake(&key);
+        }
+    }
+
+    /// Subscribes to those channels of which `which`, told whether the subscription stands, wants it.
+    async fn subscribe(&mut self, which: impl Fn(bool) -> bool) {
+        if !self.subscriber.is_connected() {
+            return;
+        }
+        for (bucket, channel) in &self.channels {
+            let stands = &self.buckets[bucket.index()].stands;
+            if !which(*stands.borrow()) {
+                continue;
+            }
+            match self.subscriber.ssubscribe(channel.as_str()).await {
+                Ok(()) => {
+                    stands.send_replace(true);
+                }
+                Err(error) => {
+                    stands.send_replace(false);
+                    let error = Fault::from(error).into_error();
+                    if error.kind() == ErrorKind::Denied && !self.refused {
+                        self.refused = true;
+                        tracing::warn!(
+                            channel,
+                            "the Redis user may not run SSUBSCRIBE: those who wait for another process look once a \
+                             second"
+                        );
+                    }
+                    // The others would fail alike; the next tick tries again.
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Wakeups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let subscribed = self.buckets.iter().filter(|bucket| *bucket.stands.borrow()).count();
+        f.debug_struct("Wakeups")
+            .field("waiting", &self.waiting)
+            .field("subscribed", &subscribed)
+            .finish_non_exhaustive()
+    }
+}
