@@ -5,3 +5,8 @@
 mod broken;
 #[cfg(feature = "memory")]
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "redis")]
+#[path = "../support/mod.rs"]
+mod support;

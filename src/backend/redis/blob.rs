@@ -37,7 +37,7 @@ const LONGEST: usize = 512 << 20;
 
 /// The whole value for a new entry.
 pub(super) fn encode(entry: &Entry) -> Result<Bytes, BackendError> {
-    let body_off = (head_len(entry) + PADDING).next_multiple_of(16);
+    let body_off = roomy(entry);
     if body_off + entry.body().len() > LONGEST {
         return Err(BackendError::new(ErrorKind::TooLarge, "the response is longer than a Redis value can be"));
     }
@@ -47,10 +47,14 @@ pub(super) fn encode(entry: &Entry) -> Result<Bytes, BackendError> {
     Ok(blob.freeze())
 }
 
-/// The part before the body for an entry whose body is stored from `body_off` on already; `None` if it has outgrown
-/// the room.
-pub(super) fn encode_head(entry: &Entry, body_off: u32) -> Option<Bytes> {
-    let body_off = usize::try_from(body_off).ok()?;
+/// The part before the body for an entry that goes on with the stored body of `base`; `None` if it has outgrown the
+/// room.
+pub(super) fn encode_head(entry: &Entry, base: &Entry) -> Option<Bytes> {
+    let body_off = match base.body_offset() {
+        // Not read but made here: this is where it was stored, unless it was refreshed since.
+        0 => roomy(base),
+        read => usize::try_from(read).ok()?,
+    };
     if head_len(entry) > body_off {
         return None;
     }
@@ -64,6 +68,11 @@ pub(super) fn ticket_only(ticket: Ticket) -> Bytes {
     let mut blob = BytesMut::with_capacity(PREFIX);
     put_prefix(&mut blob, 0, PREFIX, ticket, Timestamp::EPOCH, Timestamp::EPOCH);
     blob.freeze()
+}
+
+/// Where the body of a new entry is put.
+fn roomy(entry: &Entry) -> usize {
+    (head_len(entry) + PADDING).next_multiple_of(16)
 }
 
 fn head_len(entry: &Entry) -> usize {
@@ -235,10 +244,10 @@ mod tests {
         let blob = encode(&sample(1, b"head", b"body")).unwrap();
         let stored = decode(&blob).entry.unwrap();
         let longer = sample(1, &[b'h'; 40], b"body");
-        let head = encode_head(&longer, stored.body_offset()).unwrap();
+        let head = encode_head(&longer, &stored).unwrap();
         let refreshed = Bytes::from([&head[..], &blob[head.len()..]].concat());
         assert_same(&decode(&refreshed).entry.unwrap(), &longer);
-        assert!(encode_head(&sample(1, &[b'h'; 400], b"body"), stored.body_offset()).is_none());
+        assert!(encode_head(&sample(1, &[b'h'; 400], b"body"), &stored).is_none());
     }
 
     #[test]

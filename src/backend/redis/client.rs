@@ -7,7 +7,7 @@
 //! A call that may have been executed is never sent again: fred resends only what it could not write, and follows
 //! `MOVED` and `ASK`, which say that nothing was done. So counters and leases go through here like reads.
 //!
-//! ```ignore
+//! ```text
 //! static TAKE: Script = Script::new("take", include_str!("lua/take.lua"));
 //!
 //! let bucket = client.keys().bucket(hash);                    // the first 8 bytes of an evenly spread hash

@@ -126,7 +126,11 @@ impl RedisBackend {
     pub(super) async fn store(&self, commit: Commit<'_>) -> Result<Committed, BackendError> {
         let names = Names::new(self.client.keys(), &commit.key);
         let entry = &*commit.entry;
-        let head = commit.refresh.and_then(|base| blob::encode_head(entry, base.body_offset()));
+        if entry.tags().len() > Entry::MAX_TAGS {
+            self.give_back(commit.lease).await;
+            return Err(BackendError::new(ErrorKind::TooLarge, "the response has more than 128 tags"));
+        }
+        let head = commit.refresh.and_then(|base| blob::encode_head(entry, base));
         let call = CommitCall {
             names,
             variant: commit.variant,
@@ -144,7 +148,7 @@ impl RedisBackend {
             }),
         };
         let verdict = match head {
-            Some(head) => self.commit(&call, "refresh", call.names.entry(commit.variant), head).await,
+            Some(head) => self.refresh(&call, entry, head).await,
             None => self.store_whole(&call, entry).await,
         };
         let verdict = match verdict {
@@ -155,8 +159,8 @@ impl RedisBackend {
             Ok(verdict) => verdict,
         };
         let committed = match verdict.as_str() {
-            Some("stored") => Committed::Stored,
-            Some("refreshed") => Committed::Refreshed,
+            Some("stored") if commit.refresh.is_none() => Committed::Stored,
+            Some("stored" | "refreshed") => Committed::Refreshed,
             Some("superseded") => Committed::Superseded,
             Some("gone") => Committed::Gone,
             Some("invalidated") => Committed::Invalidated,
@@ -169,6 +173,12 @@ impl RedisBackend {
             self.hints.learn_tags(&commit.key, commit.variant, entry.tags());
         }
         Ok(committed)
+    }
+
+    /// Puts the new head on the stored entry; stores all of it where the body does not begin where we thought.
+    async fn refresh(&self, call: &CommitCall<'_>, entry: &Entry, head: Bytes) -> Result<Reply, BackendError> {
+        let verdict = self.commit(call, "refresh", call.names.entry(call.variant), head).await?;
+        if verdict.as_str() == Some("misfit") { self.store_whole(call, entry).await } else { Ok(verdict) }
     }
 
     /// Sends the value to a key of its own and the script that renames it, one behind the other in one go: the body

@@ -32,6 +32,7 @@
 --                    base_F names an entry by its F
 --       gone         the entry that has base_F is not there any more
 --       unstaged     the staged blob is not there (it was redirected, or this is an attempt too many)
+--       misfit       the body of the stored entry does not begin where the new head ends: store it with its body
 --       invalidated  a tag or the primary was invalidated after the ticket was read
 --       unsure       a cell is absent and something in this bucket was invalidated since the ticket;
 --                    the cells exist from now on, so the next fill will be decided exactly
@@ -103,7 +104,8 @@ local function decide()
   end
   if F1 and F1 >= F then return 'superseded' end
   if base_F > 0 and F1 ~= base_F then return 'gone' end
-  if mode == 'refresh' and (off1 ~= off or len ~= off) then return 'malformed' end
+  if mode == 'refresh' and off1 ~= off then return 'misfit' end
+  if mode == 'refresh' and len ~= off then return 'malformed' end
 
   -- cells: p, t1..tk. An absent (short, foreign) cell stands for the last invalidation of anything.
   -- A value above the clock is left over from a lost clock: it says nothing about this one.
