@@ -6,7 +6,10 @@ use std::io::Read as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use support::{RedisCluster, RedisSentinel, RedisServer, RedisTls, Reply, wait_until};
+use hyper::Request;
+use hyper::body::Bytes;
+use support::http::{get, send};
+use support::{Answer, Gate, Origin, RedisCluster, RedisSentinel, RedisServer, RedisTls, Reply, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -159,4 +162,106 @@ fn no_server_survives_the_kill_of_its_test_binary() {
     child.kill().unwrap();
     child.wait().unwrap();
     wait_until("the server of the killed test is gone", LIMIT, || support::Connection::open(port).is_err());
+}
+
+#[tokio::test]
+async fn an_origin_counts_what_it_is_asked_and_answers_as_it_is_told() {
+    let origin = Origin::start();
+    assert_eq!(get(&format!("{}/any?q=1", origin.url())).await.text(), "GET /any #0");
+    assert_eq!(get(&format!("{}/any", origin.url())).await.text(), "GET /any #1");
+    assert_eq!((origin.count("/any"), origin.total(), origin.connections()), (2, 2, 2));
+    assert_eq!(origin.seen("/any")[0].uri.query(), Some("q=1"));
+
+    origin.on("/told", Answer::ok("body").header("cache-control", "max-age=60").trailer("x-sum", "4"));
+    let request = Request::get(format!("{}/told", origin.url())).header("te", "trailers").body(Bytes::new());
+    let told = send(request.unwrap()).await.unwrap();
+    assert_eq!((told.text(), told.header("cache-control")), ("body", "max-age=60"));
+    assert_eq!(told.trailers["x-sum"], "4");
+
+    origin.handle("*", |seen| Answer::status(404).header("x-method", seen.method.as_str()));
+    let missing = send(Request::post(format!("{}/none", origin.url())).body("x".into()).unwrap()).await.unwrap();
+    assert_eq!((missing.status.as_u16(), missing.header("x-method")), (404, "POST"));
+    assert_eq!(origin.seen("/none")[0].body, "x");
+
+    origin.on("/head", Answer::ok("four"));
+    let head = send(Request::head(format!("{}/head", origin.url())).body(Bytes::new()).unwrap()).await.unwrap();
+    assert_eq!((head.header("content-length"), head.text()), ("4", ""));
+    origin.reset_counts();
+    assert_eq!(origin.total(), 0);
+}
+
+#[tokio::test]
+async fn an_origin_holds_answers_back_until_the_gate_opens() {
+    let (origin, gate) = (Origin::start(), Gate::new());
+    origin.on("/held", Answer::ok("at last").behind(&gate));
+    let url = format!("{}/held", origin.url());
+    let clients: Vec<_> = (0..3)
+        .map(|_| {
+            let url = url.clone();
+            tokio::spawn(async move { get(&url).await })
+        })
+        .collect();
+    let start = std::time::Instant::now();
+    while origin.in_flight() < 3 {
+        assert!(start.elapsed() < LIMIT, "three are under way");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(clients.iter().all(|client| !client.is_finished()));
+    gate.open();
+    for client in clients {
+        assert_eq!(client.await.unwrap().text(), "at last");
+    }
+    assert_eq!((origin.in_flight(), origin.most_in_flight()), (0, 3));
+}
+
+/// What comes over a plain connection, and how it ends.
+fn raw_exchange(origin: &Origin, path: &str) -> (String, std::io::Result<usize>) {
+    let mut stream = std::net::TcpStream::connect(origin.address()).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    std::io::Write::write_all(&mut stream, format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).unwrap();
+    let mut got = Vec::new();
+    let end = stream.read_to_end(&mut got);
+    (String::from_utf8_lossy(&got).into_owned(), end)
+}
+
+#[test]
+fn an_origin_fails_as_it_is_told() {
+    let origin = Origin::start();
+    origin.on("/truncated", Answer::ok("0123456789").truncate(4));
+    let (got, end) = raw_exchange(&origin, "/truncated");
+    assert!(got.contains("content-length: 10") && got.ends_with("\r\n\r\n0123"), "{got}");
+    end.expect("closed in order, but too early");
+
+    origin.on("/reset-after", Answer::ok("0123456789").reset_after(4));
+    let (got, end) = raw_exchange(&origin, "/reset-after");
+    assert!(got.ends_with("\r\n\r\n0123"), "{got}");
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+
+    origin.on("/reset", Answer::reset());
+    let (got, end) = raw_exchange(&origin, "/reset");
+    assert_eq!((got.as_str(), end.unwrap_err().kind()), ("", std::io::ErrorKind::ConnectionReset));
+
+    origin.on("/raw", Answer::raw("HTTP/1.1 200 OK\r\ncontent-length: nonsense\r\n\r\n"));
+    assert_eq!(raw_exchange(&origin, "/raw").0, "HTTP/1.1 200 OK\r\ncontent-length: nonsense\r\n\r\n");
+}
+
+#[tokio::test]
+async fn an_origin_drips_and_goes_on_for_ever() {
+    let origin = Origin::start();
+    origin.on("/drip", Answer::ok("0123456789").drip(3, Duration::from_millis(20)));
+    let start = std::time::Instant::now();
+    let dripped = get(&format!("{}/drip", origin.url())).await;
+    assert_eq!((dripped.text(), dripped.header("transfer-encoding")), ("0123456789", "chunked"));
+    assert!(start.elapsed() >= Duration::from_millis(80), "four pieces with a pause before each");
+
+    origin.on("/endless", Answer::ok("tick\n").endless(Duration::from_millis(5)));
+    let mut stream = std::net::TcpStream::connect(origin.address()).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    std::io::Write::write_all(&mut stream, b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let (mut got, mut piece) = (String::new(), [0; 256]);
+    while got.matches("tick").count() < 20 {
+        let length = stream.read(&mut piece).unwrap();
+        assert_ne!(length, 0, "it never ends");
+        got.push_str(&String::from_utf8_lossy(&piece[..length]));
+    }
 }
