@@ -1,0 +1,60 @@
+//! A Redis Cluster of three masters and three replicas: the conformance kit.
+
+use std::{sync::OnceLock, time::Duration};
+
+use tower_gatehouse::{
+    Backend,
+    backend::conformance::{Facts, Harness, Loss},
+};
+
+use crate::{
+    redis::{PATIENT, delete, kinds, namespace},
+    support::RedisCluster,
+};
+
+/// One cluster for all tests of this file; each has a namespace of its own.
+fn cluster() -> &'static RedisCluster {
+    static CLUSTER: OnceLock<RedisCluster> = OnceLock::new();
+    CLUSTER.get_or_init(RedisCluster::start)
+}
+
+struct Cluster {
+    namespace: String,
+    backend: Backend,
+    peer: Backend,
+}
+
+impl Cluster {
+    async fn new() -> Self {
+        let namespace = namespace();
+        let connect = || Backend::redis(cluster().url()).namespace(&namespace).operation_timeout(PATIENT).connect();
+        let (backend, peer) = (connect().await.expect("a connection"), connect().await.expect("a connection"));
+        Self { namespace, backend, peer }
+    }
+}
+
+impl Harness for Cluster {
+    fn backend(&self) -> Backend {
+        self.backend.clone()
+    }
+
+    fn peer(&self) -> Backend {
+        self.peer.clone()
+    }
+
+    async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time + Duration::from_millis(5)).await;
+    }
+
+    async fn lose(&self, what: Loss) {
+        for master in &cluster().nodes()[..3] {
+            delete(master, &self.namespace, kinds(what));
+        }
+    }
+
+    fn facts(&self) -> Facts {
+        Facts::default().effort(Duration::from_secs(1))
+    }
+}
+
+tower_gatehouse::conformance_tests!(Cluster::new());
