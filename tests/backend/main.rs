@@ -10,5 +10,11 @@ mod redis;
 #[cfg(feature = "redis")]
 mod redis_cluster;
 #[cfg(feature = "redis")]
+mod redis_connect;
+#[cfg(feature = "redis")]
+mod redis_faults;
+#[cfg(feature = "redis")]
+mod redis_hits;
+#[cfg(feature = "redis")]
 #[path = "../support/mod.rs"]
 mod support;

@@ -235,7 +235,12 @@ impl Site {
         } else if detail.contains("cluster support disabled") {
             (ErrorKind::Config, format!("Redis at {place} is not a Cluster: use redis:// in the URL"))
         } else {
+            let detail = readable(detail);
             match error.kind() {
+                // A certificate that is not trusted is reported as an IO error.
+                FredKind::IO if error.details().contains("InvalidData") => {
+                    (ErrorKind::Config, format!("the TLS handshake with Redis at {place} failed: {detail}"))
+                }
                 FredKind::Auth => (ErrorKind::Denied, format!("cannot log in to Redis at {place}: {detail}")),
                 FredKind::Timeout => (ErrorKind::Timeout, format!("Redis at {place} did not answer in time")),
                 FredKind::Tls => {
@@ -246,6 +251,13 @@ impl Site {
         };
         BackendError::with_source(kind, message, error.clone())
     }
+}
+
+/// What an IO error says, out of its `Debug` form, which is what fred hands on.
+fn readable(detail: &str) -> &str {
+    let message = detail.split_once("message: \"").and_then(|(_, rest)| rest.split_once('"'));
+    let inner = detail.split_once("error: ").and_then(|(_, rest)| rest.rsplit_once(" }"));
+    message.or(inner).map_or(detail, |(text, _)| text)
 }
 
 const KEY: &str = "\0key";
