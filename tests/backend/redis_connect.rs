@@ -12,7 +12,7 @@ use std::{
 
 use tower_gatehouse::{
     Backend,
-    backend::{BackendError, Credential, ErrorKind, PrimaryKey, RedisBuilder, VarySpec},
+    backend::{BackendError, Credential, ErrorKind, PrimaryKey, RedisBuilder, Variant, VarySpec},
 };
 
 use crate::support::{Connection, RedisCluster, RedisServer, RedisTls};
@@ -34,7 +34,7 @@ fn assert_says(error: &BackendError, kind: ErrorKind, words: &[&str]) {
 async fn works(backend: &Backend) {
     let key = PrimaryKey::from_bytes([1; 16]);
     backend.ticket(&key).await.expect("a ticket");
-    let lookup = backend.lookup(&key, &|_: &VarySpec| Default::default()).await.expect("a look-up");
+    let lookup = backend.lookup(&key, &|_: &VarySpec| Variant::default()).await.expect("a look-up");
     assert!(lookup.ticket.is_some());
 }
 
