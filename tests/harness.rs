@@ -9,7 +9,7 @@ use std::time::Duration;
 use hyper::Request;
 use hyper::body::Bytes;
 use support::http::{get, send};
-use support::{Answer, Gate, Origin, RedisCluster, RedisSentinel, RedisServer, RedisTls, Reply, wait_until};
+use support::{Answer, Gate, Gateway, Origin, RedisCluster, RedisSentinel, RedisServer, RedisTls, Reply, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -264,4 +264,26 @@ async fn an_origin_drips_and_goes_on_for_ever() {
         assert_ne!(length, 0, "it never ends");
         got.push_str(&String::from_utf8_lossy(&piece[..length]));
     }
+}
+
+#[tokio::test]
+async fn a_gateway_is_a_process_that_stops_restarts_and_says_what_is_wrong() {
+    let origin = Origin::start();
+    let mut gateway = Gateway::start(&[format!("--upstream={}", origin.url()), "--layers=none".to_owned()]);
+    let url = format!("{}/path", gateway.url());
+    assert_eq!(get(&url).await.text(), "GET /path #0");
+    assert_eq!(get(&format!("{}/healthz", gateway.admin_url())).await.status, 200);
+
+    gateway.kill();
+    assert!(!gateway.is_running());
+    let request = Request::get(&url).body(Bytes::new()).unwrap();
+    send(request).await.expect_err("nobody listens");
+    gateway.restart();
+    assert_eq!(get(&url).await.text(), "GET /path #1");
+    let status = gateway.stop(LIMIT).expect("it ends when it is asked to");
+    assert!(status.success(), "{status}: {}", gateway.log());
+
+    let (status, printed) = Gateway::run(&["--no-such-flag"]);
+    assert_eq!(status.code(), Some(2));
+    assert!(printed.contains("no-such-flag"), "{printed}");
 }
