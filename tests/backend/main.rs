@@ -5,6 +5,8 @@
 mod broken;
 #[cfg(feature = "memory")]
 mod memory;
+#[cfg(feature = "memory")]
+mod memory_bounds;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "redis")]

@@ -30,11 +30,6 @@ impl Cell {
     pub(super) fn soft(&self) -> Tick {
         self.soft.load(Ordering::SeqCst)
     }
-
-    /// The last invalidation, hard or soft.
-    pub(super) fn last(&self) -> Tick {
-        self.hard().max(self.soft())
-    }
 }
 
 /// The cells by name.
@@ -55,6 +50,22 @@ struct Shard<K> {
     floor_soft: Tick,
     /// How many cells there may be until the next sweep.
     sweep_at: usize,
+}
+
+/// What is known without making a cell.
+#[derive(Clone, Copy)]
+pub(super) struct Ticks {
+    pub(super) hard: Tick,
+    pub(super) soft: Tick,
+    /// Whether the cell was there. Otherwise this is the floor.
+    pub(super) exact: bool,
+}
+
+impl Ticks {
+    /// The last invalidation, hard or soft.
+    pub(super) fn last(self) -> Tick {
+        self.hard.max(self.soft)
+    }
 }
 
 /// What is known of a cell.
@@ -93,10 +104,13 @@ impl<K: Copy + Eq + Hash> Cells<K> {
         drop(shard);
     }
 
-    /// The last invalidation of any mode that this name may have seen.
-    pub(super) fn last(&self, name: &K) -> Tick {
+    /// When this name was last invalidated, at most.
+    pub(super) fn ticks(&self, name: &K) -> Ticks {
         let shard = lock(self.shard(name));
-        shard.cells.get(name).map_or(shard.floor_hard.max(shard.floor_soft), |cell| cell.last())
+        match shard.cells.get(name) {
+            Some(cell) => Ticks { hard: cell.hard(), soft: cell.soft(), exact: true },
+            None => Ticks { hard: shard.floor_hard, soft: shard.floor_soft, exact: false },
+        }
     }
 
     /// Loses all cells: entries that hold one are dead.

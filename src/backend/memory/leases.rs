@@ -68,7 +68,7 @@ impl Pages {
             record.find(key.variant).is_some_and(|stored| {
                 stored.entry.ticket().tick > since
                     && now < stored.entry.keep_until()
-                    && stored.valid(&record.cell, &self.clock).is_some()
+                    && stored.valid(&record, &self.clock).is_some()
             })
         })
     }
@@ -77,7 +77,7 @@ impl Pages {
     fn is_current(&self, key: &LeaseKey, ticket: Ticket) -> bool {
         ticket.born == self.clock.born()
             && ticket.tick >= self.clock.invalidated()
-            && ticket.tick >= self.keys.last(&key.key)
+            && ticket.tick >= self.keys.ticks(&key.key).last()
     }
 
     fn release(&self, lease: &Lease, how: Release, now: Timestamp) -> Result<bool, BackendError> {

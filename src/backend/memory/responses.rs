@@ -12,7 +12,7 @@ use crate::{
     Timestamp,
     backend::{
         BackendError, Commit, Committed, Discarded, Entry, ErrorKind, Found, InvalidateError, Lease, LeaseKey,
-        LeaseKind, Lookup, Mode, PrimaryKey, Responses, Scope, Ticket, Variant, VaryOf,
+        LeaseKind, Lookup, Mode, PrimaryKey, Responses, Scope, Tick, Ticket, Variant, VaryOf,
     },
 };
 
@@ -51,21 +51,21 @@ impl Pages {
         let floor = self.clock.invalidated();
         let mut lookup = Lookup { ticket: Some(ticket), variant: Variant(None), found: None, since: 0, floor };
         let Some(record) = self.store.get(key) else {
-            lookup.floor = floor.max(self.keys.last(key));
+            lookup.floor = floor.max(self.keys.ticks(key).last());
             return lookup;
         };
-        lookup.floor = floor.max(record.cell.last());
-        lookup.variant = vary(&record.spec);
+        lookup.floor = floor.max(record.invalidated);
+        lookup.variant = vary(record.spec());
         let Some(stored) = record.find(lookup.variant) else { return lookup };
         let entry = &stored.entry;
         if entry.ticket().born == ticket.born {
             lookup.since = entry.ticket().tick;
         }
         // The record only points: what the entry itself varies by decides.
-        let selects = *entry.vary() == record.spec || vary(entry.vary()) == lookup.variant;
+        let selects = entry.vary() == record.spec() || vary(entry.vary()) == lookup.variant;
         if selects
             && now < entry.keep_until()
-            && let Some(stale) = stored.valid(&record.cell, &self.clock)
+            && let Some(stale) = stored.valid(&record, &self.clock)
         {
             let stale_since = (stale > 0).then_some(Timestamp::from_micros(stale));
             lookup.found = Some(Found { entry: Arc::clone(entry), stale_since });
@@ -125,27 +125,28 @@ impl Pages {
         }
 
         let mut verdict = None;
-        let mut judge = |known: Known| {
-            if ticket.tick < known.cell.hard() {
-                verdict = if known.exact { Some(Committed::Invalidated) } else { verdict.or(Some(Committed::Unsure)) };
+        let mut judge = |hard, exact| {
+            if ticket.tick < hard {
+                verdict = if exact { Some(Committed::Invalidated) } else { verdict.or(Some(Committed::Unsure)) };
             }
-            known.cell
         };
-        let cell = judge(self.keys.known(&key, current.tick));
-        let tags = entry.tags().iter().map(|tag| judge(self.tags.known(tag, current.tick))).collect();
+        let of_key = self.keys.ticks(&key);
+        judge(of_key.hard, of_key.exact);
+        let of_tag = |tag| {
+            let Known { cell, exact } = self.tags.known(tag, current.tick);
+            judge(cell.hard(), exact);
+            cell
+        };
+        let tags = entry.tags().iter().map(of_tag).collect();
         if let Some(verdict) = verdict {
+            // From now on it is known.
+            self.keys.known(&key, current.tick);
             return Ok(verdict);
         }
 
-        // The cell may have been forgotten since the record was made, and with it what was stored under it.
-        let known = record.filter(|record| Arc::ptr_eq(&record.cell, &cell));
-        let mut variants = known.map_or_else(Vec::new, |record| {
-            let mut variants = Vec::with_capacity(record.variants.len() + 1);
-            variants.extend(record.variants.iter().filter(|stored| stored.variant != variant).cloned());
-            variants
-        });
+        let mut variants = record.map_or_else(Vec::new, |record| record.keep(|stored| stored.variant != variant));
         variants.push(Stored { variant, entry: Arc::clone(entry), tags });
-        let mut record = Record { spec: entry.vary().clone(), cell, variants };
+        let mut record = Record::of(variants, of_key.soft, of_key.last()).expect("one was pushed");
         record.displace(Self::MAX_VARIANTS, self.max_record_bytes);
         self.store.insert(key, Arc::new(record));
         self.clock.step();
@@ -173,9 +174,8 @@ impl Pages {
         if stored.entry.ticket().born == current.born && stored.entry.ticket().tick > ticket.tick {
             return Discarded::Superseded;
         }
-        let variants = record.variants.iter().filter(|stored| stored.variant != variant).cloned().collect();
-        let rest = Record { spec: record.spec.clone(), cell: Arc::clone(&record.cell), variants };
-        self.store.insert(*key, Arc::new(rest));
+        let rest = record.keep(|stored| stored.variant != variant);
+        self.replace(key, Record::of(rest, record.soft, record.invalidated));
         Discarded::Dropped
     }
 
@@ -186,7 +186,7 @@ impl Pages {
         match (scope, mode) {
             (Scope::Keys(keys), _) => {
                 for key in keys {
-                    self.keys.raise(key, mode, tick);
+                    self.invalidate_key(key, mode, tick);
                 }
             }
             (Scope::Tags(tags), _) => {
@@ -200,6 +200,29 @@ impl Pages {
                 self.clock.stale_all(tick);
                 self.clock.note_invalidation(tick);
             }
+        }
+    }
+
+    /// Marks the key for what is under way, and takes out what is stored, under the lock of the key: no commit comes
+    /// between the two, so look-ups need not ask for the key's cell.
+    fn invalidate_key(&self, key: &PrimaryKey, mode: Mode, tick: Tick) {
+        let _writes = lock(self.shard(key));
+        self.keys.raise(key, mode, tick);
+        let Some(record) = self.store.peek(key) else { return };
+        let is_younger = |stored: &Stored| stored.entry.ticket().tick >= tick;
+        // A later invalidation may have come first.
+        let (soft, last) = (record.soft, record.invalidated.max(tick));
+        let replaced = match mode {
+            Mode::Hard => Record::of(record.keep(is_younger), soft, last),
+            Mode::Soft => Record::of(record.keep(|_| true), soft.max(tick), last),
+        };
+        self.replace(key, replaced);
+    }
+
+    fn replace(&self, key: &PrimaryKey, record: Option<Record>) {
+        match record {
+            Some(record) => self.store.insert(*key, Arc::new(record)),
+            None => drop(self.store.remove(key)),
         }
     }
 }

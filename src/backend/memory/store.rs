@@ -15,15 +15,18 @@ use crate::{
 
 pub(super) type Store = Cache<PrimaryKey, Arc<Record>, ByBytes, DefaultHashBuilder>;
 
-/// All that is stored for one key. Never changed, only replaced, so that a look-up judges one state.
+/// All that is stored for one key. Never changed, only replaced, so that a look-up judges one state, and reads it in
+/// one place.
 #[derive(Debug)]
 pub(super) struct Record {
-    /// That of the entry committed last.
-    pub(super) spec: VarySpec,
-    /// When the key was invalidated.
-    pub(super) cell: Arc<Cell>,
-    /// Committed longest ago first.
-    pub(super) variants: Vec<Stored>,
+    /// Entries with an older ticket are stale: the last soft invalidation of the key. A hard one takes them out.
+    pub(super) soft: Tick,
+    /// The last invalidation of the key, hard or soft.
+    pub(super) invalidated: Tick,
+    /// The entry that was committed last; its specification is the one that selects.
+    pub(super) newest: Stored,
+    /// The others, the oldest first.
+    pub(super) older: Vec<Stored>,
 }
 
 #[derive(Clone, Debug)]
@@ -35,49 +38,72 @@ pub(super) struct Stored {
 }
 
 impl Record {
-    /// The bytes of a record without variants, with its places in the maps.
-    pub(super) const OVERHEAD: u64 = 320;
+    /// The bytes of a record without variants, with its place in the cache.
+    pub(super) const OVERHEAD: u64 = 256;
+
+    /// A record of these, the oldest first; `None` where there is none.
+    pub(super) fn of(mut variants: Vec<Stored>, soft: Tick, invalidated: Tick) -> Option<Self> {
+        let newest = variants.pop()?;
+        Some(Self { soft, invalidated, newest, older: variants })
+    }
+
+    pub(super) fn spec(&self) -> &VarySpec {
+        self.newest.entry.vary()
+    }
 
     pub(super) fn find(&self, variant: Variant) -> Option<&Stored> {
-        self.variants.iter().find(|stored| stored.variant == variant)
+        if self.newest.variant == variant {
+            return Some(&self.newest);
+        }
+        self.older.iter().find(|stored| stored.variant == variant)
+    }
+
+    /// Copies of those that are to be kept, the oldest first, with room for one more.
+    pub(super) fn keep(&self, keep: impl Fn(&Stored) -> bool) -> Vec<Stored> {
+        let mut kept = Vec::with_capacity(self.older.len() + 2);
+        kept.extend(self.older.iter().chain([&self.newest]).filter(|stored| keep(stored)).cloned());
+        kept
     }
 
     pub(super) fn weight(&self) -> u64 {
-        Self::OVERHEAD + self.variants.iter().map(|stored| weight(&stored.entry)).sum::<u64>()
+        let all = self.older.iter().chain([&self.newest]);
+        Self::OVERHEAD + all.map(|stored| weight(&stored.entry)).sum::<u64>()
     }
 
-    /// Drops the variants that were committed longest ago, down to these limits, but not the last one.
+    /// Drops the variants that were committed longest ago, down to these limits, but not the newest.
     pub(super) fn displace(&mut self, most: usize, max_weight: u64) {
-        let mut weight = self.weight();
-        let mut excess = 0;
-        while excess + 1 < self.variants.len() && (self.variants.len() - excess > most || weight > max_weight) {
-            weight -= self::weight(&self.variants[excess].entry);
-            excess += 1;
-        }
-        self.variants.drain(..excess);
+        let (mut len, mut weight) = (1 + self.older.len(), self.weight());
+        let excess = self.older.iter().take_while(|stored| {
+            let is_excess = len > most || weight > max_weight;
+            len -= 1;
+            weight -= self::weight(&stored.entry);
+            is_excess
+        });
+        let excess = excess.count();
+        self.older.drain(..excess);
     }
 }
 
 impl Stored {
     /// Whether it may be handed out as far as invalidations go, and if so, the tick since which it is stale (0: not).
-    pub(super) fn valid(&self, key: &Cell, clock: &LogicalClock) -> Option<Tick> {
+    pub(super) fn valid(&self, record: &Record, clock: &LogicalClock) -> Option<Tick> {
         let Ticket { tick, born } = self.entry.ticket();
         if born != clock.born() {
             return None;
         }
         let mut stale_since = Tick::MAX;
-        for cell in std::iter::once(key).chain(self.tags.iter().map(|cell| &**cell)) {
-            if tick < cell.hard() {
-                return None;
-            }
-            let soft = cell.soft();
+        let mut soften = |soft: Tick| {
             if tick < soft {
                 stale_since = stale_since.min(soft);
             }
-        }
-        let soft = clock.all_soft();
-        if tick < soft {
-            stale_since = stale_since.min(soft);
+        };
+        soften(record.soft);
+        soften(clock.all_soft());
+        for cell in &*self.tags {
+            if tick < cell.hard() {
+                return None;
+            }
+            soften(cell.soft());
         }
         Some(if stale_since == Tick::MAX { 0 } else { stale_since })
     }

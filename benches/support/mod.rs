@@ -1,0 +1,73 @@
+//! Ratios to a floor.
+//!
+//! What the crate claims is a ratio ("a hit costs so many bare look-ups"), and on a shared machine two figures that
+//! were taken at different moments give a poor one. Here the floor and the subjects run in turns, a few milliseconds
+//! each, so that whatever else the machine does hits all alike; shown are the medians, and between which ratios eight
+//! of ten turns lie. No dependency, so that examples and tests stay quick to build.
+
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+/// Something to measure: does it `n` times.
+pub(crate) type Subject<'a> = (&'a str, Box<dyn FnMut(u64) + 'a>);
+
+/// A subject that does one thing at a time.
+pub(crate) fn each<'a, T>(name: &'a str, mut once: impl FnMut() -> T + 'a) -> Subject<'a> {
+    let many = move |n| {
+        for _ in 0..n {
+            black_box(once());
+        }
+    };
+    (name, Box::new(many))
+}
+
+const TURN: Duration = Duration::from_millis(4);
+const TURNS: usize = 75;
+
+/// Measures and prints; the first is the floor.
+pub(crate) fn compare(title: &str, mut subjects: Vec<Subject<'_>>) {
+    let counts: Vec<u64> = subjects.iter_mut().map(|(_, many)| calibrate(many)).collect();
+    let mut nanos = vec![Vec::with_capacity(TURNS); subjects.len()];
+    for _ in 0..TURNS {
+        for ((many, n), nanos) in subjects.iter_mut().map(|(_, many)| many).zip(&counts).zip(&mut nanos) {
+            nanos.push(time(many, *n).as_nanos() as f64 / *n as f64);
+        }
+    }
+    println!("\n{title}");
+    for ((name, _), own) in subjects.iter().zip(&nanos) {
+        let ratios = sorted(own.iter().zip(&nanos[0]).map(|(own, floor)| own / floor).collect());
+        let own = sorted(own.clone());
+        println!(
+            "  {name:<56} {:>10.1} ns   x {:>6.2}   ({:.2} to {:.2})",
+            own[TURNS / 2],
+            ratios[TURNS / 2],
+            ratios[TURNS / 10],
+            ratios[TURNS - 1 - TURNS / 10],
+        );
+    }
+}
+
+fn time(many: &mut dyn FnMut(u64), n: u64) -> Duration {
+    let start = Instant::now();
+    many(n);
+    start.elapsed()
+}
+
+/// How often it is done in one turn. Warms up on the way.
+fn calibrate(many: &mut dyn FnMut(u64)) -> u64 {
+    let mut n = 1;
+    loop {
+        let took = time(many, n);
+        if took >= TURN / 2 || n >= 1 << 30 {
+            return n;
+        }
+        n *= 2;
+    }
+}
+
+fn sorted(mut values: Vec<f64>) -> Vec<f64> {
+    values.sort_by(f64::total_cmp);
+    values
+}
