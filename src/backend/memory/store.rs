@@ -116,7 +116,7 @@ impl Stored {
 
 /// About the bytes that an entry takes: its head twice, because its owner keeps it decoded too, and its tags' cells.
 pub(super) fn weight(entry: &Entry) -> u64 {
-    (128 + entry.size() + entry.head().len() + 32 * entry.tags().len()) as u64
+    (128 + entry.size() + entry.head().len() + 96 * entry.tags().len()) as u64
 }
 
 #[derive(Clone, Debug)]
