@@ -3,8 +3,9 @@
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use super::{
-    Acquire, Acquired, BackendError, CacheBackend, Commit, Committed, Discarded, Entry, InvalidateError, Lease,
-    LeaseKey, Lookup, Mode, PrimaryKey, Release, Scope, Ticket, Variant, VaryOf, Waiter,
+    Acquire, Acquired, BackendError, CacheBackend, Changes, Commit, Committed, Create, Cycle, Discarded, Entry, Epoch,
+    InvalidateError, Lease, LeaseKey, Lookup, MapChange, MapChanged, MapKey, MapSnapshot, Mode, PrimaryKey, Record,
+    RecordKey, Release, Saved, Scope, Ticket, UserKey, Variant, VaryOf, Waiter,
 };
 use crate::Timestamp;
 
@@ -93,6 +94,76 @@ impl Backend {
     pub async fn collect(&self, key: &LeaseKey, ticket: Ticket) -> Result<Option<Arc<Entry>>, BackendError> {
         self.0.collect(key, ticket).await
     }
+
+    /// See [`Records::load`](super::Records::load).
+    pub async fn load(&self, key: &RecordKey) -> Result<Option<Arc<Record>>, BackendError> {
+        self.0.load(key).await
+    }
+
+    /// See [`Records::create`](super::Records::create).
+    pub async fn create(&self, create: Create<'_>) -> Result<Saved, BackendError> {
+        self.0.create(create).await
+    }
+
+    /// See [`Records::commit`](super::Records::commit).
+    pub async fn commit_record(
+        &self,
+        key: &RecordKey,
+        changes: Changes<'_>,
+        expected: Option<u64>,
+    ) -> Result<Saved, BackendError> {
+        self.0.commit_record(key, changes, expected).await
+    }
+
+    /// See [`Records::touch`](super::Records::touch).
+    pub async fn touch(&self, key: &RecordKey) -> Result<bool, BackendError> {
+        self.0.touch(key).await
+    }
+
+    /// See [`Records::destroy`](super::Records::destroy).
+    pub async fn destroy(&self, key: &RecordKey) -> Result<bool, BackendError> {
+        self.0.destroy(key).await
+    }
+
+    /// See [`Records::cycle`](super::Records::cycle).
+    pub async fn cycle(&self, cycle: Cycle<'_>) -> Result<Saved, BackendError> {
+        self.0.cycle(cycle).await
+    }
+
+    /// See [`Records::epoch`](super::Records::epoch).
+    pub async fn epoch(&self, user: &UserKey) -> Result<Epoch, BackendError> {
+        self.0.epoch(user).await
+    }
+
+    /// See [`Records::revoke_all`](super::Records::revoke_all).
+    pub async fn revoke_all(&self, user: &UserKey) -> Result<u64, BackendError> {
+        self.0.revoke_all(user).await
+    }
+
+    /// See [`Records::records_of`](super::Records::records_of).
+    pub async fn records_of(&self, user: &UserKey) -> Result<Vec<RecordKey>, BackendError> {
+        self.0.records_of(user).await
+    }
+
+    /// See [`Records::map`](super::Records::map).
+    pub async fn map(&self, key: &MapKey) -> Result<MapSnapshot, BackendError> {
+        self.0.map(key).await
+    }
+
+    /// See [`Records::change_map`](super::Records::change_map).
+    pub async fn change_map(&self, change: MapChange<'_>) -> Result<MapChanged, BackendError> {
+        self.0.change_map(change).await
+    }
+
+    /// See [`Records::park_map`](super::Records::park_map).
+    pub async fn park_map(&self, key: &MapKey, ttl: Duration) -> Result<Option<MapSnapshot>, BackendError> {
+        self.0.park_map(key, ttl).await
+    }
+
+    /// See [`Records::drop_parked`](super::Records::drop_parked).
+    pub async fn drop_parked(&self, key: &MapKey, version: u64) -> Result<bool, BackendError> {
+        self.0.drop_parked(key, version).await
+    }
 }
 
 type Boxed<'a, T, E = BackendError> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
@@ -118,6 +189,20 @@ trait Erased: std::fmt::Debug + Send + Sync {
     fn release<'a>(&'a self, lease: &'a Lease, how: Release) -> Boxed<'a, bool>;
     fn watch(&self, key: &LeaseKey) -> Waiter;
     fn collect<'a>(&'a self, key: &'a LeaseKey, ticket: Ticket) -> Boxed<'a, Option<Arc<Entry>>>;
+    fn load<'a>(&'a self, key: &'a RecordKey) -> Boxed<'a, Option<Arc<Record>>>;
+    fn create<'a>(&'a self, create: Create<'a>) -> Boxed<'a, Saved>;
+    fn commit_record<'a>(&'a self, key: &'a RecordKey, changes: Changes<'a>, expected: Option<u64>)
+    -> Boxed<'a, Saved>;
+    fn touch<'a>(&'a self, key: &'a RecordKey) -> Boxed<'a, bool>;
+    fn destroy<'a>(&'a self, key: &'a RecordKey) -> Boxed<'a, bool>;
+    fn cycle<'a>(&'a self, cycle: Cycle<'a>) -> Boxed<'a, Saved>;
+    fn epoch<'a>(&'a self, user: &'a UserKey) -> Boxed<'a, Epoch>;
+    fn revoke_all<'a>(&'a self, user: &'a UserKey) -> Boxed<'a, u64>;
+    fn records_of<'a>(&'a self, user: &'a UserKey) -> Boxed<'a, Vec<RecordKey>>;
+    fn map<'a>(&'a self, key: &'a MapKey) -> Boxed<'a, MapSnapshot>;
+    fn change_map<'a>(&'a self, change: MapChange<'a>) -> Boxed<'a, MapChanged>;
+    fn park_map<'a>(&'a self, key: &'a MapKey, ttl: Duration) -> Boxed<'a, Option<MapSnapshot>>;
+    fn drop_parked<'a>(&'a self, key: &'a MapKey, version: u64) -> Boxed<'a, bool>;
 }
 
 impl<B: CacheBackend> Erased for B {
@@ -177,5 +262,62 @@ impl<B: CacheBackend> Erased for B {
 
     fn collect<'a>(&'a self, key: &'a LeaseKey, ticket: Ticket) -> Boxed<'a, Option<Arc<Entry>>> {
         Box::pin(super::Leases::collect(self, key, ticket))
+    }
+
+    fn load<'a>(&'a self, key: &'a RecordKey) -> Boxed<'a, Option<Arc<Record>>> {
+        Box::pin(super::Records::load(self, key))
+    }
+
+    fn create<'a>(&'a self, create: Create<'a>) -> Boxed<'a, Saved> {
+        Box::pin(super::Records::create(self, create))
+    }
+
+    fn commit_record<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        changes: Changes<'a>,
+        expected: Option<u64>,
+    ) -> Boxed<'a, Saved> {
+        Box::pin(super::Records::commit(self, key, changes, expected))
+    }
+
+    fn touch<'a>(&'a self, key: &'a RecordKey) -> Boxed<'a, bool> {
+        Box::pin(super::Records::touch(self, key))
+    }
+
+    fn destroy<'a>(&'a self, key: &'a RecordKey) -> Boxed<'a, bool> {
+        Box::pin(super::Records::destroy(self, key))
+    }
+
+    fn cycle<'a>(&'a self, cycle: Cycle<'a>) -> Boxed<'a, Saved> {
+        Box::pin(super::Records::cycle(self, cycle))
+    }
+
+    fn epoch<'a>(&'a self, user: &'a UserKey) -> Boxed<'a, Epoch> {
+        Box::pin(super::Records::epoch(self, user))
+    }
+
+    fn revoke_all<'a>(&'a self, user: &'a UserKey) -> Boxed<'a, u64> {
+        Box::pin(super::Records::revoke_all(self, user))
+    }
+
+    fn records_of<'a>(&'a self, user: &'a UserKey) -> Boxed<'a, Vec<RecordKey>> {
+        Box::pin(super::Records::records_of(self, user))
+    }
+
+    fn map<'a>(&'a self, key: &'a MapKey) -> Boxed<'a, MapSnapshot> {
+        Box::pin(super::Records::map(self, key))
+    }
+
+    fn change_map<'a>(&'a self, change: MapChange<'a>) -> Boxed<'a, MapChanged> {
+        Box::pin(super::Records::change_map(self, change))
+    }
+
+    fn park_map<'a>(&'a self, key: &'a MapKey, ttl: Duration) -> Boxed<'a, Option<MapSnapshot>> {
+        Box::pin(super::Records::park_map(self, key, ttl))
+    }
+
+    fn drop_parked<'a>(&'a self, key: &'a MapKey, version: u64) -> Boxed<'a, bool> {
+        Box::pin(super::Records::drop_parked(self, key, version))
     }
 }

@@ -44,7 +44,7 @@ use crate::Timestamp;
 /// Implement it with `async fn` and hand it to [`Backend::custom`]. None of the operations has a default, because a
 /// store that quietly does nothing breaks promises that users rely on. Every operation bounds its own time and fails
 /// with [`ErrorKind::Timeout`] rather than hang.
-pub trait CacheBackend: Responses + Leases + fmt::Debug + Send + Sync + 'static {
+pub trait CacheBackend: Responses + Leases + Records + fmt::Debug + Send + Sync + 'static {
     /// The time on the clock that all processes which share this store go by. Costs no round trip.
     fn now(&self) -> Timestamp;
 
