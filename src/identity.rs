@@ -1,6 +1,8 @@
 //! Who is asking: what a session layer found, left in the request's extensions for the layers inside.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
+
+use crate::backend::BackendError;
 
 /// Who is asking, as an authenticating layer found it.
 ///
@@ -14,16 +16,42 @@ use std::{fmt, sync::Arc};
 /// request.extensions_mut().insert(Identity::anonymous().with_user("u17"));
 /// assert_eq!(request.extensions().get::<Identity>().unwrap().user(), Some("u17"));
 /// ```
-#[derive(Clone, Default, PartialEq, Eq)]
+///
+/// Who it is may cost a look-up, which is made once for a request and only if somebody asks: read it from what
+/// [`known`](Self::known) returns.
+#[derive(Clone, Default)]
 pub struct Identity {
     user: Option<Arc<str>>,
     session: Option<[u8; 16]>,
+    lookup: Option<Arc<dyn Lookup>>,
+}
+
+/// Finds out who it is.
+pub(crate) trait Lookup: Send + Sync {
+    /// The same every time, without another look-up.
+    fn identity(&self) -> Pin<Box<dyn Future<Output = Result<Identity, BackendError>> + Send + '_>>;
 }
 
 impl Identity {
     /// Nobody is known: neither a user nor a session.
     pub const fn anonymous() -> Self {
-        Self { user: None, session: None }
+        Self { user: None, session: None, lookup: None }
+    }
+
+    /// Whoever the look-up finds.
+    pub(crate) fn looked_up_by(lookup: Arc<dyn Lookup>) -> Self {
+        Self { lookup: Some(lookup), ..Self::anonymous() }
+    }
+
+    /// Who it is, looked up if that has not been done in this request.
+    ///
+    /// # Errors
+    /// If the store that knows cannot be asked. Whoever treats this as anonymous lets everybody in.
+    pub async fn known(&self) -> Result<Self, BackendError> {
+        match &self.lookup {
+            Some(lookup) => lookup.identity().await,
+            None => Ok(self.clone()),
+        }
     }
 
     /// The user who is logged in, by the application's own id.
@@ -51,7 +79,17 @@ impl Identity {
     }
 }
 
+impl PartialEq for Identity {
+    /// Compares what is known without a look-up.
+    fn eq(&self, other: &Self) -> bool {
+        (&self.user, self.session) == (&other.user, other.session)
+    }
+}
+
+impl Eq for Identity {}
+
 /// Tells what is known, not who it is.
+#[allow(clippy::missing_fields_in_debug)] // how it is looked up is nobody's business
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity")

@@ -7,6 +7,7 @@ mod clock;
 mod exchange;
 mod identity;
 mod problem;
+pub mod session;
 mod tag;
 
 pub use backend::Backend;

@@ -61,6 +61,16 @@ macro_rules! key {
 key!(RecordKey);
 key!(UserKey);
 
+impl UserKey {
+    /// The key of the user whom the application knows by this name.
+    pub fn of(name: &str) -> Self {
+        let mut key = [0; 16];
+        let mut hasher = blake3::Hasher::new_derive_key("tower-gatehouse 2026-11-21 the key of a user");
+        hasher.update(name.as_bytes()).finalize_xof().fill(&mut key);
+        Self(key)
+    }
+}
+
 /// Named values; the store does not look into them.
 pub type Fields = BTreeMap<Box<str>, Bytes>;
 

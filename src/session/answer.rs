@@ -1,0 +1,163 @@
+//! What a session changes in the response.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+
+use super::{
+    SessionError,
+    core::{Core, Credential},
+    source::Source,
+    token::Token,
+};
+use crate::{Personal, Problem, ProblemBody, Timestamp};
+
+/// The service's response with the credential that the client has to learn; a problem in its place if the session
+/// could not be stored.
+pub(super) fn answer<B>(
+    response: Response<B>,
+    finished: Result<Credential, SessionError>,
+    core: &Core,
+    guarded: bool,
+) -> Response<ProblemBody<B>> {
+    let credential = match finished {
+        Ok(credential) => credential,
+        Err(error) => return not_stored(&error).into_answer(),
+    };
+    let mut response = response.map(ProblemBody::inner);
+    match credential {
+        Credential::Keep => {}
+        Credential::Issue(token, receipt) => issue(&token, receipt.deadline, core, response.headers_mut()),
+        Credential::Expire => expire(core, response.headers_mut()),
+    }
+    if core.personal().is_marked() {
+        keep_private(response.headers_mut());
+        response.extensions_mut().insert(core.personal().clone());
+    } else if guarded {
+        // Only for who was let in: layers around must not hand it to others, layers within may, because they are asked
+        // only for those who were let in.
+        let personal = Personal::default();
+        personal.mark();
+        keep_private(response.headers_mut());
+        response.extensions_mut().insert(personal);
+    }
+    response
+}
+
+/// The layer's own answer, with the cookie expired that was of no use.
+pub(super) fn refuse<B>(problem: Problem, core: &Core) -> Response<ProblemBody<B>> {
+    let is_verdict = problem.status() == StatusCode::UNAUTHORIZED;
+    let mut response = problem.into_answer();
+    if is_verdict && let Some(Credential::Expire) = core.close_quietly() {
+        expire(core, response.headers_mut());
+    }
+    response
+}
+
+fn not_stored(error: &SessionError) -> Problem {
+    if error.status().is_server_error() {
+        tracing::error!(%error, "a session could not be stored");
+    }
+    match error {
+        SessionError::Backend(_) => {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the session could not be stored; the change may be lost")
+        }
+        error => error.clone().into(),
+    }
+}
+
+fn issue(token: &Token, deadline: Timestamp, core: &Core, headers: &mut HeaderMap) {
+    let config = &core.config;
+    let to = |source| core.presented.source().unwrap_or(source) == source && config.sources.contains(&source);
+    let text = token.expose();
+    if to(Source::Cookie)
+        && let Some(field) = config.cookie.set(&text, whole_seconds_left(deadline, config.backend.now()))
+    {
+        headers.append(header::SET_COOKIE, field);
+    }
+    if to(Source::Bearer)
+        && let Ok(mut value) = HeaderValue::try_from(text)
+    {
+        value.set_sensitive(true);
+        headers.insert(config.token_field.clone(), value);
+        headers.append(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from(config.token_field.clone()));
+    }
+    no_store(headers);
+}
+
+/// Never more than is left: a browser's cookie must not outlive the session.
+fn whole_seconds_left(deadline: Timestamp, now: Timestamp) -> Duration {
+    Duration::from_secs(deadline.since(now).as_secs())
+}
+
+fn expire(core: &Core, headers: &mut HeaderMap) {
+    if core.presented.source() != Some(Source::Cookie) {
+        return;
+    }
+    if let Some(field) = core.config.cookie.expire() {
+        headers.append(header::SET_COOKIE, field);
+        no_store(headers);
+    }
+}
+
+/// Nobody may keep a credential. Fields for single caches (RFC 9213) would say otherwise.
+fn no_store(headers: &mut HeaderMap) {
+    let targeted: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().ends_with("-cache-control") || name.as_str() == "surrogate-control")
+        .cloned()
+        .collect();
+    for name in targeted {
+        headers.remove(name);
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}
+
+/// An answer that depends on who asks is for the one who asked, unless it says that it is for all.
+fn keep_private(headers: &mut HeaderMap) {
+    let lines = headers.get_all(header::CACHE_CONTROL);
+    let decided = lines.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).any(|directive| {
+        let name = directive.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
+        ["public", "private", "no-store", "s-maxage"].iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+    });
+    if !decided {
+        headers.append(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_private_unless_it_says_otherwise() {
+        for (before, after) in [
+            (vec![], vec!["private"]),
+            (vec!["max-age=60"], vec!["max-age=60", "private"]),
+            (vec!["max-age=60, PUBLIC"], vec!["max-age=60, PUBLIC"]),
+            (vec!["s-maxage=60"], vec!["s-maxage=60"]),
+            (vec!["max-age=1", "no-store"], vec!["max-age=1", "no-store"]),
+            (vec!["private=\"x\""], vec!["private=\"x\""]),
+            (vec!["publicity"], vec!["publicity", "private"]),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in &before {
+                headers.append(header::CACHE_CONTROL, HeaderValue::from_static(line));
+            }
+            keep_private(&mut headers);
+            let lines: Vec<_> = headers.get_all(header::CACHE_CONTROL).iter().collect();
+            assert_eq!(lines, after, "{before:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_may_keep_a_credential() {
+        let mut headers = HeaderMap::new();
+        headers.insert("cdn-cache-control", HeaderValue::from_static("max-age=60"));
+        headers.insert("surrogate-control", HeaderValue::from_static("max-age=60"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"));
+        no_store(&mut headers);
+        assert_eq!(headers.len(), 1);
+        assert_eq!(headers[header::CACHE_CONTROL], "no-store");
+    }
+}

@@ -1,0 +1,123 @@
+//! What a `SessionLayer` is told once.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::HeaderName;
+
+use super::{cookie::SessionCookie, keys::KeyRing, resolver::ResolverCache, source::Source};
+use crate::{
+    Backend,
+    backend::{Lifetime, Record},
+};
+
+#[derive(Clone)]
+pub(super) struct Config {
+    pub(super) backend: Backend,
+    pub(super) keys: KeyRing,
+    pub(super) sources: Arc<[Source]>,
+    pub(super) cookie: SessionCookie,
+    /// In which response field a client that sends a bearer token gets a new one.
+    pub(super) token_field: HeaderName,
+    pub(super) user: Lifetime,
+    pub(super) anonymous: Lifetime,
+    /// The share of the idle time after which a session is touched, in per cent.
+    pub(super) touch_after: u32,
+    pub(super) max_sessions: u32,
+    /// Whether everybody gets a session with the first request.
+    pub(super) begin_at_once: bool,
+    pub(super) required: Required,
+    pub(super) eager: bool,
+    pub(super) resolver: Option<Arc<ResolverCache>>,
+}
+
+/// Which requests are answered with 401 unless they come with a live session.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Required {
+    pub(super) everywhere: bool,
+    pub(super) under: Vec<Box<str>>,
+    /// A user must be logged in.
+    pub(super) user: bool,
+}
+
+impl Config {
+    pub(super) fn new(backend: &Backend, keys: KeyRing) -> Self {
+        let hours = Duration::from_hours;
+        Self {
+            backend: backend.clone(),
+            keys,
+            sources: Arc::new([Source::Cookie]),
+            cookie: SessionCookie::default(),
+            token_field: HeaderName::from_static("x-auth-token"),
+            user: Lifetime { idle: Duration::from_mins(30), absolute: hours(12) },
+            anonymous: Lifetime { idle: hours(1), absolute: hours(1) },
+            touch_after: 10,
+            max_sessions: 100,
+            begin_at_once: false,
+            required: Required::default(),
+            eager: false,
+            resolver: None,
+        }
+    }
+
+    /// After how long without one a session is touched.
+    pub(super) fn is_touch_due(&self, record: &Record) -> bool {
+        let left = record.expires.since(self.backend.now());
+        let spent = record.idle.saturating_sub(left);
+        record.expires < record.deadline && spent >= record.idle / 100 * self.touch_after
+    }
+}
+
+impl Required {
+    pub(super) fn concerns(&self, path: &str) -> bool {
+        self.everywhere || self.under.iter().any(|prefix| is_under(prefix, path) || is_under(prefix, &normal(path)))
+    }
+}
+
+fn is_under(prefix: &str, path: &str) -> bool {
+    let prefix = prefix.trim_end_matches('/');
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The path as a careless service might read it: decoded, without empty and dot segments.
+fn normal(path: &str) -> String {
+    let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy().replace('\\', "/");
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in decoded.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment),
+        }
+    }
+    format!("/{}", segments.join("/"))
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionLayer")
+            .field("backend", &self.backend)
+            .field("keys", &self.keys)
+            .field("sources", &self.sources)
+            .field("cookie", &self.cookie)
+            .field("required", &self.required)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_ends_at_a_slash_and_cannot_be_walked_around() {
+        let required = Required { under: vec!["/account".into()], ..Required::default() };
+        for inside in
+            ["/account", "/account/", "/account/x", "//account", "/x/../account/y", "/%61ccount", "/a/..%2Faccount"]
+        {
+            assert!(required.concerns(inside), "{inside}");
+        }
+        for outside in ["/", "/accounts", "/x/account", "/accoun"] {
+            assert!(!required.concerns(outside), "{outside}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The response, with what the session has to say.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::Response;
+use http_body::Body;
+use pin_project_lite::pin_project;
+
+use super::{
+    SessionError,
+    answer::answer,
+    core::{Core, Credential},
+};
+use crate::{Problem, ProblemBody};
+
+pin_project! {
+    /// The future of a [`SessionService`](super::SessionService).
+    pub struct ResponseFuture<F, B, E> {
+        #[pin]
+        state: State<F, B, E>,
+    }
+}
+
+pin_project! {
+    #[project = StateProject]
+    enum State<F, B, E> {
+        Refused { problem: Option<Problem> },
+        Passing { #[pin] inner: F },
+        Inside { #[pin] inner: F, core: Arc<Core> },
+        Finishing { finish: Finish, response: Option<Response<B>>, core: Arc<Core> },
+        After { whole: Whole<B, E> },
+    }
+}
+
+type Finish = Pin<Box<dyn Future<Output = Result<Credential, SessionError>> + Send>>;
+type Whole<B, E> = Pin<Box<dyn Future<Output = Result<Response<ProblemBody<B>>, E>> + Send>>;
+
+impl<F, B, E> ResponseFuture<F, B, E> {
+    /// The layer itself answers.
+    pub(super) fn refused(problem: Problem) -> Self {
+        Self { state: State::Refused { problem: Some(problem) } }
+    }
+
+    /// Nothing is to be done.
+    pub(super) fn passing(inner: F) -> Self {
+        Self { state: State::Passing { inner } }
+    }
+
+    /// The session is looked after when the response comes.
+    pub(super) fn inside(inner: F, core: Arc<Core>) -> Self {
+        Self { state: State::Inside { inner, core } }
+    }
+
+    /// The session is loaded before the service is called.
+    pub(super) fn after(whole: Whole<B, E>) -> Self {
+        Self { state: State::After { whole } }
+    }
+}
+
+impl<F, B, E> Future for ResponseFuture<F, B, E>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Body<Data = Bytes>,
+{
+    type Output = Result<Response<ProblemBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let next = match state.as_mut().project() {
+                StateProject::Refused { problem } => {
+                    let problem = problem.take().expect("polled after it was ready");
+                    return Poll::Ready(Ok(problem.into_answer()));
+                }
+                StateProject::Passing { inner } => {
+                    return Poll::Ready(ready!(inner.poll(cx)).map(|response| response.map(ProblemBody::inner)));
+                }
+                StateProject::After { whole } => return whole.as_mut().poll(cx),
+                StateProject::Inside { inner, core } => {
+                    let response = ready!(inner.poll(cx))?;
+                    if let Some(credential) = core.close_quietly() {
+                        return Poll::Ready(Ok(answer(response, Ok(credential), core, false)));
+                    }
+                    let (core, finishing) = (core.clone(), core.clone());
+                    let finish: Finish = Box::pin(async move { finishing.finish().await });
+                    State::Finishing { finish, response: Some(response), core }
+                }
+                StateProject::Finishing { finish, response, core } => {
+                    let finished = ready!(finish.as_mut().poll(cx));
+                    let response = response.take().expect("polled after it was ready");
+                    return Poll::Ready(Ok(answer(response, finished, core, false)));
+                }
+            };
+            state.set(next);
+        }
+    }
+}
+
+impl<F, B, E> fmt::Debug for ResponseFuture<F, B, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,158 @@
+//! The layer.
+
+use std::{sync::Arc, time::Duration};
+
+use http::HeaderName;
+use tower_layer::Layer;
+
+use super::{
+    config::Config,
+    cookie::SessionCookie,
+    keys::KeyRing,
+    resolver::{ResolverCache, TokenResolver},
+    service::SessionService,
+    source::Source,
+};
+use crate::{Backend, backend::Lifetime};
+
+/// Finds the session of a request, gives it to the handler, and stores what the handler changed.
+///
+/// See [the module](super) for what it does and how. Clones share everything.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_gatehouse::{
+///     Backend,
+///     session::{KeyRing, SessionLayer, Source},
+/// };
+///
+/// let layer = SessionLayer::new(&Backend::memory(), KeyRing::ephemeral())
+///     .sources([Source::Bearer, Source::Cookie])
+///     .idle(Duration::from_mins(20))
+///     .required_under("/account");
+/// assert!(format!("{layer:?}").contains("/account"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct SessionLayer(Arc<Config>);
+
+impl SessionLayer {
+    /// Sessions in this store, with these keys, in a cookie.
+    ///
+    /// The store must not evict what lives: on Redis use `maxmemory-policy noeviction` for sessions, which is another
+    /// server (or another database's server) than that of a cache.
+    pub fn new(backend: &Backend, keys: KeyRing) -> Self {
+        Self(Arc::new(Config::new(backend, keys)))
+    }
+
+    /// Where clients send the token, in this order; [`Source::Cookie`] only by default. The first source for which a
+    /// request has a credential decides: a bad bearer token does not fall back to the cookie.
+    ///
+    /// A new token goes back the way in which the client sent one: in a cookie, or for bearers in the field
+    /// [`token_field`](Self::token_field). A client that sent none gets it in every way that is allowed here; with
+    /// both, scripts of a web page can read it, so keep to the cookie where only browsers come.
+    #[must_use]
+    pub fn sources(self, sources: impl IntoIterator<Item = Source>) -> Self {
+        self.with(|config| config.sources = sources.into_iter().collect())
+    }
+
+    /// How the cookie looks; see [`SessionCookie`].
+    #[must_use]
+    pub fn cookie(self, cookie: SessionCookie) -> Self {
+        self.with(|config| config.cookie = cookie)
+    }
+
+    /// The response field in which bearer clients get a new token; `x-auth-token` by default. It is exposed to CORS.
+    #[must_use]
+    pub fn token_field(self, name: HeaderName) -> Self {
+        self.with(|config| config.token_field = name)
+    }
+
+    /// How long a user's session lives without being used; 30 minutes by default.
+    #[must_use]
+    pub fn idle(self, idle: Duration) -> Self {
+        self.with(|config| config.user.idle = idle)
+    }
+
+    /// How long a user's session lives at most; 12 hours by default.
+    #[must_use]
+    pub fn absolute(self, absolute: Duration) -> Self {
+        self.with(|config| config.user.absolute = absolute)
+    }
+
+    /// How long anonymous sessions live; 1 hour by default, used or not.
+    #[must_use]
+    pub fn anonymous(self, lifetime: Lifetime) -> Self {
+        self.with(|config| config.anonymous = lifetime)
+    }
+
+    /// After which share of its idle time a session that is used gets it anew, in per cent; 10 by default. 0 is at
+    /// every request.
+    #[must_use]
+    pub fn touch_after_percent(self, percent: u32) -> Self {
+        self.with(|config| config.touch_after = percent.min(100))
+    }
+
+    /// The most sessions of one user, at least 1; 100 by default. One more ends the oldest.
+    #[must_use]
+    pub fn max_sessions_per_user(self, max: u32) -> Self {
+        self.with(|config| config.max_sessions = max.clamp(1, 1000))
+    }
+
+    /// Everybody gets a session with the first request, not only when a handler writes something. Every visitor, and
+    /// every bot, then costs a write.
+    #[must_use]
+    pub fn begin_at_once(self) -> Self {
+        self.with(|config| config.begin_at_once = true)
+    }
+
+    /// Answers 401 unless there is a live session (RFC 6750).
+    #[must_use]
+    pub fn required(self) -> Self {
+        self.with(|config| config.required.everywhere = true)
+    }
+
+    /// Answers 401 to requests for this path and those below it unless there is a live session; may be called again.
+    ///
+    /// The path is also compared as a careless service might read it: decoded, without `//` and `..`.
+    #[must_use]
+    pub fn required_under(self, prefix: impl Into<Box<str>>) -> Self {
+        self.with(|config| config.required.under.push(prefix.into()))
+    }
+
+    /// Where a session is required, a user must be logged in too.
+    #[must_use]
+    pub fn required_with_user(self) -> Self {
+        self.with(|config| config.required.user = true)
+    }
+
+    /// Loads the session of every request that has a token before the handler is called, not only when it is asked
+    /// for.
+    #[must_use]
+    pub fn eager(self) -> Self {
+        self.with(|config| config.eager = true)
+    }
+
+    /// Who knows whose the bearer tokens are that are not ours. Allows [`Source::Bearer`] where it is not yet.
+    #[must_use]
+    pub fn resolver(self, resolver: impl TokenResolver) -> Self {
+        self.with(|config| {
+            config.resolver = Some(Arc::new(ResolverCache::new(resolver)));
+            if !config.sources.contains(&Source::Bearer) {
+                config.sources = [Source::Bearer].into_iter().chain(config.sources.iter().copied()).collect();
+            }
+        })
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+}
+
+impl<S> Layer<S> for SessionLayer {
+    type Service = SessionService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        SessionService::new(inner, self.0.clone())
+    }
+}

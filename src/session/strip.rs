@@ -1,0 +1,78 @@
+//! Removes what a client must not say: the field in which the gateway says who is asking.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+/// The field in which services behind the gateway are told who is asking.
+pub(super) const FORWARDED: HeaderName = HeaderName::from_static(NAME);
+
+const NAME: &str = "x-session";
+
+/// Removes every field that a service might take for `x-session`: `X_Session` becomes the same variable in CGI and
+/// WSGI. Also removes the names of such fields from `Connection`, by which a client could have a proxy behind us drop
+/// our own.
+pub(super) fn strip(headers: &mut HeaderMap) {
+    let look_alikes: Vec<HeaderName> =
+        headers.keys().filter(|name| looks_like(name.as_str().as_bytes())).cloned().collect();
+    for name in look_alikes {
+        headers.remove(name);
+    }
+    let names_it = |value: &HeaderValue| options(value).any(looks_like);
+    if !headers.get_all(header::CONNECTION).iter().any(names_it) {
+        return;
+    }
+    let kept: Vec<HeaderValue> = headers.get_all(header::CONNECTION).iter().filter_map(without).collect();
+    headers.remove(header::CONNECTION);
+    for value in kept {
+        headers.append(header::CONNECTION, value);
+    }
+}
+
+fn looks_like(name: &[u8]) -> bool {
+    let ours = NAME.as_bytes();
+    name.len() == ours.len()
+        && name.iter().zip(ours).all(|(byte, ours)| byte.eq_ignore_ascii_case(ours) || (*byte == b'_' && *ours == b'-'))
+}
+
+/// The connection options of a field line (RFC 9110 §7.6.1).
+fn options(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+}
+
+/// The line without what names our field; `None` if nothing is left.
+fn without(value: &HeaderValue) -> Option<HeaderValue> {
+    let kept: Vec<&[u8]> = options(value).filter(|option| !option.is_empty() && !looks_like(option)).collect();
+    HeaderValue::from_bytes(&kept.join(&b", "[..])).ok().filter(|_| !kept.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stripped(fields: &[(&str, &str)]) -> Vec<(String, String)> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        strip(&mut headers);
+        headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect()
+    }
+
+    fn kept(fields: &[(&str, &str)]) -> Vec<(String, String)> {
+        fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn every_spelling_and_every_line_goes() {
+        let sent =
+            [("X-Session", "a"), ("x_session", "b"), ("X-SESSION", "c"), ("x-sessions", "stays"), ("x", "stays")];
+        assert_eq!(stripped(&sent), kept(&[("x-sessions", "stays"), ("x", "stays")]));
+    }
+
+    #[test]
+    fn connection_cannot_name_it() {
+        assert_eq!(stripped(&[("connection", "close, X-Session ,te")]), kept(&[("connection", "close, te")]));
+        assert_eq!(stripped(&[("connection", "x_session"), ("connection", "close")]), kept(&[("connection", "close")]));
+        assert_eq!(stripped(&[("connection", ",x-session,")]), kept(&[]));
+        assert_eq!(stripped(&[("connection", "Upgrade ,  te")]), kept(&[("connection", "Upgrade ,  te")]), "as it was");
+    }
+}
