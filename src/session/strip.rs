@@ -65,7 +65,9 @@ mod tests {
     fn every_spelling_and_every_line_goes() {
         let sent =
             [("X-Session", "a"), ("x_session", "b"), ("X-SESSION", "c"), ("x-sessions", "stays"), ("x", "stays")];
-        assert_eq!(stripped(&sent), kept(&[("x-sessions", "stays"), ("x", "stays")]));
+        let mut left = stripped(&sent);
+        left.sort();
+        assert_eq!(left, kept(&[("x", "stays"), ("x-sessions", "stays")]));
     }
 
     #[test]
