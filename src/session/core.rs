@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::Mutex;
 
-use super::{SessionError, config::Config, resolver::Resolved, source::Presented, token::Token};
+use super::{SessionError, config::Config, open::Open, resolver::Resolved, source::Presented, token::Token};
 use crate::{
     Personal,
-    backend::{Changes, Create, Cycle, Epoch, Lifetime, Link, MapOwner, Receipt, Record, RecordKey, Saved, UserKey},
+    backend::{Receipt, Record, RecordKey},
 };
 
 /// Shared by all handles of a request.
@@ -20,20 +20,20 @@ pub(super) struct Core {
 }
 
 pub(super) struct State {
-    loaded: Loaded,
+    pub(super) loaded: Loaded,
     /// What the handler changed and what is not stored yet; `None` removes.
-    pending: BTreeMap<Box<str>, Option<Bytes>>,
+    pub(super) pending: Pending,
     /// The token of a session that is to be created.
-    new: Option<Token>,
+    pub(super) new: Option<Token>,
     /// What the client has to be told.
-    credential: Credential,
+    pub(super) credential: Credential,
     /// Its end was moved in this request.
-    renewed: bool,
+    pub(super) renewed: bool,
     /// The head of the response is about to go out.
-    closed: bool,
+    pub(super) closed: bool,
 }
 
-enum Loaded {
+pub(super) enum Loaded {
     NotYet,
     /// There is no session; whether the client believes that there is.
     Nothing {
@@ -50,6 +50,9 @@ pub(super) struct Live {
     pub(super) key: RecordKey,
     pub(super) record: Arc<Record>,
 }
+
+/// Changed fields; `None` removes.
+pub(super) type Pending = BTreeMap<Box<str>, Option<Bytes>>;
 
 /// What the response tells the client.
 #[derive(Debug)]
@@ -97,7 +100,7 @@ impl Core {
         }
         match &state.loaded {
             Loaded::Failed(error) => Err(error.clone()),
-            _ => Ok(Open { core: self, state }),
+            _ => Ok(Open::new(self, state)),
         }
     }
 
@@ -152,9 +155,9 @@ impl Core {
 
     /// Stores what is not stored yet, before the head of the response goes out.
     pub(super) async fn finish(&self) -> Result<Credential, SessionError> {
-        let mut open = Open { core: self, state: self.state.lock().await };
+        let mut open = Open::new(self, self.state.lock().await);
         let saved = open.save().await;
-        let credential = self.close(&mut open.state);
+        let credential = self.close(open.state_mut());
         saved.map(|()| credential)
     }
 
@@ -185,7 +188,7 @@ impl Core {
 }
 
 impl State {
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.loaded = Loaded::Nothing { unknown: false };
         self.pending.clear();
         self.new = None;
@@ -193,341 +196,8 @@ impl State {
     }
 }
 
-/// A session that is loaded, held by one handle at a time.
-pub(super) struct Open<'a> {
-    core: &'a Core,
-    state: MutexGuard<'a, State>,
-}
-
-impl Open<'_> {
-    pub(super) fn live(&self) -> Option<&Live> {
-        match &self.state.loaded {
-            Loaded::Live(live) => Some(live),
-            _ => None,
-        }
-    }
-
-    pub(super) fn foreign(&self) -> Option<&Arc<Resolved>> {
-        match &self.state.loaded {
-            Loaded::Foreign(resolved) => Some(resolved),
-            _ => None,
-        }
-    }
-
-    pub(super) fn user(&self) -> Option<&str> {
-        match &self.state.loaded {
-            Loaded::Live(live) => live.record.user.as_deref(),
-            Loaded::Foreign(resolved) => Some(resolved.name()),
-            _ => None,
-        }
-    }
-
-    /// Whether the request came with a credential that is good.
-    pub(super) fn is_known(&self) -> bool {
-        matches!(self.state.loaded, Loaded::Live(_) | Loaded::Foreign(_))
-    }
-
-    /// A value as the handler would see it.
-    pub(super) fn field(&self, name: &str) -> Option<Bytes> {
-        match (self.state.pending.get(name), &self.state.loaded) {
-            (Some(pending), _) => pending.clone(),
-            (None, Loaded::Live(live)) => live.record.fields.get(name).cloned(),
-            (None, Loaded::Foreign(resolved)) => resolved.fields().get(name).cloned(),
-            _ => None,
-        }
-    }
-
-    /// All values as the handler would see them, as one JSON object.
-    pub(super) fn json(&self) -> Vec<u8> {
-        let none = BTreeMap::new();
-        let stored = match &self.state.loaded {
-            Loaded::Live(live) => &live.record.fields,
-            Loaded::Foreign(resolved) => resolved.fields(),
-            _ => &none,
-        };
-        let mut json = Vec::with_capacity(256);
-        json.push(b'{');
-        let kept = stored.iter().filter(|(name, _)| !self.state.pending.contains_key(*name));
-        let changed = self.state.pending.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
-        for (name, value) in kept.chain(changed) {
-            if json.len() > 1 {
-                json.push(b',');
-            }
-            // A string always becomes JSON.
-            json.extend_from_slice(serde_json::Value::from(&**name).to_string().as_bytes());
-            json.push(b':');
-            json.extend_from_slice(value);
-        }
-        json.push(b'}');
-        json
-    }
-
-    /// Changes fields when the response's head is ready.
-    pub(super) fn stage(
-        &mut self,
-        changes: impl IntoIterator<Item = (Box<str>, Option<Bytes>)>,
-    ) -> Result<(), SessionError> {
-        self.check_writable()?;
-        let before = self.state.pending.clone();
-        self.state.pending.extend(changes);
-        let checked = self.check_size();
-        if checked.is_err() {
-            self.state.pending = before;
-        }
-        checked
-    }
-
-    fn check_writable(&self) -> Result<(), SessionError> {
-        match self.state.loaded {
-            _ if self.state.closed => Err(SessionError::TooLate),
-            Loaded::Foreign(_) => Err(SessionError::Foreign),
-            _ => Ok(()),
-        }
-    }
-
-    /// The store checks again, with what others have changed.
-    fn check_size(&self) -> Result<(), SessionError> {
-        let none = BTreeMap::new();
-        let stored = self.live().map_or(&none, |live| &live.record.fields);
-        let kept = stored.iter().filter(|(name, _)| !self.state.pending.contains_key(*name));
-        let changed = self.state.pending.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
-        let (mut fields, mut size) = (0, 0);
-        for (name, value) in kept.chain(changed) {
-            fields += 1;
-            size += name.len() + value.len();
-            if name.len() + value.len() > Record::MAX_FIELD {
-                return Err(SessionError::TooLarge("a field of a session has at most 4 KiB"));
-            }
-        }
-        if fields > Record::MAX_FIELDS {
-            return Err(SessionError::TooLarge("a session has at most 64 fields"));
-        }
-        if size > Record::MAX_SIZE {
-            return Err(SessionError::TooLarge("a session has at most 16 KiB"));
-        }
-        Ok(())
-    }
-
-    /// Stores the changes now; a session that is not there yet is created.
-    pub(super) async fn save(&mut self) -> Result<(), SessionError> {
-        self.store(None).await
-    }
-
-    /// The same, only if nobody else has changed the session since it was loaded.
-    pub(super) async fn save_strictly(&mut self) -> Result<(), SessionError> {
-        let version = self.live().map(|live| live.record.version);
-        self.store(version).await
-    }
-
-    async fn store(&mut self, expected: Option<u64>) -> Result<(), SessionError> {
-        if self.state.pending.is_empty() && self.state.new.is_none() {
-            return Ok(());
-        }
-        self.check_writable()?;
-        let pending = std::mem::take(&mut self.state.pending);
-        let Some(live) = self.live().cloned() else {
-            return self.create(&pending, self.core.config.anonymous, None).await;
-        };
-        let (set, remove) = split(&pending);
-        let changes = Changes { set: &set, remove: &remove };
-        match self.core.config.backend.commit_record(&live.key, changes, expected).await? {
-            Saved::Done(receipt) => {
-                self.state.renewed = true;
-                self.state.loaded = Loaded::Live(live.after(&pending, receipt));
-                Ok(())
-            }
-            Saved::Conflict => Err(SessionError::Conflict),
-            _ => {
-                // The client's cookie stays as it is: it may be a newer one by now.
-                self.state.loaded = Loaded::Nothing { unknown: false };
-                Err(SessionError::Ended)
-            }
-        }
-    }
-
-    /// Reads the session again, without the changes that are not stored.
-    pub(super) async fn reload(&mut self) -> Result<(), SessionError> {
-        self.state.pending.clear();
-        let Some(live) = self.live() else { return Ok(()) };
-        let key = live.key;
-        if let Some(record) = self.core.config.backend.load(&key).await? {
-            self.state.loaded = Loaded::Live(Live { key, record });
-            Ok(())
-        } else {
-            self.state.loaded = Loaded::Nothing { unknown: false };
-            Err(SessionError::Ended)
-        }
-    }
-
-    async fn create(
-        &mut self,
-        pending: &BTreeMap<Box<str>, Option<Bytes>>,
-        lifetime: Lifetime,
-        link: Option<Link<'_>>,
-    ) -> Result<(), SessionError> {
-        let home = link.map(|link| link.key.home());
-        let token = match self.state.new.take() {
-            Some(token) if home.is_none() => token,
-            _ => Token::mint(&self.core.config.keys, home),
-        };
-        let (set, _) = split(pending);
-        let create = Create { key: token.key(), set: &set, lifetime, link };
-        match self.core.config.backend.create(create).await? {
-            Saved::Done(receipt) => {
-                let now = self.core.config.backend.now();
-                let record = Record {
-                    version: 0,
-                    created: now,
-                    expires: receipt.expires,
-                    deadline: receipt.deadline,
-                    idle: lifetime.idle,
-                    user: link.map(|link| link.name.into()),
-                    began_as: None,
-                    fields: BTreeMap::new(),
-                };
-                let live = Live { key: token.key(), record: Arc::new(record) };
-                self.arrive(live.after(pending, receipt), token, receipt);
-                Ok(())
-            }
-            Saved::Revoked => Err(SessionError::Revoked),
-            // Not with 160 random bits.
-            _ => Err(SessionError::Conflict),
-        }
-    }
-
-    fn arrive(&mut self, live: Live, token: Token, receipt: Receipt) {
-        self.state.loaded = Loaded::Live(live);
-        self.state.new = None;
-        self.state.renewed = true;
-        self.state.credential = Credential::Issue(token, receipt);
-    }
-
-    /// Makes sure that nothing of another user's session gets into that of this one.
-    pub(super) async fn make_way_for(&mut self, user: &str) -> Result<(), SessionError> {
-        self.check_writable()?;
-        if user.is_empty() || user.len() > Record::MAX_USER {
-            return Err(SessionError::TooLarge("the name of a user has 1 to 256 bytes"));
-        }
-        if let Some(live) = self.live()
-            && live.record.user.as_deref().is_some_and(|other| other != user)
-        {
-            let key = live.key;
-            self.core.config.backend.destroy(&key).await?;
-            self.state.forget();
-        }
-        Ok(())
-    }
-
-    /// The session becomes the user's, under a new token; the old token is dead.
-    pub(super) async fn login(&mut self, user: &str, epoch: Epoch, lifetime: Lifetime) -> Result<(), SessionError> {
-        self.check_writable()?;
-        let config = &self.core.config;
-        let key = UserKey::of(user);
-        let link = Link { key, name: user, epoch: Some(epoch), max_sessions: config.max_sessions };
-        if self.state.new.is_some() {
-            // Shared maps may have been written under this key already; the session must know where it began.
-            self.save().await?;
-        }
-        let pending = std::mem::take(&mut self.state.pending);
-        let Some(live) = self.live().cloned() else {
-            return self.create(&pending, lifetime, Some(link)).await;
-        };
-        let token = Token::mint(&config.keys, Some(key.home()));
-        match self.move_to(&live, token, &pending, Some(lifetime), Some(link)).await {
-            // Two logins at once from one anonymous session: the second gets a session of its own.
-            Err(SessionError::Ended) => self.create(&pending, lifetime, Some(link)).await,
-            moved => moved,
-        }
-    }
-
-    /// The session gets a new token; the old one is dead.
-    pub(super) async fn cycle(&mut self) -> Result<(), SessionError> {
-        self.check_writable()?;
-        let Some(live) = self.live().cloned() else { return self.save().await };
-        let config = &self.core.config;
-        let user = live.record.user.clone();
-        let link = user.as_deref().map(|name| Link {
-            key: UserKey::of(name),
-            name,
-            epoch: None,
-            max_sessions: config.max_sessions,
-        });
-        let token = Token::mint(&config.keys, Some(live.key.home()));
-        let pending = std::mem::take(&mut self.state.pending);
-        self.move_to(&live, token, &pending, None, link).await
-    }
-
-    async fn move_to(
-        &mut self,
-        live: &Live,
-        token: Token,
-        pending: &BTreeMap<Box<str>, Option<Bytes>>,
-        lifetime: Option<Lifetime>,
-        link: Option<Link<'_>>,
-    ) -> Result<(), SessionError> {
-        let (set, remove) = split(pending);
-        let changes = Changes { set: &set, remove: &remove };
-        let cycle = Cycle { from: live.key, to: token.key(), changes, lifetime, link };
-        let saved = self.core.config.backend.cycle(cycle).await;
-        let Ok(Saved::Done(receipt)) = saved else {
-            // Whether the old one is still there is not known after an error between two homes.
-            self.state.loaded = Loaded::Nothing { unknown: false };
-            return match saved? {
-                Saved::Revoked => Err(SessionError::Revoked),
-                Saved::Gone => Err(SessionError::Ended),
-                _ => Err(SessionError::Conflict),
-            };
-        };
-        let mut record = Record::clone(&live.record);
-        record.began_as = Some(record.began_as.unwrap_or(live.key));
-        if let Some(link) = link {
-            record.user = Some(link.name.into());
-        }
-        if let Some(lifetime) = lifetime {
-            (record.created, record.idle) = (self.core.config.backend.now(), lifetime.idle);
-        }
-        let moved = Live { key: token.key(), record: Arc::new(record) };
-        self.arrive(moved.after(pending, receipt), token, receipt);
-        Ok(())
-    }
-
-    /// Ends all sessions of the user, this one included.
-    pub(super) async fn revoke_all(&mut self) -> Result<u64, SessionError> {
-        let backend = &self.core.config.backend;
-        let ended = match &self.state.loaded {
-            Loaded::Live(Live { record, key }) => match &record.user {
-                Some(user) => backend.revoke_all(&UserKey::of(user)).await?,
-                None => u64::from(backend.destroy(key).await?),
-            },
-            Loaded::Foreign(resolved) => return Ok(backend.revoke_all(&UserKey::of(resolved.name())).await?),
-            _ => 0,
-        };
-        self.state.forget();
-        Ok(ended)
-    }
-
-    /// Whose shared maps are meant. An anonymous visitor without a session gets one.
-    pub(super) fn owner(&mut self) -> Result<MapOwner, SessionError> {
-        if let Some(user) = self.user() {
-            return Ok(MapOwner::User(UserKey::of(user)));
-        }
-        self.anonymous_owner()
-    }
-
-    /// Whose maps were meant before the login.
-    pub(super) fn anonymous_owner(&mut self) -> Result<MapOwner, SessionError> {
-        if let Some(live) = self.live() {
-            return Ok(MapOwner::Session(live.record.began_as.unwrap_or(live.key)));
-        }
-        self.check_writable()?;
-        let keys = &self.core.config.keys;
-        let token = self.state.new.get_or_insert_with(|| Token::mint(keys, None));
-        Ok(MapOwner::Session(token.key()))
-    }
-}
-
 impl Live {
-    fn after(&self, pending: &BTreeMap<Box<str>, Option<Bytes>>, receipt: Receipt) -> Self {
+    pub(super) fn after(&self, pending: &Pending, receipt: Receipt) -> Self {
         let mut record = Record::clone(&self.record);
         for (name, value) in pending {
             match value {
@@ -538,17 +208,4 @@ impl Live {
         let Receipt { version, expires, deadline } = receipt;
         Self { key: self.key, record: Arc::new(Record { version, expires, deadline, ..record }) }
     }
-}
-
-type Split = (Vec<(Box<str>, Bytes)>, Vec<Box<str>>);
-
-fn split(pending: &BTreeMap<Box<str>, Option<Bytes>>) -> Split {
-    let (mut set, mut remove) = Split::default();
-    for (name, value) in pending {
-        match value {
-            Some(value) => set.push((name.clone(), value.clone())),
-            None => remove.push(name.clone()),
-        }
-    }
-    (set, remove)
 }

@@ -6,10 +6,7 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::{
-    SessionError,
-    core::{Core, Open},
-};
+use super::{SessionError, core::Core, open::Open};
 use crate::{
     Timestamp,
     backend::{Epoch, Lifetime, Record, RecordKey, UserKey},

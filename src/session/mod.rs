@@ -1,4 +1,5 @@
 //! Sessions at the gateway.
+#![allow(dead_code)]
 
 mod answer;
 mod config;
@@ -11,6 +12,7 @@ mod future;
 mod handle;
 mod keys;
 mod layer;
+mod open;
 mod resolver;
 mod service;
 mod sessions;

@@ -12,9 +12,10 @@ use futures_util::FutureExt;
 use tower_gatehouse::{
     Backend, Timestamp,
     backend::{
-        Acquire, Acquired, BackendError, CacheBackend, Commit, Committed, Discarded, Entry, EntryBuilder,
-        InvalidateError, Lease, LeaseKey, Leases, Lookup, Mode, PrimaryKey, Release, Responses, Scope, Ticket, Variant,
-        VaryOf, Waiter,
+        Acquire, Acquired, BackendError, CacheBackend, Changes, Commit, Committed, Create, Cycle, Discarded, Entry,
+        EntryBuilder, Epoch, InvalidateError, Lease, LeaseKey, Leases, Lookup, MapChange, MapChanged, MapKey,
+        MapSnapshot, Mode, PrimaryKey, Record, RecordKey, Records, Release, Responses, Saved, Scope, Ticket, UserKey,
+        Variant, VaryOf, Waiter,
         conformance::{self, Facts, Harness, Loss},
     },
 };
@@ -207,6 +208,65 @@ impl Leases for Broken {
 
     async fn collect(&self, key: &LeaseKey, ticket: Ticket) -> Result<Option<Arc<Entry>>, BackendError> {
         self.inner.collect(key, ticket).await
+    }
+}
+
+impl Records for Broken {
+    async fn load(&self, key: &RecordKey) -> Result<Option<Arc<Record>>, BackendError> {
+        self.inner.load(key).await
+    }
+
+    async fn create(&self, create: Create<'_>) -> Result<Saved, BackendError> {
+        self.inner.create(create).await
+    }
+
+    async fn commit(
+        &self,
+        key: &RecordKey,
+        changes: Changes<'_>,
+        expected: Option<u64>,
+    ) -> Result<Saved, BackendError> {
+        self.inner.commit_record(key, changes, expected).await
+    }
+
+    async fn touch(&self, key: &RecordKey) -> Result<bool, BackendError> {
+        self.inner.touch(key).await
+    }
+
+    async fn destroy(&self, key: &RecordKey) -> Result<bool, BackendError> {
+        self.inner.destroy(key).await
+    }
+
+    async fn cycle(&self, cycle: Cycle<'_>) -> Result<Saved, BackendError> {
+        self.inner.cycle(cycle).await
+    }
+
+    async fn epoch(&self, user: &UserKey) -> Result<Epoch, BackendError> {
+        self.inner.epoch(user).await
+    }
+
+    async fn revoke_all(&self, user: &UserKey) -> Result<u64, BackendError> {
+        self.inner.revoke_all(user).await
+    }
+
+    async fn records_of(&self, user: &UserKey) -> Result<Vec<RecordKey>, BackendError> {
+        self.inner.records_of(user).await
+    }
+
+    async fn map(&self, key: &MapKey) -> Result<MapSnapshot, BackendError> {
+        self.inner.map(key).await
+    }
+
+    async fn change_map(&self, change: MapChange<'_>) -> Result<MapChanged, BackendError> {
+        self.inner.change_map(change).await
+    }
+
+    async fn park_map(&self, key: &MapKey, ttl: Duration) -> Result<Option<MapSnapshot>, BackendError> {
+        self.inner.park_map(key, ttl).await
+    }
+
+    async fn drop_parked(&self, key: &MapKey, version: u64) -> Result<bool, BackendError> {
+        self.inner.drop_parked(key, version).await
     }
 }
 

@@ -38,8 +38,10 @@ pub mod atomicity;
 pub mod invalidation;
 pub mod leases;
 pub mod loss;
+pub mod maps;
 pub mod model;
 mod prelude;
+pub mod records;
 pub mod responses;
 pub mod tickets;
 pub mod variants;
@@ -258,6 +260,38 @@ macro_rules! conformance_tests {
                 invalidations_among_64_commits_are_never_missed
                 of_64_releases_by_one_holder_one_succeeds
             }
+            records {
+                a_record_is_loaded_by_every_process_as_it_was_created
+                nothing_is_created_over_a_record
+                a_commit_changes_the_fields_that_it_names
+                what_is_gone_does_not_come_back
+                a_strict_commit_needs_the_version
+                of_64_commits_to_different_fields_all_survive
+                of_64_strict_commits_on_one_version_one_succeeds
+                no_commit_survives_a_destroy
+                an_unused_record_ends_after_its_idle_time
+                no_record_lives_beyond_its_deadline
+                what_is_too_large_is_refused_as_a_whole
+                a_cycle_moves_the_record_and_the_old_key_is_dead
+                commits_that_race_a_cycle_are_moved_or_refused
+                the_records_of_a_user_are_listed
+                a_user_has_no_more_sessions_than_allowed
+                all_records_of_a_user_end_together
+                a_login_that_began_before_a_revocation_fails
+                no_login_survives_a_revocation_that_it_races
+            }
+            maps {
+                a_map_holds_what_was_put
+                maps_of_other_owners_do_not_know_of_each_other
+                integers_are_added_within_their_range
+                an_old_version_is_refused_always
+                of_64_additions_none_is_lost
+                of_four_takers_one_gets_the_map
+                a_repetition_gets_the_first_result
+                what_is_too_large_is_refused_as_a_whole
+                a_map_ends_by_itself
+                a_map_is_put_aside_to_be_moved
+            }
             model {
                 nothing_stale_under_random_interleavings
                 nothing_stale_under_random_interleavings_and_losses
@@ -294,7 +328,9 @@ mod tests {
             include_str!("invalidation.rs"),
             include_str!("leases.rs"),
             include_str!("loss.rs"),
+            include_str!("maps.rs"),
             include_str!("model.rs"),
+            include_str!("records.rs"),
             include_str!("responses.rs"),
             include_str!("tickets.rs"),
             include_str!("variants.rs"),

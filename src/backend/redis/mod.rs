@@ -52,6 +52,7 @@ mod invalidate;
 mod keys;
 mod leases;
 mod names;
+mod records;
 mod reply;
 mod responses;
 mod script;

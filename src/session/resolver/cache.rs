@@ -83,7 +83,9 @@ impl ResolverCache {
         if known.len() >= MAX_TOKENS {
             // A flood of tokens: whichever comes first goes. It only has to be asked for again.
             let some: Vec<_> = known.keys().take(MAX_TOKENS / 10).copied().collect();
-            some.iter().for_each(|key| drop(known.remove(key)));
+            for key in some {
+                known.remove(&key);
+            }
         }
         let slot = Slot { until: now.plus(Resolved::MAX_AGE), answer: Arc::default() };
         known.insert(key, slot.clone());

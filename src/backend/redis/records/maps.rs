@@ -1,0 +1,120 @@
+//! Shared maps.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::types::Value;
+
+use super::{
+    super::{RedisBackend, reply::Reply, responses::unreadable, script::Script},
+    names::Home,
+    sessions::{field, too_large, whole_millis},
+};
+use crate::backend::{BackendError, Changes, Fields, MapChange, MapChanged, MapKey, MapOp, MapSnapshot};
+
+static CHANGE: Script = Script::new("shared_map", include_str!("../lua/shared_map.lua"));
+static PARK: Script = Script::new("shared_map_park", include_str!("../lua/shared_map_park.lua"));
+
+impl RedisBackend {
+    pub(super) async fn read_map(&self, key: &MapKey) -> Result<MapSnapshot, BackendError> {
+        let home = Home::new(self.client.keys(), key.owner.home());
+        let args = vec![home.map(key).into()];
+        let reply = self.client.command(home.bucket, "HGETALL", args, self.client.timeout()).await?;
+        let map = snapshot(reply).ok_or_else(|| Reply::unexpected("HGETALL of a shared map"))?;
+        Ok(map.unwrap_or_default())
+    }
+
+    pub(super) async fn write_map(&self, change: MapChange<'_>) -> Result<MapChanged, BackendError> {
+        let home = Home::new(self.client.keys(), change.key.owner.home());
+        let mut keys: Vec<Value> = vec![home.map(&change.key).into()];
+        keys.extend(change.once.map(|(id, _)| Value::Bytes(home.result(&change.key, id))));
+        let name = match change.op {
+            MapOp::Add { .. } => "add",
+            MapOp::Put(_) => "put",
+            MapOp::Take => "take",
+        };
+        let mut args: Vec<Value> = vec![
+            name.into(),
+            whole_millis(change.ttl).max(1).into(),
+            change.expected.map_or_else(String::new, |version| version.to_string()).into(),
+            change.once.map_or(1, |(_, life)| whole_millis(life).max(1)).into(),
+        ];
+        match &change.op {
+            MapOp::Take => {}
+            MapOp::Add { field: name, by, range } => {
+                let most = MapSnapshot::MAX_INTEGER;
+                let (lowest, highest) = (*range.start().max(&-most), *range.end().min(&most));
+                // Whatever is beyond this leaves the range from anywhere.
+                let by = (*by).clamp(-2 * most - 1, 2 * most + 1);
+                args.extend([Value::Bytes(field(name)), by.into(), lowest.into(), highest.into()]);
+            }
+            MapOp::Put(Changes { set, remove }) => {
+                let set = set.iter().filter(|(name, _)| !remove.contains(name));
+                args.push(i64::try_from(set.clone().count()).unwrap_or(i64::MAX).into());
+                for (name, value) in set {
+                    args.extend([Value::Bytes(field(name)), Value::Bytes(value.clone())]);
+                }
+                args.extend(remove.iter().map(|name| Value::Bytes(field(name))));
+            }
+        }
+        let reply = self.client.eval(&CHANGE, home.bucket, keys, args, self.client.timeout()).await?;
+        changed(&change.op, reply).ok_or_else(|| unreadable(&CHANGE))?
+    }
+
+    pub(super) async fn put_map_aside(&self, key: &MapKey, ttl: Duration) -> Result<Option<MapSnapshot>, BackendError> {
+        let reply = self.park(key, "park", whole_millis(ttl).max(1).to_string()).await?;
+        snapshot(reply).ok_or_else(|| unreadable(&PARK))
+    }
+
+    pub(super) async fn drop_map_aside(&self, key: &MapKey, version: u64) -> Result<bool, BackendError> {
+        let reply = self.park(key, "drop", version.to_string()).await?;
+        reply.as_int().map(|n| n == 1).ok_or_else(|| unreadable(&PARK))
+    }
+
+    async fn park(&self, key: &MapKey, what: &'static str, arg: String) -> Result<Reply, BackendError> {
+        let home = Home::new(self.client.keys(), key.owner.home());
+        let keys = vec![home.map(key).into(), home.parked(key).into()];
+        self.client.eval(&PARK, home.bucket, keys, vec![what.into(), arg.into()], self.client.timeout()).await
+    }
+}
+
+/// What the script says happened; `None` if it cannot be read.
+fn changed(op: &MapOp<'_>, reply: Reply) -> Option<Result<MapChanged, BackendError>> {
+    let mut reply = reply.into_array()?.into_iter();
+    let status = reply.next()?.into_bytes()?;
+    let version = reply.next()?.as_u64()?;
+    Some(Ok(match (&status[..], op) {
+        (b"done", MapOp::Put(_)) => MapChanged::Put { version },
+        (b"done", MapOp::Add { .. }) => MapChanged::Added { version, value: reply.next()?.as_int()? },
+        (b"done", MapOp::Take) => MapChanged::Taken(MapSnapshot { version, fields: fields(reply.next()?)?.0 }),
+        (b"conflict", _) => MapChanged::Conflict { version },
+        (b"range", _) => MapChanged::OutOfRange { value: reply.next()?.as_int()? },
+        (b"integer", _) => MapChanged::NotAnInteger,
+        (b"field", _) => return Some(Err(too_large("a field of a shared map has at most 4 KiB"))),
+        (b"fields", _) => return Some(Err(too_large("a shared map has at most 1,000 fields"))),
+        _ => return None,
+    }))
+}
+
+/// A map with its version; `Some(None)` if there is none.
+#[allow(clippy::option_option)] // cannot be read, or is not there
+fn snapshot(reply: Reply) -> Option<Option<MapSnapshot>> {
+    let (fields, version) = fields(reply)?;
+    let Some(version) = version else { return fields.is_empty().then_some(None) };
+    let version = std::str::from_utf8(&version).ok()?.parse().ok()?;
+    Some(Some(MapSnapshot { version, fields }))
+}
+
+fn fields(reply: Reply) -> Option<(Fields, Option<Bytes>)> {
+    let (mut fields, mut version) = (Fields::new(), None);
+    let mut pairs = reply.into_array()?.into_iter();
+    while let (Some(name), Some(value)) = (pairs.next(), pairs.next()) {
+        let (name, value) = (name.into_bytes()?, value.into_bytes()?);
+        match &name[..] {
+            b"@v" => version = Some(value),
+            [b':', name @ ..] => drop(fields.insert(std::str::from_utf8(name).ok()?.into(), value)),
+            _ => {}
+        }
+    }
+    Some((fields, version))
+}

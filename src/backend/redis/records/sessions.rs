@@ -1,0 +1,290 @@
+//! The records of sessions and of users.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use fred::types::Value;
+
+use super::{
+    super::{RedisBackend, reply::Reply, responses::unreadable, script::Script},
+    names::Home,
+};
+use crate::{
+    Timestamp,
+    backend::{
+        BackendError, Changes, Create, Cycle, Epoch, ErrorKind, Fields, Lifetime, Link, Receipt, Record, RecordKey,
+        Saved, UserKey,
+    },
+};
+
+static WRITE: Script = Script::new("session_write", include_str!("../lua/session_write.lua"));
+static TOUCH: Script = Script::new("session_touch", include_str!("../lua/session_touch.lua"));
+static TAKE: Script = Script::new("session_take", include_str!("../lua/session_take.lua"));
+static REVOKE: Script = Script::new("session_revoke", include_str!("../lua/session_revoke.lua"));
+static LIST: Script = Script::new("session_list", include_str!("../lua/session_list.lua"));
+
+/// An epoch is kept for as long as somebody may be at logging in.
+const EPOCH_LIFE: Duration = Duration::from_hours(24);
+
+/// A call of `session_write`; what is not named is empty.
+#[derive(Default)]
+struct Write<'a> {
+    mode: &'static str,
+    from: Option<RecordKey>,
+    expected: Option<u64>,
+    lifetime: Option<Lifetime>,
+    link: Option<Link<'a>>,
+    began_as: Option<RecordKey>,
+    base: Option<Bytes>,
+    changes: Changes<'a>,
+}
+
+impl RedisBackend {
+    pub(super) async fn load_record(&self, key: &RecordKey) -> Result<Option<Arc<Record>>, BackendError> {
+        let home = Home::new(self.client.keys(), key.home());
+        let args = vec![home.record(key).into()];
+        let reply = self.client.command(home.bucket, "HGETALL", args, self.client.timeout()).await?;
+        Ok(read(reply).map(Arc::new))
+    }
+
+    pub(super) async fn create_record(&self, create: Create<'_>) -> Result<Saved, BackendError> {
+        let Create { key, set, lifetime, link } = create;
+        let changes = Changes { set, remove: &[] };
+        self.write(&key, Write { mode: "create", lifetime: Some(lifetime), link, changes, ..Write::default() }).await
+    }
+
+    pub(super) async fn commit_record(
+        &self,
+        key: &RecordKey,
+        changes: Changes<'_>,
+        expected: Option<u64>,
+    ) -> Result<Saved, BackendError> {
+        self.write(key, Write { mode: "commit", expected, changes, ..Write::default() }).await
+    }
+
+    pub(super) async fn touch_record(&self, key: &RecordKey) -> Result<bool, BackendError> {
+        let home = Home::new(self.client.keys(), key.home());
+        let keys = vec![home.record(key).into()];
+        let reply = self.client.eval(&TOUCH, home.bucket, keys, Vec::new(), self.client.timeout()).await?;
+        flag(&reply).ok_or_else(|| unreadable(&TOUCH))
+    }
+
+    pub(super) async fn destroy_record(&self, key: &RecordKey) -> Result<bool, BackendError> {
+        let home = Home::new(self.client.keys(), key.home());
+        let args = vec![home.record(key).into()];
+        let reply = self.client.command(home.bucket, "UNLINK", args, self.client.timeout()).await?;
+        flag(&reply).ok_or_else(|| Reply::unexpected("UNLINK"))
+    }
+
+    pub(super) async fn cycle_record(&self, cycle: Cycle<'_>) -> Result<Saved, BackendError> {
+        let Cycle { from, to, changes, lifetime, link } = cycle;
+        let keys = self.client.keys();
+        let (old, new) = (Home::new(keys, from.home()), Home::new(keys, to.home()));
+        if old.bucket == new.bucket {
+            let began_as = Some(from);
+            let write =
+                Write { mode: "cycle", from: Some(from), lifetime, link, began_as, changes, ..Write::default() };
+            return self.write(&to, write).await;
+        }
+        let taken = self
+            .client
+            .eval(&TAKE, old.bucket, vec![old.record(&from).into()], Vec::new(), self.client.timeout())
+            .await?;
+        let Some(mut record) = read(taken) else { return Ok(Saved::Gone) };
+        record.fields.extend(changes.set.iter().cloned());
+        for name in changes.remove {
+            record.fields.remove(name);
+        }
+        let base = Some(numbers(&record).into());
+        let began_as = Some(record.began_as.unwrap_or(from));
+        let set: Vec<_> = record.fields.into_iter().collect();
+        let changes = Changes { set: &set, remove: &[] };
+        self.write(&to, Write { mode: "succeed", lifetime, link, began_as, base, changes, ..Write::default() }).await
+    }
+
+    pub(super) async fn user_epoch(&self, user: &UserKey) -> Result<Epoch, BackendError> {
+        let home = Home::new(self.client.keys(), user.home());
+        let args = vec![home.epoch(user).into()];
+        match self.client.command(home.bucket, "GET", args, self.client.timeout()).await? {
+            Reply::Nil => Ok(Epoch::default()),
+            reply => reply.as_u64().map(Epoch).ok_or_else(|| Reply::unexpected("GET of an epoch")),
+        }
+    }
+
+    pub(super) async fn revoke_records(&self, user: &UserKey) -> Result<u64, BackendError> {
+        let home = Home::new(self.client.keys(), user.home());
+        let keys = vec![home.index(user).into(), home.epoch(user).into()];
+        let args = vec![home.record_prefix().into(), whole_millis(EPOCH_LIFE).into()];
+        let reply = self.client.eval(&REVOKE, home.bucket, keys, args, self.client.timeout()).await?;
+        reply.as_u64().ok_or_else(|| unreadable(&REVOKE))
+    }
+
+    pub(super) async fn list_records(&self, user: &UserKey) -> Result<Vec<RecordKey>, BackendError> {
+        let home = Home::new(self.client.keys(), user.home());
+        let (keys, args) = (vec![home.index(user).into()], vec![home.record_prefix().into()]);
+        let reply = self.client.eval(&LIST, home.bucket, keys, args, self.client.timeout()).await?;
+        let keys = reply.into_array().ok_or_else(|| unreadable(&LIST))?;
+        Ok(keys.iter().filter_map(|key| RecordKey::from_hex(key.as_str()?)).collect())
+    }
+
+    async fn write(&self, key: &RecordKey, write: Write<'_>) -> Result<Saved, BackendError> {
+        let Write { mode, from, expected, lifetime, link, began_as, base, changes } = write;
+        if link.is_some_and(|link| link.name.len() > Record::MAX_USER) {
+            return Err(too_large("the name of a user has at most 256 bytes"));
+        }
+        let home = Home::new(self.client.keys(), key.home());
+        let mut keys: Vec<Value> = vec![home.record(key).into()];
+        keys.extend(from.map(|from| Value::Bytes(home.record(&from))));
+        if let Some(link) = &link {
+            keys.extend([Value::Bytes(home.index(&link.key)), Value::Bytes(home.epoch(&link.key))]);
+        }
+        let set = changes.set.iter().filter(|(name, _)| !changes.remove.contains(name));
+        let text = |text: Option<String>| Value::from(text.unwrap_or_default());
+        let mut args: Vec<Value> = vec![
+            mode.into(),
+            text(expected.map(|version| version.to_string())),
+            text(lifetime.map(|lifetime| whole_millis(lifetime.idle).to_string())),
+            text(lifetime.map(|lifetime| whole_millis(lifetime.absolute).to_string())),
+            text(link.map(|link| link.name.to_owned())),
+            text(link.and_then(|link| link.epoch).map(|epoch| epoch.0.to_string())),
+            link.map_or(0, |link| i64::from(link.max_sessions.max(1))).into(),
+            key.to_string().into(),
+            text(from.map(|from| from.to_string())),
+            home.record_prefix().into(),
+            text(began_as.map(|began| began.to_string())),
+            base.unwrap_or_default().into(),
+            i64::try_from(set.clone().count()).unwrap_or(i64::MAX).into(),
+        ];
+        for (name, value) in set {
+            args.extend([Value::Bytes(field(name)), Value::Bytes(value.clone())]);
+        }
+        args.extend(changes.remove.iter().map(|name| Value::Bytes(field(name))));
+        let reply = self.client.eval(&WRITE, home.bucket, keys, args, self.client.timeout()).await?;
+        let reply = reply.into_array().unwrap_or_default();
+        match reply.first().and_then(Reply::as_str) {
+            Some("done") => receipt(&reply).map(Saved::Done).ok_or_else(|| unreadable(&WRITE)),
+            Some("gone") => Ok(Saved::Gone),
+            Some("exists") => Ok(Saved::Exists),
+            Some("conflict") => Ok(Saved::Conflict),
+            Some("revoked") => Ok(Saved::Revoked),
+            Some("field") => Err(too_large("a field of a session has at most 4 KiB")),
+            Some("fields") => Err(too_large("a session has at most 64 fields")),
+            Some("size") => Err(too_large("a session has at most 16 KiB")),
+            _ => Err(unreadable(&WRITE)),
+        }
+    }
+}
+
+fn receipt(reply: &[Reply]) -> Option<Receipt> {
+    let millis = |i: usize| reply.get(i)?.as_u64().map(from_millis);
+    Some(Receipt { version: reply.get(1)?.as_u64()?, expires: millis(2)?, deadline: millis(3)? })
+}
+
+/// A record as HGETALL shows it; `None` if there is none, or it is none of ours.
+fn read(reply: Reply) -> Option<Record> {
+    let (mut numbers, mut user, mut began_as, mut fields) = (None, None, None, BTreeMap::new());
+    let mut pairs = reply.into_array()?.into_iter();
+    while let (Some(name), Some(value)) = (pairs.next(), pairs.next()) {
+        let (name, value) = (name.into_bytes()?, value.into_bytes()?);
+        match &name[..] {
+            b"@" => numbers = Some(value),
+            b"@u" => user = Some(std::str::from_utf8(&value).ok()?.into()),
+            b"@o" => began_as = Some(RecordKey::from_hex(std::str::from_utf8(&value).ok()?)?),
+            [b':', name @ ..] => drop(fields.insert(std::str::from_utf8(name).ok()?.into(), value)),
+            _ => {}
+        }
+    }
+    parse(&numbers?, user, began_as, fields)
+}
+
+fn parse(numbers: &[u8], user: Option<Box<str>>, began_as: Option<RecordKey>, fields: Fields) -> Option<Record> {
+    let mut numbers = std::str::from_utf8(numbers).ok()?.split(' ');
+    if numbers.next() != Some("1") {
+        return None;
+    }
+    let mut number = || numbers.next()?.parse::<u64>().ok();
+    Some(Record {
+        version: number()?,
+        deadline: from_millis(number()?),
+        expires: from_millis(number()?),
+        created: from_millis(number()?),
+        idle: Duration::from_millis(number()?),
+        user,
+        began_as,
+        fields,
+    })
+}
+
+/// What the script parses again.
+fn numbers(record: &Record) -> String {
+    let Record { version, deadline, expires, created, idle, .. } = record;
+    let [deadline, expires, created] = [deadline, expires, created].map(|time| time.as_micros() / 1000);
+    format!("1 {version} {deadline} {expires} {created} {} 0 0", idle.as_millis())
+}
+
+/// How a field is named in a hash, so that no field is taken for one of ours.
+pub(super) fn field(name: &str) -> Bytes {
+    let mut field = BytesMut::with_capacity(name.len() + 1);
+    field.put_u8(b':');
+    field.put_slice(name.as_bytes());
+    field.freeze()
+}
+
+fn flag(reply: &Reply) -> Option<bool> {
+    reply.as_int().map(|n| n == 1)
+}
+
+fn from_millis(millis: u64) -> Timestamp {
+    Timestamp::from_micros(millis.saturating_mul(1000))
+}
+
+/// Far below where a double, or Redis, would be at its end.
+pub(super) fn whole_millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).min(1 << 50)
+}
+
+pub(super) fn too_large(what: &str) -> BackendError {
+    BackendError::new(ErrorKind::TooLarge, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(pairs: &[(&'static str, &'static str)]) -> Reply {
+        let text = |text: &'static str| Reply::Bytes(Bytes::from_static(text.as_bytes()));
+        Reply::Array(pairs.iter().flat_map(|(name, value)| [text(name), text(value)]).collect())
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let record = read(hash(&[
+            (":theme", "\"dark\""),
+            ("@", "1 7 5000 4000 1000 30000 11 1"),
+            ("@u", "ann"),
+            ("@x", "from a later version"),
+        ]));
+        let record = record.unwrap();
+        assert_eq!((record.version, record.idle), (7, Duration::from_secs(30)));
+        assert_eq!((record.deadline, record.expires), (from_millis(5000), from_millis(4000)));
+        assert_eq!(record.user.as_deref(), Some("ann"));
+        assert_eq!(record.fields.len(), 1);
+        assert_eq!(numbers(&record), "1 7 5000 4000 1000 30000 0 0");
+    }
+
+    #[test]
+    fn what_is_none_of_ours_is_no_record() {
+        for strange in [
+            hash(&[]),
+            hash(&[(":theme", "1")]),
+            hash(&[("@", "2 7 5000 4000 1000 30000 11 1")]),
+            hash(&[("@", "1 7 5000")]),
+            hash(&[("@", "1 7 x 4000 1000 30000 11 1")]),
+            hash(&[("@", "1 7 5000 4000 1000 30000 11 1"), ("@o", "nonsense")]),
+            Reply::Nil,
+            Reply::Int(1),
+        ] {
+            assert_eq!(read(strange.clone()), None, "{strange:?}");
+        }
+    }
+}
