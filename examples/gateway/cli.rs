@@ -123,12 +123,12 @@ impl From<lexopt::Error> for Usage {
 /// Reads the arguments after the program's name.
 pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, Usage> {
     let mut parser = Parser::from_args(arguments);
-    let mut args = Args::default();
+    let (mut args, mut help) = (Args::default(), false);
     while let Some(argument) = parser.next()? {
         let Arg::Long(name) = argument else { return Err(argument.unexpected().into()) };
         let mut flag = Flag { name: name.to_owned(), parser: &mut parser };
         match flag.name.as_str() {
-            "help" => return Ok(Command::Help),
+            "help" => help = true,
             "listen" => args.listen = flag.value("an address such as 127.0.0.1:8080")?,
             "admin" => args.admin = Some(flag.value("an address such as 127.0.0.1:9090")?),
             "upstream" => add_route(&mut args.upstreams, &flag.text()?)?,
@@ -142,7 +142,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
             name => return Err(lexopt::Error::UnexpectedOption(format!("--{name}")).into()),
         }
     }
-    Ok(Command::Run(Box::new(args)))
+    Ok(if help { Command::Help } else { Command::Run(Box::new(args)) })
 }
 
 /// A flag, and where its value comes from.
@@ -193,6 +193,10 @@ fn add_route(routes: &mut Vec<Route>, text: &str) -> Result<(), Usage> {
         Some((prefix, url)) if prefix.starts_with('/') => (prefix, url),
         _ => ("/", text),
     };
+    if url.contains('@') {
+        // Not repeated in the sentence: there may be a password in it.
+        return Err(Usage("--upstream: the URL names a user, which is not sent.".to_owned()));
+    }
     let origin: Origin = url.parse().map_err(|why| Usage(format!("--upstream {text:?}: {why}.")))?;
     let route = Route::new(prefix, origin);
     if routes.iter().any(|other| other.prefix() == route.prefix()) {

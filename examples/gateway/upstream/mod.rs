@@ -2,6 +2,7 @@
 
 mod connector;
 mod error;
+mod expect;
 mod origin;
 mod progress;
 
@@ -111,6 +112,7 @@ impl Shared {
     async fn attempt(&self, request: Request<Body>) -> Result<Response<Incoming>, UpstreamError> {
         self.stats.origin_request();
         let (progress, request) = Progress::watch(request);
+        let request = expect::hold(request);
         let response = tokio::select! {
             biased;
             response = self.client.request(request) => response,

@@ -34,11 +34,9 @@ impl FromStr for Origin {
             return Err("paths are passed on unchanged, so the URL has none of its own");
         }
         let authority = uri.into_parts().authority.ok_or("the URL names no host")?;
-        if authority.as_str().contains('@') {
-            return Err("the URL names a user, which is not sent");
-        }
-        if authority.host().is_empty() || (authority.port().is_some() && authority.port_u16().is_none()) {
-            return Err("the URL names no host and port");
+        let port_is_fine = authority.as_str() == authority.host() || authority.port_u16().is_some_and(|port| port > 0);
+        if authority.host().is_empty() || !port_is_fine {
+            return Err("the URL names no host, or no port from 1 to 65535");
         }
         Ok(Self(authority))
     }

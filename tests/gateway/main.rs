@@ -1,0 +1,18 @@
+//! The gateway example as a process of its own, between raw clients and raw origins: what passes unchanged, what is
+//! set or removed, and what a client gets when an origin fails.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod admin;
+mod cli;
+mod ends;
+mod faults;
+mod fields;
+mod forwarded;
+mod gateway;
+mod origin;
+mod smuggling;
+mod switching;
+mod unchanged;
+mod wire;
