@@ -71,7 +71,10 @@ fn an_unknown_flag_or_a_bad_value_ends_with_one_sentence_and_status_2() {
             "--upstream \"http://a/?b=c\": paths are passed on unchanged, so the URL has none of its own.",
         ),
         (&["--upstream", "http://u:p@a"], "--upstream: the URL names a user, which is not sent."),
-        (&["--upstream", "http://a:99999"], "--upstream \"http://a:99999\": the URL names no host, or no port from 1 to 65535."),
+        (
+            &["--upstream", "http://a:99999"],
+            "--upstream \"http://a:99999\": the URL names no host, or no port from 1 to 65535.",
+        ),
         (&["--upstream", "/a=http://a", "--upstream", "/a/=http://b"], "--upstream: /a/ has two origins."),
     ];
     for (arguments, sentence) in cases {
