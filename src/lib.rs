@@ -6,14 +6,22 @@ pub mod backend;
 mod clock;
 mod exchange;
 mod identity;
+#[allow(dead_code, unused_imports, reason = "the layers that judge by it come next")]
+mod policy;
 mod problem;
 pub mod session;
+#[allow(dead_code, unused_imports, reason = "the layers that store it come next")]
+mod stored;
 mod tag;
 
 pub use backend::Backend;
 pub use clock::{TestClock, Timestamp};
 pub use exchange::Personal;
 pub use identity::Identity;
+pub use policy::{
+    Profile,
+    cache_status::{CacheStatus, Forward},
+};
 pub use problem::{Problem, ProblemBody};
 pub use tag::{Tag, TagDigest, TagError};
 

@@ -1,0 +1,33 @@
+//! The age of a response (RFC 9111 §4.2.3), to the microsecond.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, header};
+
+use super::{cache_control::delta_seconds, date, lists};
+use crate::Timestamp;
+
+/// The received `Age` (§5.1): the first member of the first line. What is not a whole number is ignored, and what is
+/// too large saturates.
+pub(crate) fn received(headers: &HeaderMap) -> Duration {
+    let first = headers.get(header::AGE).map(HeaderValue::as_bytes);
+    first.map(|line| lists::trim(lists::split_once(line, b',').0)).and_then(delta_seconds).unwrap_or_default()
+}
+
+/// `corrected_initial_age`: the larger of `Age` + response delay, and receipt − `Date`.
+pub(crate) fn initial(headers: &HeaderMap, requested: Timestamp, received_at: Timestamp) -> Duration {
+    let corrected = received(headers).saturating_add(received_at.since(requested));
+    let apparent = origin_date(headers, received_at).map_or(Duration::ZERO, |date| received_at.since(date));
+    corrected.max(apparent)
+}
+
+/// The moment that the response's only `Date` names; `None` where it is unusable, and the time of receipt stands in.
+pub(crate) fn origin_date(headers: &HeaderMap, received_at: Timestamp) -> Option<Timestamp> {
+    let seconds = date::parse(lists::single(headers, &header::DATE)?.as_bytes(), received_at)?;
+    Some(Timestamp::from_micros(u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000)))
+}
+
+/// A value for `Age`: whole seconds, rounded down (§5.1).
+pub(crate) fn field_value(age: Duration) -> HeaderValue {
+    HeaderValue::from(age.as_secs().min(super::cache_control::MAX_DELTA))
+}

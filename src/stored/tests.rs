@@ -1,0 +1,195 @@
+//! Round trips, damage, and what is shared.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, header};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Timestamp, backend::Ticket, policy::Flags};
+
+fn response(lines: &[(&str, &str)], body: &'static [u8]) -> StoredResponse {
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+    }
+    StoredResponse {
+        status: StatusCode::OK,
+        version: Version::HTTP_11,
+        headers,
+        meta: Meta {
+            response_time: Timestamp::from_micros(1_700_000_000_000_001),
+            initial_age: Duration::from_micros(1_500_001),
+            lifetime: Duration::from_mins(1),
+            stale_while_revalidate: Duration::from_secs(5),
+            stale_if_error: Duration::from_secs(7),
+            flags: Flags::S_MAXAGE | Flags::VALIDATOR,
+        },
+        body: Bytes::from_static(body),
+    }
+}
+
+fn sample() -> StoredResponse {
+    response(
+        &[
+            ("content-type", "text/plain"),
+            ("x-own-name", "one"),
+            ("link", "<a>"),
+            ("x-own-name", "two"),
+            ("etag", "\"v1\""),
+            ("link", "<b>"),
+        ],
+        b"the content",
+    )
+}
+
+fn inside(outer: &Bytes, inner: &[u8]) -> bool {
+    let outer = outer.as_ptr_range();
+    let inner = inner.as_ptr_range();
+    outer.start <= inner.start && inner.end <= outer.end
+}
+
+#[test]
+fn a_response_comes_back_as_it_was_with_order_and_doubles() {
+    let stored = sample();
+    let back = StoredResponse::decode(&stored.encode_head(), &stored.body).unwrap();
+    assert_eq!(back, stored);
+    let lines = |r: &StoredResponse| r.headers.iter().map(|(n, v)| (n.clone(), v.clone())).collect::<Vec<_>>();
+    assert_eq!(lines(&back), lines(&stored));
+    assert_eq!(back.headers.get_all("x-own-name").iter().collect::<Vec<_>>(), ["one", "two"]);
+}
+
+#[test]
+fn values_and_body_are_slices_of_the_buffers_they_came_in() {
+    let stored = response(&[("etag", "\"a value long enough not to be inline anywhere\"")], b"the content");
+    let head = stored.encode_head();
+    let back = StoredResponse::decode(&head, &stored.body).unwrap();
+    assert!(inside(&head, back.headers[header::ETAG].as_bytes()));
+    assert!(inside(&stored.body, &back.body));
+}
+
+#[test]
+fn a_head_of_ten_well_known_fields_has_less_than_130_bytes_beside_their_values() {
+    let names = ["date", "etag", "vary", "link", "server", "expires", "content-type", "via", "allow", "location"];
+    let stored = response(&names.map(|name| (name, "12345678")), b"");
+    assert!(stored.encode_head().len() - 80 < 130, "{}", stored.encode_head().len() - 80);
+}
+
+#[test]
+fn padding_after_the_head_is_no_part_of_it() {
+    let stored = sample();
+    let mut head = stored.encode_head().to_vec();
+    head.extend_from_slice(&[0; 64]);
+    assert_eq!(StoredResponse::decode(&head.into(), &stored.body).unwrap(), stored);
+}
+
+#[test]
+fn an_unknown_form_a_short_head_and_another_body_are_misses() {
+    let stored = sample();
+    let head = stored.encode_head();
+    let mut other = head.to_vec();
+    other[0] = 2;
+    assert_eq!(StoredResponse::decode(&other.into(), &stored.body), Err(DecodeError::Form));
+    for end in 0..head.len() {
+        assert!(StoredResponse::decode(&head.slice(..end), &stored.body).is_err(), "cut at {end}");
+    }
+    let other = Bytes::from_static(b"the c0ntent");
+    assert_eq!(StoredResponse::decode(&head, &other), Err(DecodeError::Checksum));
+    assert_eq!(StoredResponse::decode(&head, &stored.body.slice(1..)), Err(DecodeError::Checksum));
+}
+
+#[test]
+fn every_flipped_bit_is_noticed() {
+    let stored = sample();
+    let head = stored.encode_head();
+    for bit in 0..8 * head.len() {
+        let mut damaged = head.to_vec();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert!(StoredResponse::decode(&damaged.into(), &stored.body).is_err(), "bit {bit} of the head");
+    }
+    for bit in 0..8 * stored.body.len() {
+        let mut damaged = stored.body.to_vec();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert!(StoredResponse::decode(&head, &damaged.into()).is_err(), "bit {bit} of the body");
+    }
+}
+
+#[test]
+fn an_entry_is_decoded_once_and_shows_tag_fields_on_request_only() {
+    let stored = response(&[("surrogate-key", "a b"), ("cache-tag", "c"), ("etag", "\"v1\"")], b"x");
+    let entry =
+        Entry::builder(Ticket { tick: 1, born: 1 }).head(stored.encode_head()).body(stored.body.clone()).build();
+    let first = Prepared::of(&entry).unwrap();
+    assert!(std::ptr::eq(first, Prepared::of(&entry).unwrap()));
+    assert_eq!(first.stored, stored);
+    assert_eq!(first.fields(true).len(), 3);
+    assert_eq!(first.fields(false).keys().collect::<Vec<_>>(), [header::ETAG]);
+}
+
+#[test]
+fn an_entry_that_is_no_response_is_a_miss_and_stays_one() {
+    let entry = Entry::builder(Ticket { tick: 1, born: 1 }).head(Bytes::from_static(b"\x09junk")).build();
+    assert_eq!(Prepared::of(&entry).unwrap_err(), DecodeError::Form);
+    assert_eq!(Prepared::of(&entry).unwrap_err(), DecodeError::Form);
+    let entry = Entry::builder(Ticket { tick: 1, born: 1 }).build();
+    entry.decoded(|_| 5_u8);
+    assert_eq!(Prepared::of(&entry).unwrap_err(), DecodeError::Foreign);
+}
+
+prop_compose! {
+    fn any_response()(
+        status in 200_u16..1000,
+        version in prop::sample::select(vec![
+            Version::HTTP_09, Version::HTTP_10, Version::HTTP_11, Version::HTTP_2, Version::HTTP_3,
+        ]),
+        lines in prop::collection::vec(("[a-z][a-z-]{0,20}|etag|vary|date", "[ -~\u{80}-\u{ff}]{0,40}"), 0..20),
+        times in any::<[u64; 5]>(),
+        bits in any::<u16>(),
+        body in prop::collection::vec(any::<u8>(), 0..200),
+    ) -> StoredResponse {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            let latin1: Vec<u8> = value.chars().map(|c| u8::try_from(c).unwrap()).collect();
+            headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(&latin1).unwrap());
+        }
+        let [at, age, lifetime, revalidate, error] = times;
+        StoredResponse {
+            status: StatusCode::from_u16(status).unwrap(),
+            version,
+            headers,
+            meta: Meta {
+                response_time: Timestamp::from_micros(at),
+                initial_age: Duration::from_micros(age),
+                lifetime: Duration::from_micros(lifetime),
+                stale_while_revalidate: Duration::from_micros(revalidate),
+                stale_if_error: Duration::from_micros(error),
+                flags: Flags::from_bits(bits),
+            },
+            body: body.into(),
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_response_comes_back(stored in any_response()) {
+        prop_assert_eq!(StoredResponse::decode(&stored.encode_head(), &stored.body).unwrap(), stored);
+    }
+
+    #[test]
+    fn damage_anywhere_is_noticed(stored in any_response(), at in any::<prop::sample::Index>(), xor in 1_u8..) {
+        let mut head = stored.encode_head().to_vec();
+        let at = at.index(head.len());
+        head[at] ^= xor;
+        prop_assert!(StoredResponse::decode(&head.into(), &stored.body).is_err());
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(mut head in prop::collection::vec(any::<u8>(), 0..200), body in any::<Vec<u8>>()) {
+        let _ = StoredResponse::decode(&head.clone().into(), &body.clone().into());
+        if let Some(form) = head.first_mut() {
+            *form = 1;
+        }
+        let _ = StoredResponse::decode(&head.into(), &body.into());
+    }
+}
