@@ -23,10 +23,47 @@ const PAGES: u64 = 10_000;
 const PLAIN: Variant = Variant(None);
 
 fn main() {
+    footprint();
     hits();
     writes();
     invalidations();
     threads();
+}
+
+/// What the process grows by when a backend of 64 MiB is full, beside what it counts.
+fn footprint() {
+    // Kept, so that the next does not use the room of the last.
+    let mut all = Vec::new();
+    for (bytes, tags_each, head) in [(200, 0, 150), (2048, 2, 300), (500, 20, 300), (20_000, 5, 500)] {
+        let before = resident();
+        let backend = MemoryBackend::new();
+        let until = tower_gatehouse::Timestamp::system().plus(Duration::from_hours(1));
+        let mut pages = 0;
+        while pages < 400_000 && pages * (bytes + 600) < 200 << 20 {
+            let ticket = now(backend.ticket(&key(pages)));
+            // Tags of its own, which is the worst that there is.
+            let own = (0..tags_each).map(|n| TagDigest::from_bytes((pages * 1000 + n).to_be_bytes()));
+            let [head, body] = [head, bytes].map(|len| bytes::Bytes::from(vec![b'x'; usize::try_from(len).unwrap()]));
+            let entry = Entry::builder(ticket).keep_until(until).head(head).body(body).tags(own).build();
+            let commit = Commit { key: key(pages), variant: PLAIN, entry, refresh: None, lease: None };
+            assert_eq!(now(backend.commit(commit)), Committed::Stored);
+            pages += 1;
+        }
+        let Some(grown) = before.and_then(|before| Some(resident()?.saturating_sub(before))) else { return };
+        println!(
+            "full of {bytes} byte bodies with {tags_each} tags: grown by x {:.2} of the {} MiB that it counts",
+            grown as f64 / backend.bytes() as f64,
+            backend.bytes() >> 20,
+        );
+        all.push(backend);
+    }
+}
+
+/// Bytes of this process in memory; Linux only.
+fn resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
 }
 
 fn hits() {

@@ -3,11 +3,12 @@
 use std::{
     collections::HashMap,
     fmt,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, futures::OwnedNotified};
 
 use super::LeaseKey;
 
@@ -19,7 +20,7 @@ pub struct WaitMap(Arc<Mutex<HashMap<LeaseKey, Weak<Bell>>>>);
 
 struct Bell {
     key: LeaseKey,
-    rung: Notify,
+    rung: Arc<Notify>,
     map: WaitMap,
 }
 
@@ -28,15 +29,12 @@ impl WaitMap {
     pub fn watch(&self, key: &LeaseKey) -> Waiter {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let bell = map.get(key).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let bell = Arc::new(Bell { key: *key, rung: Notify::new(), map: self.clone() });
+            let bell = Arc::new(Bell { key: *key, rung: Arc::default(), map: self.clone() });
             map.insert(*key, Arc::downgrade(&bell));
             bell
         });
         drop(map);
-        let mut rung = Box::pin(Arc::clone(&bell).rung());
-        // The first poll registers with the bell.
-        let _ = futures_util::FutureExt::now_or_never(rung.as_mut());
-        Waiter { rung, bell }
+        Waiter { rung: bell.listen(), bell }
     }
 
     /// Wakes all who wait for this lease.
@@ -54,8 +52,9 @@ impl WaitMap {
 }
 
 impl Bell {
-    async fn rung(self: Arc<Self>) {
-        self.rung.notified().await;
+    /// Hears every wake from now on, whether it is polled by then or not.
+    fn listen(&self) -> Pin<Box<OwnedNotified>> {
+        Box::pin(Arc::clone(&self.rung).notified_owned())
     }
 }
 
@@ -78,7 +77,7 @@ impl fmt::Debug for WaitMap {
 
 /// Hears when a lease ends; see [`Leases::watch`](super::Leases::watch).
 pub struct Waiter {
-    rung: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
+    rung: Pin<Box<OwnedNotified>>,
     bell: Arc<Bell>,
 }
 
@@ -87,20 +86,11 @@ impl Waiter {
     ///
     /// A wake since the waiter was made counts. Cancel safe.
     pub async fn woken(&mut self, at_most: Duration) -> bool {
-        if futures_util::FutureExt::now_or_never(&mut self.rung).is_some() {
-            self.listen_again();
-            return true;
-        }
         let woken = tokio::time::timeout(at_most, &mut self.rung).await.is_ok();
         if woken {
-            self.listen_again();
+            self.rung = self.bell.listen();
         }
         woken
-    }
-
-    fn listen_again(&mut self) {
-        self.rung = Box::pin(Arc::clone(&self.bell).rung());
-        let _ = futures_util::FutureExt::now_or_never(&mut self.rung);
     }
 }
 
@@ -132,6 +122,33 @@ mod tests {
         assert!(!one.woken(Duration::from_secs(1)).await, "one wake is heard once");
         map.wake(&key(1));
         assert!(one.woken(Duration::from_secs(1)).await, "and the next one again");
+    }
+
+    /// The waiter used to poll once to begin to listen. A wake from another thread within that poll completed it, and
+    /// the wait then polled what was complete and panicked. The randomized test of the conformance kit found it.
+    #[test]
+    fn a_wake_while_somebody_begins_to_listen_is_heard_or_not_but_does_no_harm() {
+        let map = WaitMap::default();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Bounded, so that a panic of the other side ends the test.
+                for _ in 0..5_000_000 {
+                    map.wake(&key(1));
+                    if stop.load(std::sync::atomic::Ordering::SeqCst) {
+                        break;
+                    }
+                }
+            });
+            for _ in 0..5_000 {
+                let mut waiter = map.watch(&key(1));
+                for _ in 0..3 {
+                    runtime.block_on(waiter.woken(Duration::ZERO));
+                }
+            }
+            stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
     }
 
     #[tokio::test]
