@@ -2,6 +2,7 @@
 //! gateways built on tower, hyper and axum; in memory or on Redis.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod aggregate;
 pub mod backend;
 mod clock;
 mod exchange;
@@ -24,6 +25,9 @@ pub use policy::{
 };
 pub use problem::{Problem, ProblemBody};
 pub use tag::{Tag, TagDigest, TagError};
+
+/// Any error, as bodies of responses have it.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The README's code is compiled and run.
 #[cfg(all(doctest, feature = "memory"))]

@@ -1,0 +1,111 @@
+//! The fan-out: asks each part as soon as those that it depends on are there.
+
+use std::sync::Arc;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::Instant;
+
+use super::{
+    PartContext,
+    blueprint::{Blueprint, Piece},
+    caching::Caching,
+    content::Json,
+    context::Head,
+    failure::Failure,
+    part::{Answer, Asked},
+};
+use crate::Timestamp;
+
+/// What came of a part.
+pub(super) enum Outcome {
+    Answered(Box<Answered>),
+    Failed(Failure),
+}
+
+/// A part that is there.
+pub(super) struct Answered {
+    pub(super) json: Json,
+    pub(super) status: http::StatusCode,
+    /// When its head arrived: its age goes on from there.
+    pub(super) received: Instant,
+    pub(super) caching: Caching,
+}
+
+/// The outcomes in the order of the parts; or that of the required part that failed first, by its index. The others are
+/// dropped with this future.
+pub(super) async fn gather(blueprint: &Blueprint, head: &Head) -> Result<Vec<Outcome>, (usize, Failure)> {
+    let mut outcomes: Vec<Option<Outcome>> = blueprint.pieces.iter().map(|_| None).collect();
+    let mut waits = blueprint.plan.waits();
+    let mut running = FuturesUnordered::new();
+    for index in (0..waits.len()).filter(|&index| waits[index] == 0) {
+        running.push(ask(index, &blueprint.pieces[index], head, Vec::new()));
+    }
+    while let Some((index, outcome)) = running.next().await {
+        let mut settled = vec![(index, outcome)];
+        while let Some((index, outcome)) = settled.pop() {
+            if let (Outcome::Failed(failure), true) = (&outcome, blueprint.pieces[index].required) {
+                return Err((index, failure.clone()));
+            }
+            outcomes[index] = Some(outcome);
+            for &next in &blueprint.plan.wanted_by[index] {
+                waits[next] -= 1;
+                if waits[next] > 0 {
+                    continue;
+                }
+                match inputs(blueprint, next, &outcomes) {
+                    Ok(inputs) => running.push(ask(next, &blueprint.pieces[next], head, inputs)),
+                    Err(failure) => settled.push((next, Outcome::Failed(failure))),
+                }
+            }
+        }
+    }
+    // The plan has no cycle, so that each part has had its turn.
+    Ok(outcomes.into_iter().flatten().collect())
+}
+
+type Inputs = Vec<(Arc<str>, Arc<serde_json::Value>)>;
+
+/// The JSON of what a part depends on.
+fn inputs(blueprint: &Blueprint, index: usize, outcomes: &[Option<Outcome>]) -> Result<Inputs, Failure> {
+    let mut inputs = Vec::new();
+    for &needed in &blueprint.plan.needs[index] {
+        let piece = &blueprint.pieces[needed];
+        let json = match (&outcomes[needed], &piece.fallback) {
+            (Some(Outcome::Answered(answered)), _) => &answered.json,
+            (Some(Outcome::Failed(_)), Some(fallback)) => fallback,
+            (Some(Outcome::Failed(failure)), None) => return Err(failure.of_dependency()),
+            (None, _) => continue,
+        };
+        inputs.extend(json.value.clone().map(|value| (piece.name.clone(), value)));
+    }
+    Ok(inputs)
+}
+
+async fn ask(index: usize, piece: &Piece, head: &Head, inputs: Inputs) -> (usize, Outcome) {
+    let outcome = match ask_in_time(piece, head, inputs).await {
+        Ok(answered) => Outcome::Answered(Box::new(answered)),
+        Err(failure) => {
+            tracing::debug!(part = &*piece.name, kind = %failure.kind(), "a part of an aggregate failed");
+            Outcome::Failed(failure)
+        }
+    };
+    (index, outcome)
+}
+
+async fn ask_in_time(piece: &Piece, head: &Head, inputs: Inputs) -> Result<Answered, Failure> {
+    let requested = Timestamp::system();
+    let context = PartContext::new(&piece.name, head, &inputs);
+    let Asked { used, answer } = piece.source.ask(context, &piece.forward, piece.max_size).map_err(|error| {
+        tracing::error!(part = &*piece.name, error = &*error, "the request of a part could not be made");
+        Failure::request()
+    })?;
+    let Answer { head, received, received_at, content } =
+        tokio::time::timeout(piece.timeout, answer).await.map_err(|_| Failure::timeout())??;
+    let json = if matches!(head.status.as_u16(), 204 | 205) {
+        Json::null(piece.wanted)
+    } else {
+        let text = String::from_utf8(content).map_err(|_| Failure::not_json())?;
+        Json::new(text, piece.wanted).map_err(|_| Failure::not_json())?
+    };
+    Ok(Answered { json, status: head.status, received, caching: Caching::new(&head, &used, requested, received_at) })
+}

@@ -1,0 +1,8 @@
+//! Aggregates: what they answer, in which order they ask, what they say of caching, where they stand.
+
+mod answers;
+mod caching;
+mod order;
+mod requests;
+mod stacks;
+mod support;
