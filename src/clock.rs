@@ -121,19 +121,19 @@ impl Default for TestClock {
 }
 
 /// Where a backend that lives in this process takes the time from.
-#[cfg(feature = "memory")]
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Clock {
     #[default]
     System,
+    #[cfg(feature = "memory")]
     Test(TestClock),
 }
 
-#[cfg(feature = "memory")]
 impl Clock {
     pub(crate) fn now(&self) -> Timestamp {
         match self {
             Self::System => Timestamp::system(),
+            #[cfg(feature = "memory")]
             Self::Test(clock) => clock.now(),
         }
     }

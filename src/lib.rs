@@ -10,6 +10,7 @@ mod identity;
 #[allow(dead_code, unused_imports, reason = "the layers that judge by it come next")]
 mod policy;
 mod problem;
+pub mod rate_limit;
 pub mod session;
 #[allow(dead_code, unused_imports, reason = "the layers that store it come next")]
 mod stored;

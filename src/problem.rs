@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    fmt,
+    fmt::{self, Write as _},
     pin::Pin,
     task::{Context, Poll},
 };
@@ -32,12 +32,28 @@ pub struct Problem {
     status: StatusCode,
     detail: Cow<'static, str>,
     headers: HeaderMap,
+    kind: Option<(&'static str, &'static str)>,
+    members: Vec<(&'static str, Value)>,
 }
 
 impl Problem {
     /// A problem with one sentence about it, which the client gets to read.
     pub fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, detail: detail.into(), headers: HeaderMap::new() }
+        Self { status, detail: detail.into(), headers: HeaderMap::new(), kind: None, members: Vec::new() }
+    }
+
+    /// A registered type of problem, with its URI and title; `about:blank` and the status' own phrase by default.
+    #[must_use]
+    pub(crate) fn kind(mut self, uri: &'static str, title: &'static str) -> Self {
+        self.kind = Some((uri, title));
+        self
+    }
+
+    /// One more member of the object.
+    #[must_use]
+    pub(crate) fn member(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.members.push((name, value.into()));
+        self
     }
 
     /// One more header field, such as `Retry-After`.
@@ -59,11 +75,14 @@ impl Problem {
 
     /// As a response.
     pub fn into_response_with_bytes(self) -> Response<Bytes> {
-        let (title, detail) = (self.status.canonical_reason().unwrap_or("Error"), Value::from(&*self.detail));
-        let content = format!(
-            r#"{{"type":"about:blank","title":"{title}","status":{status},"detail":{detail}}}"#,
-            status = self.status.as_u16(),
-        );
+        let of_status = || ("about:blank", self.status.canonical_reason().unwrap_or("Error"));
+        let ((uri, title), detail) = (self.kind.unwrap_or_else(of_status), Value::from(&*self.detail));
+        let status = self.status.as_u16();
+        let mut content = format!(r#"{{"type":"{uri}","title":"{title}","status":{status},"detail":{detail}"#);
+        for (name, value) in &self.members {
+            let _ = write!(content, r#","{name}":{value}"#);
+        }
+        content.push('}');
         let mut response = Response::new(Bytes::from(content));
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers;
@@ -116,6 +135,11 @@ impl<B> ProblemBody<B> {
     /// The body of the service within.
     pub fn inner(body: B) -> Self {
         Self { kind: Kind::Inner { body } }
+    }
+
+    /// What a layer answers in place of the service.
+    pub(crate) fn full(bytes: Bytes) -> Self {
+        Self { kind: Kind::Problem { bytes: Some(bytes) } }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use super::{
     Acquire, Acquired, BackendError, CacheBackend, Changes, Commit, Committed, Create, Cycle, Discarded, Entry, Epoch,
     InvalidateError, Lease, LeaseKey, Lookup, MapChange, MapChanged, MapKey, MapSnapshot, Mode, PrimaryKey, Record,
-    RecordKey, Release, Saved, Scope, Ticket, UserKey, Variant, VaryOf, Waiter,
+    RecordKey, Release, Saved, Scope, Settle, Take, Taken, Ticket, UserKey, Variant, VaryOf, Waiter,
 };
 use crate::Timestamp;
 
@@ -164,6 +164,16 @@ impl Backend {
     pub async fn drop_parked(&self, key: &MapKey, version: u64) -> Result<bool, BackendError> {
         self.0.drop_parked(key, version).await
     }
+
+    /// See [`Limits::take`](super::Limits::take).
+    pub async fn take(&self, takes: &[Take<'_>]) -> Result<Taken, BackendError> {
+        self.0.take(takes).await
+    }
+
+    /// See [`Limits::settle`](super::Limits::settle).
+    pub async fn settle(&self, settle: Settle<'_>) -> Result<(), BackendError> {
+        self.0.settle(settle).await
+    }
 }
 
 type Boxed<'a, T, E = BackendError> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
@@ -203,6 +213,8 @@ trait Erased: std::fmt::Debug + Send + Sync {
     fn change_map<'a>(&'a self, change: MapChange<'a>) -> Boxed<'a, MapChanged>;
     fn park_map<'a>(&'a self, key: &'a MapKey, ttl: Duration) -> Boxed<'a, Option<MapSnapshot>>;
     fn drop_parked<'a>(&'a self, key: &'a MapKey, version: u64) -> Boxed<'a, bool>;
+    fn take<'a>(&'a self, takes: &'a [Take<'a>]) -> Boxed<'a, Taken>;
+    fn settle<'a>(&'a self, settle: Settle<'a>) -> Boxed<'a, ()>;
 }
 
 impl<B: CacheBackend> Erased for B {
@@ -319,5 +331,13 @@ impl<B: CacheBackend> Erased for B {
 
     fn drop_parked<'a>(&'a self, key: &'a MapKey, version: u64) -> Boxed<'a, bool> {
         Box::pin(super::Records::drop_parked(self, key, version))
+    }
+
+    fn take<'a>(&'a self, takes: &'a [Take<'a>]) -> Boxed<'a, Taken> {
+        Box::pin(super::Limits::take(self, takes))
+    }
+
+    fn settle<'a>(&'a self, settle: Settle<'a>) -> Boxed<'a, ()> {
+        Box::pin(super::Limits::settle(self, settle))
     }
 }

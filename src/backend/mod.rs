@@ -5,12 +5,17 @@
 
 #[cfg(feature = "test-util")]
 pub mod conformance;
+#[cfg(feature = "redis")]
+mod denials;
 mod entry;
 mod error;
 mod handle;
 mod leases;
+mod limits;
 #[cfg(feature = "memory")]
 mod memory;
+mod meter;
+pub(crate) mod meters;
 mod records;
 #[cfg(feature = "redis")]
 mod redis;
@@ -21,8 +26,10 @@ pub use entry::{Entry, EntryBuilder};
 pub use error::{BackendError, ErrorKind, InvalidateError};
 pub use handle::Backend;
 pub use leases::{Acquire, Acquired, Lease, LeaseKey, LeaseKind, Leases, Owner, Release};
+pub use limits::{Ask, Change, Level, Limit, LimitKey, Limits, Settle, Take, Taken, Verdict};
 #[cfg(feature = "memory")]
 pub use memory::{MemoryBackend, MemoryBackendBuilder};
+pub use meter::Meter;
 pub use records::{
     Changes, Create, Cycle, Epoch, Fields, Lifetime, Link, MapChange, MapChanged, MapKey, MapOp, MapOwner, MapSnapshot,
     OpId, Receipt, Record, RecordKey, Records, Saved, UserKey,
@@ -44,7 +51,7 @@ use crate::Timestamp;
 /// Implement it with `async fn` and hand it to [`Backend::custom`]. None of the operations has a default, because a
 /// store that quietly does nothing breaks promises that users rely on. Every operation bounds its own time and fails
 /// with [`ErrorKind::Timeout`] rather than hang.
-pub trait CacheBackend: Responses + Leases + Records + fmt::Debug + Send + Sync + 'static {
+pub trait CacheBackend: Responses + Leases + Records + Limits + fmt::Debug + Send + Sync + 'static {
     /// The time on the clock that all processes which share this store go by. Costs no round trip.
     fn now(&self) -> Timestamp;
 

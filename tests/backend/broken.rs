@@ -12,10 +12,10 @@ use futures_util::FutureExt;
 use tower_gatehouse::{
     Backend, Timestamp,
     backend::{
-        Acquire, Acquired, BackendError, CacheBackend, Changes, Commit, Committed, Create, Cycle, Discarded, Entry,
-        EntryBuilder, Epoch, InvalidateError, Lease, LeaseKey, Leases, Lookup, MapChange, MapChanged, MapKey,
-        MapSnapshot, Mode, PrimaryKey, Record, RecordKey, Records, Release, Responses, Saved, Scope, Ticket, UserKey,
-        Variant, VaryOf, Waiter,
+        Acquire, Acquired, Ask, BackendError, CacheBackend, Change, Changes, Commit, Committed, Create, Cycle,
+        Discarded, Entry, EntryBuilder, Epoch, InvalidateError, Lease, LeaseKey, Leases, Limits, Lookup, MapChange,
+        MapChanged, MapKey, MapSnapshot, Mode, PrimaryKey, Record, RecordKey, Records, Release, Responses, Saved,
+        Scope, Settle, Take, Taken, Ticket, UserKey, Variant, VaryOf, Waiter,
         conformance::{self, Facts, Harness, Loss},
     },
 };
@@ -51,6 +51,12 @@ enum Fault {
     NoWake,
     /// Entries live forever.
     NoExpiry,
+    /// Of several keys, those that have something left are taken from although another one denies.
+    TakesInPart,
+    /// What is left is read first, and taken later.
+    ReadsThenTakes,
+    /// What has refilled meanwhile is given back once more.
+    GivesBackTwice,
 }
 
 /// What was committed.
@@ -270,6 +276,44 @@ impl Records for Broken {
     }
 }
 
+impl Limits for Broken {
+    async fn take(&self, takes: &[Take<'_>]) -> Result<Taken, BackendError> {
+        match self.fault {
+            Fault::TakesInPart => {
+                let mut all = Taken { admitted: true, at: self.inner.now(), levels: Vec::new() };
+                for take in takes {
+                    let one = self.inner.take(&[*take]).await?;
+                    all.admitted &= one.admitted;
+                    all.levels.extend(one.levels);
+                }
+                Ok(all)
+            }
+            Fault::ReadsThenTakes => {
+                let [take] = takes else { return self.inner.take(takes).await };
+                let asks: Vec<_> = take.asks.iter().map(|ask| Ask { cost: 0, ..*ask }).collect();
+                let mut seen = self.inner.take(&[Take { asks: &asks, ..*take }]).await?;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                let left = seen.levels.iter().flatten().map(|level| level.remaining);
+                seen.admitted = left.zip(take.asks).all(|(left, ask)| left >= ask.cost.into());
+                if seen.admitted {
+                    let change = |ask: &Ask| Change { limit: ask.limit, units: ask.cost.into() };
+                    let changes: Vec<_> = take.asks.iter().map(change).collect();
+                    self.inner.settle(Settle { key: take.key, taken: seen.at, changes: &changes }).await?;
+                }
+                Ok(seen)
+            }
+            _ => self.inner.take(takes).await,
+        }
+    }
+
+    async fn settle(&self, mut settle: Settle<'_>) -> Result<(), BackendError> {
+        if self.is(Fault::GivesBackTwice) {
+            settle.taken = self.inner.now();
+        }
+        self.inner.settle(settle).await
+    }
+}
+
 impl CacheBackend for Broken {
     fn now(&self) -> Timestamp {
         self.inner.now()
@@ -382,6 +426,15 @@ sees! {
     a_head_on_another_body_is_seen: AnyBase {
         model::nothing_stale_under_random_interleavings,
         tickets::a_refresh_on_a_base_that_was_replaced_changes_nothing,
+    }
+    a_limit_that_is_taken_in_part_is_seen: TakesInPart {
+        limits::nothing_is_taken_where_another_key_denies,
+    }
+    a_limit_that_is_read_before_it_is_taken_is_seen: ReadsThenTakes {
+        limits::of_64_callers_exactly_the_limit_is_admitted,
+    }
+    a_limit_that_is_given_back_twice_is_seen: GivesBackTwice {
+        limits::what_has_refilled_is_not_given_back,
     }
     a_wrong_variant_is_seen: AnyVariant {
         variants::the_specification_committed_last_selects,

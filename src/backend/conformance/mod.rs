@@ -37,6 +37,7 @@
 pub mod atomicity;
 pub mod invalidation;
 pub mod leases;
+pub mod limits;
 pub mod loss;
 pub mod maps;
 pub mod model;
@@ -252,6 +253,25 @@ macro_rules! conformance_tests {
                 what_was_handed_over_is_kept_for_seconds_only
                 who_lost_a_lease_hands_nothing_over
             }
+            limits {
+                a_burst_is_admitted_at_once
+                all_processes_count_together
+                of_64_callers_exactly_the_limit_is_admitted
+                nothing_is_taken_where_one_counter_denies
+                nothing_is_taken_where_another_key_denies
+                a_rate_refills
+                a_window_begins_anew
+                what_costs_more_than_there_ever_is_is_never_admitted
+                a_cost_of_nothing_tells_the_level
+                a_cost_is_taken_whole_or_not_at_all
+                what_is_given_back_can_be_taken_again
+                what_has_refilled_is_not_given_back
+                a_charge_counts_beyond_what_is_there
+                keys_do_not_know_of_each_other
+                other_counters_under_a_key_begin_anew
+                a_limit_that_was_lowered_heals
+                a_store_that_forgets_admits
+            }
             atomicity {
                 of_64_callers_one_gets_the_lease
                 of_64_commits_on_one_ticket_one_is_stored
@@ -327,6 +347,7 @@ mod tests {
             include_str!("atomicity.rs"),
             include_str!("invalidation.rs"),
             include_str!("leases.rs"),
+            include_str!("limits.rs"),
             include_str!("loss.rs"),
             include_str!("maps.rs"),
             include_str!("model.rs"),

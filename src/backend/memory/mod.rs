@@ -9,6 +9,7 @@ mod clock;
 mod hand_over;
 mod lease_table;
 mod leases;
+mod limits;
 mod records;
 mod responses;
 mod store;
@@ -21,15 +22,17 @@ use std::{
 use self::{
     cells::Cells, clock::LogicalClock, hand_over::HandOvers, lease_table::LeaseTable, records::AllRecords, store::Store,
 };
-use super::{Backend, BackendError, CacheBackend, PrimaryKey, Responses, WaitMap};
+use super::{Backend, BackendError, CacheBackend, PrimaryKey, Responses, WaitMap, meters::Meters};
 use crate::{TagDigest, TestClock, Timestamp, clock::Clock};
 
 /// Keeps everything in this process. Clones share it.
 ///
 /// Bounded: stored responses take at most [`max_bytes`](MemoryBackendBuilder::max_bytes), what is handed to waiting
 /// requests an eighth of that in addition, sessions and shared maps at most
-/// [`max_record_bytes`](MemoryBackendBuilder::max_record_bytes), and the bookkeeping of leases and invalidations a few megabytes. What was
-/// used least goes first. The variants of one key share a sixteenth of the bytes.
+/// [`max_record_bytes`](MemoryBackendBuilder::max_record_bytes), and the bookkeeping of leases and invalidations a few
+/// megabytes. What was used least goes first. The variants of one key share a sixteenth of the bytes. Limits are counted
+/// for at most [`max_limit_keys`](MemoryBackendBuilder::max_limit_keys); what was refilled goes first, then what was
+/// used least.
 ///
 /// ```
 /// use tower_gatehouse::{Backend, backend::MemoryBackend};
@@ -43,6 +46,7 @@ pub struct MemoryBackend(Arc<Inner>);
 struct Inner {
     clock: Clock,
     pages: Pages,
+    meters: Meters,
     records: AllRecords,
 }
 
@@ -74,6 +78,7 @@ impl MemoryBackend {
             max_bytes: 64 << 20,
             max_entry_bytes: None,
             max_record_bytes: 64 << 20,
+            max_limit_keys: 1 << 18,
             clock: Clock::System,
         }
     }
@@ -86,6 +91,11 @@ impl MemoryBackend {
     /// About how many bytes sessions and shared maps take at present.
     pub fn record_bytes(&self) -> u64 {
         self.0.records.bytes()
+    }
+
+    /// For how many keys limits are counted at present.
+    pub fn limit_keys(&self) -> usize {
+        self.0.meters.len()
     }
 
     /// Forgets bookkeeping, as a store that loses keys would; for the conformance kit.
@@ -112,6 +122,9 @@ impl MemoryBackend {
         }
         if is(Loss::HandOvers) {
             pages.handed.forget();
+        }
+        if what == Loss::Everything {
+            self.0.meters.forget();
         }
     }
 }
@@ -170,6 +183,7 @@ pub struct MemoryBackendBuilder {
     max_bytes: u64,
     max_entry_bytes: Option<u64>,
     max_record_bytes: u64,
+    max_limit_keys: usize,
     clock: Clock,
 }
 
@@ -197,6 +211,12 @@ impl MemoryBackendBuilder {
         self
     }
 
+    /// The most keys whose limits are counted; 262,144 by default, which take at most 25 MiB.
+    pub fn max_limit_keys(mut self, keys: usize) -> Self {
+        self.max_limit_keys = keys;
+        self
+    }
+
     /// A clock that a test turns.
     pub fn clock(mut self, clock: &TestClock) -> Self {
         self.clock = Clock::Test(clock.clone());
@@ -221,6 +241,7 @@ impl MemoryBackendBuilder {
                 max_record_bytes,
             },
             records: AllRecords::new(self.max_record_bytes),
+            meters: Meters::new(self.max_limit_keys, self.clock.clone()),
             clock: self.clock,
         }))
     }

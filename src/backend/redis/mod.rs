@@ -18,6 +18,7 @@
 //! | `gh:{b}:l:<primary>[:<variant>]` | lease (`lr` for revalidations) |
 //! | `gh:{b}:h:<primary>[:<variant>]:<tick>` | handed over to those who wait, 5 s (`hr` for revalidations) |
 //! | `gh:{b}:s:<random>` | a value on its way, until the commit renames it |
+//! | `gh:{b}:n:<key>` | counters of a limit; expire when all is refilled |
 //! | `gh:{b}:w` | sharded channel; the message is the key of a lease that has ended |
 //! | `gh:{0}:buckets` | the number of buckets, so that no process uses another one |
 //!
@@ -51,6 +52,7 @@ mod hints;
 mod invalidate;
 mod keys;
 mod leases;
+mod limits;
 mod names;
 mod records;
 mod reply;
@@ -80,6 +82,7 @@ use crate::{
     backend::{
         Acquire, Acquired, BackendError, CacheBackend, Commit, Committed, Discarded, Entry, InvalidateError, Lease,
         LeaseKey, Leases, Lookup, Mode, PrimaryKey, Release, Responses, Scope, Ticket, Variant, VaryOf, Waiter,
+        denials::Denials,
     },
 };
 
@@ -88,6 +91,7 @@ pub(crate) struct RedisBackend {
     client: Client,
     hints: Hints,
     wakeups: Wakeups,
+    denials: Denials,
     /// Values that were there but none of ours.
     malformed: AtomicU64,
 }
@@ -95,7 +99,7 @@ pub(crate) struct RedisBackend {
 impl RedisBackend {
     fn new(client: Client, subscriber: MakeSubscriber) -> Self {
         let wakeups = Wakeups::new(client.clone(), subscriber);
-        Self { client, hints: Hints::new(), wakeups, malformed: AtomicU64::new(0) }
+        Self { client, hints: Hints::new(), wakeups, denials: Denials::new(), malformed: AtomicU64::new(0) }
     }
 }
 

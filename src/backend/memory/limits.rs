@@ -1,0 +1,15 @@
+//! Limits: counters under the lock of their set of keys.
+
+use super::MemoryBackend;
+use crate::backend::{BackendError, Limits, Settle, Take, Taken};
+
+impl Limits for MemoryBackend {
+    async fn take(&self, takes: &[Take<'_>]) -> Result<Taken, BackendError> {
+        Ok(self.0.meters.take(takes))
+    }
+
+    async fn settle(&self, settle: Settle<'_>) -> Result<(), BackendError> {
+        self.0.meters.settle(settle);
+        Ok(())
+    }
+}

@@ -1,0 +1,418 @@
+//! Who is limited.
+
+use std::{fmt, net::IpAddr, sync::Arc};
+
+use http::{HeaderName, header, request::Parts};
+
+use super::ClientIp;
+use crate::{Identity, backend::LimitKey};
+
+/// Who or what is limited: requests with the same key share a quota.
+///
+/// ```
+/// use tower_gatehouse::rate_limit::Key;
+///
+/// // By user; by address where nobody is logged in.
+/// let key = Key::user().or(Key::peer_ip());
+/// // By API key and route.
+/// let key = Key::from((Key::header(http::HeaderName::from_static("x-api-key")), Key::route()));
+/// # let _ = key;
+/// ```
+///
+/// A request may have no key legitimately, such as an anonymous one under [`Key::user`]: the policy is then skipped,
+/// or another key asked ([`or`](Self::or)). Where the key cannot be known because something is not wired up (no peer
+/// address, no session layer), the request is refused with a 500 that names what to do: a limit that quietly does not
+/// apply is worse.
+///
+/// Keys are kept as 16 bytes of a hash over their parts, each with its length: neither addresses nor tokens stand in
+/// the store, and no two keys run together.
+#[derive(Clone)]
+pub struct Key(Arc<Part>);
+
+enum Part {
+    Ip(ClientIp),
+    User,
+    Session,
+    Bearer,
+    Header(HeaderName),
+    Route,
+    Global,
+    Function(Box<Function>),
+    All(Vec<Key>),
+    Or(Key, Key),
+}
+
+type Function = dyn Fn(&Parts) -> Option<Vec<u8>> + Send + Sync;
+
+/// Left in the extensions of requests by a router that is not axum's: the pattern of the route that was taken, such
+/// as `/products/{id}`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RoutePattern(pub Arc<str>);
+
+impl Key {
+    /// The address of who is connected; for servers that face their clients. Needs axum's
+    /// `into_make_service_with_connect_info::<SocketAddr>()`, or a [`PeerAddr`](super::PeerAddr).
+    pub fn peer_ip() -> Self {
+        Self::ip(ClientIp::peer())
+    }
+
+    /// The address that the outermost of so many proxies saw; see [`ClientIp::behind`].
+    pub fn forwarded_ip(proxies: u8) -> Self {
+        Self::ip(ClientIp::behind(proxies))
+    }
+
+    /// The address of the client, IPv6 by networks of 64 bits.
+    pub fn ip(client: ClientIp) -> Self {
+        Self::of(Part::Ip(client))
+    }
+
+    /// The user who is logged in; anonymous requests have no key. Needs a `SessionLayer`, or another layer that
+    /// leaves an [`Identity`], outside of this one.
+    pub fn user() -> Self {
+        Self::of(Part::User)
+    }
+
+    /// The session; requests without one have no key. Needs a layer like [`user`](Self::user).
+    pub fn session() -> Self {
+        Self::of(Part::Session)
+    }
+
+    /// The bearer token of `Authorization` (RFC 6750 §2.1), whether it is valid or not; requests without one have no
+    /// key. Limit by address too, outside: whoever invents tokens has a key for each.
+    pub fn bearer() -> Self {
+        Self::of(Part::Bearer)
+    }
+
+    /// The lines of a header field; requests without it have no key.
+    pub fn header(name: HeaderName) -> Self {
+        Self::of(Part::Header(name))
+    }
+
+    /// The pattern of the route: axum's `MatchedPath` with the feature `axum`, else a [`RoutePattern`]. Under axum, all
+    /// requests for which there is no route share one key.
+    pub fn route() -> Self {
+        Self::of(Part::Route)
+    }
+
+    /// One key for all.
+    pub fn global() -> Self {
+        Self::of(Part::Global)
+    }
+
+    /// What a function makes of the head of a request; `None` is no key.
+    pub fn from_fn<T: AsRef<[u8]>>(function: impl Fn(&Parts) -> Option<T> + Send + Sync + 'static) -> Self {
+        Self::of(Part::Function(Box::new(move |parts| function(parts).map(|key| key.as_ref().to_vec()))))
+    }
+
+    /// Another key for requests that have none by this one.
+    #[must_use]
+    pub fn or(self, other: impl Into<Self>) -> Self {
+        Self::of(Part::Or(self, other.into()))
+    }
+
+    /// The key of a request under these policies.
+    pub(super) fn of_request(&self, parts: &Parts, policies: &[u8; 16]) -> Result<Option<LimitKey>, Unwired> {
+        let mut fields = Fields(Vec::with_capacity(64));
+        fields.push(policies);
+        if !self.write(parts, &mut fields)? {
+            return Ok(None);
+        }
+        let mut key = [0; 16];
+        blake3::Hasher::new().update(&fields.0).finalize_xof().fill(&mut key);
+        Ok(Some(LimitKey::from_bytes(key)))
+    }
+
+    /// Whether both give the same key to all requests, as far as can be told.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+            || match (&*self.0, &*other.0) {
+                (Part::Ip(a), Part::Ip(b)) => a == b,
+                (Part::Header(a), Part::Header(b)) => a == b,
+                (Part::User, Part::User)
+                | (Part::Session, Part::Session)
+                | (Part::Bearer, Part::Bearer)
+                | (Part::Route, Part::Route)
+                | (Part::Global, Part::Global) => true,
+                (Part::All(a), Part::All(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is_same(b)),
+                (Part::Or(a, b), Part::Or(c, d)) => a.is_same(c) && b.is_same(d),
+                _ => false,
+            }
+    }
+
+    fn of(part: Part) -> Self {
+        Self(Arc::new(part))
+    }
+
+    /// Writes the key's fields; `false` if there is no key.
+    fn write(&self, parts: &Parts, fields: &mut Fields) -> Result<bool, Unwired> {
+        match &*self.0 {
+            Part::Ip(client) => {
+                let address = client.of(parts).ok_or(Unwired::NO_PEER)?;
+                match client.mask(address) {
+                    IpAddr::V4(address) => fields.tagged(b'4', &address.octets()),
+                    IpAddr::V6(address) => fields.tagged(b'6', &address.octets()),
+                }
+            }
+            Part::User => match identity(parts)?.user() {
+                Some(user) => fields.tagged(b'u', user.as_bytes()),
+                None => return Ok(false),
+            },
+            Part::Session => match identity(parts)?.session() {
+                Some(session) => fields.tagged(b's', session),
+                None => return Ok(false),
+            },
+            Part::Bearer => match bearer(parts) {
+                Some(token) => fields.tagged(b'b', token),
+                None => return Ok(false),
+            },
+            Part::Header(name) => {
+                let mut lines = parts.headers.get_all(name).iter().peekable();
+                if lines.peek().is_none() {
+                    return Ok(false);
+                }
+                fields.tagged(b'h', name.as_str().as_bytes());
+                lines.for_each(|line| fields.push(line.as_bytes()));
+                fields.end();
+            }
+            Part::Route => match route(parts)? {
+                Some(pattern) => fields.tagged(b'r', pattern.as_bytes()),
+                None => fields.tagged(b'n', b""),
+            },
+            Part::Global => fields.tagged(b'g', b""),
+            Part::Function(function) => match function(parts) {
+                Some(key) => fields.tagged(b'f', &key),
+                None => return Ok(false),
+            },
+            Part::All(keys) => {
+                for key in keys {
+                    if !key.write(parts, fields)? {
+                        return Ok(false);
+                    }
+                }
+                fields.end();
+            }
+            Part::Or(first, second) => {
+                let before = fields.0.len();
+                if first.write(parts, fields)? {
+                    return Ok(true);
+                }
+                fields.0.truncate(before);
+                return second.write(parts, fields);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Fields, each with its length.
+struct Fields(Vec<u8>);
+
+impl Fields {
+    fn push(&mut self, field: &[u8]) {
+        self.0.extend_from_slice(&(field.len() as u64).to_le_bytes());
+        self.0.extend_from_slice(field);
+    }
+
+    /// A field of a kind, so that a user never has the key of a session.
+    fn tagged(&mut self, kind: u8, field: &[u8]) {
+        self.0.push(kind);
+        self.push(field);
+    }
+
+    /// The end of a list; no field is as long as that.
+    fn end(&mut self) {
+        self.0.extend_from_slice(&u64::MAX.to_le_bytes());
+    }
+}
+
+fn identity(parts: &Parts) -> Result<&Identity, Unwired> {
+    parts.extensions.get().ok_or(Unwired::NO_IDENTITY)
+}
+
+/// The scheme is not case-sensitive (RFC 9110 §11.1); blanks around the token do not belong to it.
+fn bearer(parts: &Parts) -> Option<&[u8]> {
+    let (scheme, token) = parts.headers.get(header::AUTHORIZATION)?.as_bytes().split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii()).filter(|token| !token.is_empty())
+}
+
+#[cfg_attr(feature = "axum", expect(clippy::unnecessary_wraps, reason = "without axum, it can fail"))]
+fn route(parts: &Parts) -> Result<Option<&str>, Unwired> {
+    if let Some(RoutePattern(pattern)) = parts.extensions.get() {
+        return Ok(Some(pattern));
+    }
+    #[cfg(feature = "axum")]
+    return Ok(parts.extensions.get::<axum::extract::MatchedPath>().map(axum::extract::MatchedPath::as_str));
+    #[cfg(not(feature = "axum"))]
+    Err(Unwired::NO_ROUTE)
+}
+
+/// Something that a key needs is not wired up; the message names what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unwired(pub(super) &'static str);
+
+impl Unwired {
+    const NO_PEER: Self = Self(
+        "The rate limit by IP address finds no peer address: serve with \
+         `into_make_service_with_connect_info::<SocketAddr>()` (axum), or leave a `rate_limit::PeerAddr` in the \
+         extensions of each request.",
+    );
+    const NO_IDENTITY: Self = Self(
+        "The rate limit by user or session finds no session layer: put a `SessionLayer`, or a layer that leaves an \
+         `Identity` in the extensions of each request, outside of the `RateLimitLayer`.",
+    );
+    #[cfg(not(feature = "axum"))]
+    const NO_ROUTE: Self = Self(
+        "The rate limit by route finds no route: enable the feature `axum`, or leave a `rate_limit::RoutePattern` in \
+         the extensions of each request.",
+    );
+}
+
+macro_rules! from_tuple {
+    ($($name:ident)+) => {
+        impl<$($name: Into<Key>),+> From<($($name,)+)> for Key {
+            /// All of them together; no key where one of them has none.
+            #[allow(non_snake_case)]
+            fn from(($($name,)+): ($($name,)+)) -> Self {
+                Self::of(Part::All(vec![$($name.into()),+]))
+            }
+        }
+    };
+}
+
+from_tuple!(A B);
+from_tuple!(A B C);
+from_tuple!(A B C D);
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            Part::Ip(client) => f.debug_tuple("Ip").field(client).finish(),
+            Part::User => f.write_str("User"),
+            Part::Session => f.write_str("Session"),
+            Part::Bearer => f.write_str("Bearer"),
+            Part::Header(name) => f.debug_tuple("Header").field(name).finish(),
+            Part::Route => f.write_str("Route"),
+            Part::Global => f.write_str("Global"),
+            Part::Function(_) => f.write_str("Function"),
+            Part::All(keys) => f.debug_tuple("All").field(keys).finish(),
+            Part::Or(first, second) => f.debug_tuple("Or").field(first).field(second).finish(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+    use crate::rate_limit::PeerAddr;
+
+    fn parts(build: impl FnOnce(http::request::Builder) -> http::request::Builder) -> Parts {
+        build(Request::builder()).body(()).unwrap().into_parts().0
+    }
+
+    fn key(key: impl Into<Key>, parts: &Parts) -> Option<LimitKey> {
+        key.into().of_request(parts, &[0; 16]).unwrap()
+    }
+
+    fn name(name: &'static str) -> HeaderName {
+        HeaderName::from_static(name)
+    }
+
+    #[test]
+    fn parts_of_keys_do_not_run_together() {
+        let one = parts(|r| r.header("a", "x").header("b", "yz"));
+        let two = parts(|r| r.header("a", "xy").header("b", "z"));
+        let pair = || (Key::header(name("a")), Key::header(name("b")));
+        assert_ne!(key(pair(), &one), key(pair(), &two));
+        // Two lines are not one, nor is one field's line another one's.
+        let two_lines = parts(|r| r.header("a", "x").header("a", "y"));
+        let one_line = parts(|r| r.header("a", "xy"));
+        assert_ne!(key(Key::header(name("a")), &two_lines), key(Key::header(name("a")), &one_line));
+        assert_ne!(key(Key::header(name("a")), &one), key(Key::from_fn(|_| Some("x")), &one));
+        // Nesting of tuples is told apart, and so are policies.
+        let three = parts(|r| r.header("a", "x").header("b", "y").header("c", "z"));
+        let [a, b, c] = ["a", "b", "c"].map(|n| Key::header(name(n)));
+        let (left, right) = (((a.clone(), b.clone()), c.clone()), (a.clone(), (b, c)));
+        assert_ne!(key(left, &three), key(right, &three));
+        assert_ne!(a.of_request(&three, &[0; 16]), a.of_request(&three, &[1; 16]));
+    }
+
+    #[test]
+    fn a_user_never_has_the_key_of_a_session_or_a_bearer() {
+        let session = *b"0123456789abcdef";
+        let mut parts = parts(|r| r.header("authorization", "Bearer 0123456789abcdef"));
+        parts.extensions.insert(Identity::anonymous().with_user("0123456789abcdef").with_session(session));
+        let keys = [Key::user(), Key::session(), Key::bearer(), Key::header(name("authorization")), Key::global()];
+        let distinct: std::collections::HashSet<_> = keys.map(|k| key(k, &parts).unwrap()).into();
+        assert_eq!(distinct.len(), 5);
+    }
+
+    #[test]
+    fn a_key_that_is_legitimately_absent_falls_through() {
+        let mut anonymous = parts(|r| r);
+        anonymous.extensions.insert(Identity::anonymous());
+        anonymous.extensions.insert(PeerAddr("192.0.2.1:1".parse().unwrap()));
+        assert_eq!(key(Key::user(), &anonymous), None);
+        assert_eq!(key(Key::session(), &anonymous), None);
+        assert_eq!(key(Key::bearer(), &anonymous), None);
+        assert_eq!(key(Key::header(name("x-api-key")), &anonymous), None);
+        assert_eq!(key((Key::peer_ip(), Key::user()), &anonymous), None);
+        let by_ip = key(Key::peer_ip(), &anonymous);
+        assert_eq!(key(Key::user().or(Key::peer_ip()), &anonymous), by_ip);
+        assert_eq!(key(Key::from((Key::global(), Key::user())).or(Key::peer_ip()), &anonymous), by_ip);
+    }
+
+    #[test]
+    fn what_is_not_wired_up_is_named_and_never_falls_through() {
+        let bare = parts(|r| r);
+        let error = |key: Key| key.of_request(&bare, &[0; 16]).unwrap_err().0;
+        assert!(error(Key::peer_ip()).contains("into_make_service_with_connect_info"));
+        assert!(error(Key::user()).contains("SessionLayer"));
+        assert!(error(Key::session().or(Key::global())).contains("SessionLayer"));
+        assert!(error(Key::from((Key::user(), Key::route()))).contains("SessionLayer"));
+        #[cfg(not(feature = "axum"))]
+        assert!(error(Key::route()).contains("RoutePattern"));
+    }
+
+    #[test]
+    fn bearer_tokens_are_taken_without_scheme_and_blanks() {
+        let of = |value: &'static str| key(Key::bearer(), &parts(|r| r.header("authorization", value)));
+        assert_eq!(of("Bearer abc"), of("bearer   abc"));
+        assert_ne!(of("Bearer abc"), of("Bearer abcd"));
+        for none in ["Basic abc", "Bearer", "Bearer  ", "abc", ""] {
+            assert_eq!(of(none), None, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn the_addresses_of_one_ipv6_network_are_one_key_and_ipv4_ones_are_not() {
+        let of = |address: &str| {
+            let mut parts = parts(|r| r);
+            parts.extensions.insert(PeerAddr(address.parse().unwrap()));
+            key(Key::peer_ip(), &parts)
+        };
+        assert_eq!(of("[2001:db8::1]:1"), of("[2001:db8::2:3:4:5]:2"));
+        assert_ne!(of("[2001:db8::1]:1"), of("[2001:db8:0:1::1]:1"));
+        assert_eq!(of("192.0.2.1:1"), of("[::ffff:192.0.2.1]:2"));
+        assert_ne!(of("192.0.2.1:1"), of("192.0.2.2:1"));
+    }
+
+    #[test]
+    fn a_million_addresses_of_one_network_are_one_key() {
+        let mut parts = parts(|r| r);
+        let mut keys = std::collections::HashSet::new();
+        for host in 0..1_000_000u128 {
+            let address = std::net::Ipv6Addr::from_bits((0x2001_0db8 << 96) | host.wrapping_mul(0x9e37_79b9));
+            parts.extensions.insert(PeerAddr((address, 80).into()));
+            keys.insert(key(Key::peer_ip(), &parts));
+        }
+        assert_eq!(keys.len(), 1);
+    }
+
+    #[test]
+    fn debug_output_names_the_kind_and_no_value() {
+        let key = Key::from((Key::bearer(), Key::route())).or(Key::global());
+        assert_eq!(format!("{key:?}"), "Or(All([Bearer, Route]), Global)");
+    }
+}

@@ -1,0 +1,165 @@
+//! What is limited, for whom, and what else there is to say about it.
+
+use std::{fmt, sync::Arc};
+
+use http::{request, response};
+
+use super::{Key, Quota};
+use crate::backend::Limit;
+
+/// A limit with a name: who is limited, and to what.
+///
+/// Policies with the same name and key share their counters, in all layers and processes that share a backend.
+///
+/// ```
+/// use http::StatusCode;
+/// use tower_gatehouse::rate_limit::{Key, OnError, Policy, Quota};
+///
+/// // Failed logins by address; in doubt, no login.
+/// let login = Policy::new("login", Key::peer_ip(), Quota::per_minute(5))
+///     .only(|response| response.status == StatusCode::UNAUTHORIZED)
+///     .on_error(OnError::Deny);
+/// # let _ = login;
+/// ```
+#[derive(Clone)]
+pub struct Policy {
+    pub(super) name: Arc<str>,
+    pub(super) key: Key,
+    pub(super) quota: Quota,
+    pub(super) tier: Option<Arc<Tier>>,
+    pub(super) cost: Option<Arc<Cost>>,
+    pub(super) charge: Option<Charge>,
+    pub(super) on_error: OnError,
+    pub(super) shadow: bool,
+}
+
+type Tier = dyn Fn(&request::Parts) -> Option<Quota> + Send + Sync;
+type Cost = dyn Fn(&request::Parts) -> u32 + Send + Sync;
+
+/// What a response tells about the cost.
+#[derive(Clone)]
+pub(super) enum Charge {
+    Total(Arc<dyn Fn(&response::Parts) -> u32 + Send + Sync>),
+    Only(Arc<dyn Fn(&response::Parts) -> bool + Send + Sync>),
+}
+
+impl Policy {
+    /// A policy. The name stands in header fields: visible ASCII characters and spaces, others become `_`.
+    pub fn new(name: impl AsRef<str>, key: impl Into<Key>, quota: Quota) -> Self {
+        let visible = |c: char| if matches!(c, ' '..='~') { c } else { '_' };
+        Self {
+            name: name.as_ref().chars().map(visible).collect::<String>().into(),
+            key: key.into(),
+            quota,
+            tier: None,
+            cost: None,
+            charge: None,
+            on_error: OnError::default(),
+            shadow: false,
+        }
+    }
+
+    /// Another quota for some requests, such as those of a paying user; `None` is the policy's own.
+    ///
+    /// A key whose quota changes keeps what it has used, as far as the new quota goes.
+    #[must_use]
+    pub fn quota_by(mut self, tier: impl Fn(&request::Parts) -> Option<Quota> + Send + Sync + 'static) -> Self {
+        self.tier = Some(Arc::new(tier));
+        self
+    }
+
+    /// What a request costs; 1 by default. A cost of 0 is admitted always.
+    #[must_use]
+    pub fn cost(mut self, cost: impl Fn(&request::Parts) -> u32 + Send + Sync + 'static) -> Self {
+        self.cost = Some(Arc::new(cost));
+        self
+    }
+
+    /// What the request has cost, in all, when the head of its response is known.
+    ///
+    /// [`cost`](Self::cost) is reserved before, and the difference is charged or given back when the response comes,
+    /// before it is handed on. A charge may exceed the quota, up to ten times of what can be taken at once; the key then
+    /// waits that much longer. Where there is no response (an error, a panic, a client that left), the reservation
+    /// stays.
+    #[must_use]
+    pub fn charge_after(mut self, cost: impl Fn(&response::Parts) -> u32 + Send + Sync + 'static) -> Self {
+        self.charge = Some(Charge::Total(Arc::new(cost)));
+        self
+    }
+
+    /// Counts only requests with such responses, such as failed logins.
+    ///
+    /// The cost is reserved before and given back where the response is another one, so that of any number of parallel
+    /// requests no more reach the handler than the quota allows. Where there is no response, the request counts.
+    #[must_use]
+    pub fn only(mut self, counts: impl Fn(&response::Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.charge = Some(Charge::Only(Arc::new(counts)));
+        self
+    }
+
+    /// What happens while the backend cannot be asked; [`OnError::Local`] by default.
+    #[must_use]
+    pub fn on_error(mut self, on_error: OnError) -> Self {
+        self.on_error = on_error;
+        self
+    }
+
+    /// Counts, but refuses nothing: what would have been refused is logged, and named in [`ShadowDenied`].
+    #[must_use]
+    pub fn shadow(mut self) -> Self {
+        self.shadow = true;
+        self
+    }
+
+    /// The quota of a request.
+    pub(super) fn quota_of(&self, parts: &request::Parts) -> Quota {
+        self.tier.as_ref().and_then(|tier| tier(parts)).unwrap_or(self.quota)
+    }
+
+    /// What a store counts by.
+    pub(super) fn limit(&self, quota: Quota) -> Limit {
+        match self.charge {
+            Some(Charge::Total(_)) => quota.to_limit().overdraft(quota.at_once().saturating_mul(9)),
+            _ => quota.to_limit(),
+        }
+    }
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policy")
+            .field("name", &self.name)
+            .field("key", &self.key)
+            .field("quota", &self.quota)
+            .field("on_error", &self.on_error)
+            .field("shadow", &self.shadow)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a policy does while the backend cannot be asked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum OnError {
+    /// This process counts by itself, up to its share of the quota.
+    Local {
+        /// Above 0 and up to 1 (other values count as 1): one divided by the number of processes keeps the fleet
+        /// within the quota.
+        share: f64,
+    },
+    /// Requests pass, uncounted.
+    Allow,
+    /// Requests are refused with 503.
+    Deny,
+}
+
+/// This process counts by itself, with the whole quota.
+impl Default for OnError {
+    fn default() -> Self {
+        Self::Local { share: 1.0 }
+    }
+}
+
+/// In the extensions of a response: the names of the shadow policies that would have refused the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShadowDenied(pub Arc<[Arc<str>]>);
