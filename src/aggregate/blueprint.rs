@@ -2,9 +2,13 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::HeaderName;
-
-use super::{Parts, content::Json, part::Source, path::Pattern, plan::Plan};
+use super::{
+    Parts,
+    content::Json,
+    part::{Forward, Source},
+    path::Pattern,
+    plan::Plan,
+};
 use crate::BoxError;
 
 pub(super) struct Blueprint {
@@ -28,7 +32,7 @@ pub(super) struct Piece {
     pub(super) timeout: Duration,
     /// In bytes.
     pub(super) max_size: usize,
-    pub(super) forward: Vec<HeaderName>,
+    pub(super) forward: Forward,
 }
 
 /// The shape of the answer.

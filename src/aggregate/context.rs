@@ -89,9 +89,9 @@ impl<'a> PartContext<'a> {
     /// An extension of the incoming request. It makes the answer private, also where it is absent.
     ///
     /// Extensions are not handed to parts: axum's path parameters, the original URI by which a cache keys, or the
-    /// look-up of a cache outside would tell the part's own layers about another request. What a part does need, put
-    /// into its request one by one. [`Identity`](crate::Identity) and [`Personal`](crate::Personal), which say who is
-    /// asking, every part gets by itself.
+    /// look-up of a cache outside would tell the part's own layers about another request. What a part does need is
+    /// forwarded one by one ([`Part::forward_extension`](super::Part::forward_extension)). [`Identity`](crate::Identity)
+    /// and [`Personal`](crate::Personal), which say who is asking, every part gets by itself.
     pub fn extension<T: Clone + Send + Sync + 'static>(&self) -> Option<&'a T> {
         self.used.borrow_mut().identity = true;
         self.head.extensions.get()

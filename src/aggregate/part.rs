@@ -31,8 +31,16 @@ pub struct Part {
     pub(super) need: Need,
     pub(super) timeout: Option<Duration>,
     pub(super) max_size: Option<usize>,
-    pub(super) forward: Vec<HeaderName>,
+    pub(super) forward: Forward,
     pub(super) depends_on: Vec<Arc<str>>,
+}
+
+/// What of the incoming request goes into the part's.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Forward {
+    fields: Vec<HeaderName>,
+    /// Each copies one type, and says whether the part's request then has it.
+    extensions: Vec<fn(&Extensions, &mut Extensions) -> bool>,
 }
 
 /// What becomes of the answer if a part fails.
@@ -68,7 +76,7 @@ impl Part {
             need: Need::Required,
             timeout: None,
             max_size: None,
-            forward: Vec::new(),
+            forward: Forward::default(),
             depends_on: Vec::new(),
         }
     }
@@ -123,7 +131,17 @@ impl Part {
     /// `x-auth-token`) makes the answer private, unless its own answer says `public` or `s-maxage`. Do not forward
     /// `Accept-Encoding`: compressed content is not JSON.
     pub fn forward(mut self, fields: impl IntoIterator<Item = HeaderName>) -> Self {
-        self.forward.extend(fields);
+        self.forward.fields.extend(fields);
+        self
+    }
+
+    /// Copies an extension of this type from the incoming request to the part's, unless the function that makes it sets
+    /// one. It makes the answer private, unless the part's own answer says `public` or `s-maxage`.
+    ///
+    /// For what the part's own layers need: the session, or axum's `ConnectInfo` for limits by address.
+    /// [`PartContext::extension`] says why extensions are not copied by default.
+    pub fn forward_extension<T: Clone + Send + Sync + 'static>(mut self) -> Self {
+        self.forward.extensions.push(copy::<T>);
         self
     }
 
@@ -146,8 +164,8 @@ impl fmt::Debug for Part {
 
 /// The service of a part without its types.
 pub(super) trait Source: Send + Sync {
-    /// Makes the request, with those fields of the incoming one, and sends it off when the future is polled.
-    fn ask(&self, context: PartContext<'_>, forward: &[HeaderName], max_size: usize) -> Result<Asked, BoxError>;
+    /// Makes the request, with what is forwarded of the incoming one, and sends it off when the future is polled.
+    fn ask(&self, context: PartContext<'_>, forward: &Forward, max_size: usize) -> Result<Asked, BoxError>;
 }
 
 /// A request under way.
@@ -183,36 +201,44 @@ where
     ResBody::Error: Into<BoxError>,
     F: Fn(&PartContext<'_>) -> Result<Request<ReqBody>, BoxError> + Send + Sync + 'static,
 {
-    fn ask(&self, context: PartContext<'_>, forward: &[HeaderName], max_size: usize) -> Result<Asked, BoxError> {
+    fn ask(&self, context: PartContext<'_>, forward: &Forward, max_size: usize) -> Result<Asked, BoxError> {
         let mut request = (self.request)(&context)?;
         let (head, mut used) = context.finish();
-        forward_fields(forward, &head.headers, request.headers_mut());
-        forward_identity(&head.extensions, request.extensions_mut());
+        forward.fields(&head.headers, request.headers_mut());
+        used.identity |= forward.extensions(&head.extensions, request.extensions_mut());
         used.identity |= request.headers().keys().any(is_credential);
         let service = self.service.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ok(Asked { used, answer: Box::pin(answer(service, request, max_size)) })
     }
 }
 
-fn forward_fields(fields: &[HeaderName], from: &HeaderMap, to: &mut HeaderMap) {
-    for field in fields {
-        if !to.contains_key(field) {
-            for value in from.get_all(field) {
-                to.append(field, value.clone());
+impl Forward {
+    fn fields(&self, from: &HeaderMap, to: &mut HeaderMap) {
+        for field in &self.fields {
+            if !to.contains_key(field) {
+                for value in from.get_all(field) {
+                    to.append(field, value.clone());
+                }
             }
         }
     }
+
+    /// Says whether the part's request then has one that was asked for.
+    ///
+    /// Who is asking stays the same whatever is forwarded, and a handler within a part that marks its answer as
+    /// personal marks the whole.
+    fn extensions(&self, from: &Extensions, to: &mut Extensions) -> bool {
+        copy::<Identity>(from, to);
+        copy::<Personal>(from, to);
+        self.extensions.iter().filter(|copy| copy(from, to)).count() > 0
+    }
 }
 
-/// Who is asking stays the same; and a handler within a part that marks its answer as personal marks the whole.
-fn forward_identity(from: &Extensions, to: &mut Extensions) {
-    fn forward<T: Clone + Send + Sync + 'static>(from: &Extensions, to: &mut Extensions) {
-        if let (Some(extension), None) = (from.get::<T>(), to.get::<T>()) {
-            to.insert(extension.clone());
-        }
+fn copy<T: Clone + Send + Sync + 'static>(from: &Extensions, to: &mut Extensions) -> bool {
+    if let (Some(extension), None) = (from.get::<T>(), to.get::<T>()) {
+        to.insert(extension.clone());
     }
-    forward::<Identity>(from, to);
-    forward::<Personal>(from, to);
+    to.get::<T>().is_some()
 }
 
 async fn answer<S, ReqBody, ResBody>(

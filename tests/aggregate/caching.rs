@@ -217,7 +217,7 @@ fn with_credentials() -> Request<()> {
 #[tokio::test]
 async fn a_part_that_learnt_who_is_asking_makes_the_answer_private_unless_it_says_it_is_for_everybody() {
     type Build = fn(&'static str) -> Part;
-    let ways: [(&str, Build); 4] = [
+    let ways: [(&str, Build); 5] = [
         ("forward", |d| Part::new(fresh_echo(d), |cx| cx.get("/")).forward([header::AUTHORIZATION])),
         ("header", |d| {
             Part::new(fresh_echo(d), |cx| {
@@ -225,6 +225,7 @@ async fn a_part_that_learnt_who_is_asking_makes_the_answer_private_unless_it_say
                 cx.get(format!("/{token}"))
             })
         }),
+        ("forward extension", |d| Part::new(fresh_echo(d), |cx| cx.get("/")).forward_extension::<u8>()),
         ("extension", |d| Part::new(fresh_echo(d), |cx| cx.get(format!("/{:?}", cx.extension::<u8>())))),
         ("set", |d| {
             Part::new(fresh_echo(d), |cx| {

@@ -53,18 +53,24 @@ async fn no_field_goes_to_a_part_unless_it_is_forwarded_or_set() {
 }
 
 #[tokio::test]
-async fn who_is_asking_goes_to_every_part_and_other_extensions_do_not() {
+async fn who_is_asking_goes_to_every_part_and_other_extensions_only_if_they_are_forwarded() {
     let service = tower::service_fn(|request: Request<http_body_util::Full<bytes::Bytes>>| async move {
         let user = request.extensions().get::<Identity>().and_then(Identity::user).map(str::to_owned);
         let other = request.extensions().get::<u8>().is_some();
         let content = json!({ "user": user, "other": other }).to_string();
         Ok::<_, std::convert::Infallible>(http::Response::new(http_body_util::Full::<bytes::Bytes>::from(content)))
     });
-    let aggregate = at_root().part("a", Part::new(service, |cx| cx.get("/"))).build().unwrap();
+    let aggregate = at_root()
+        .part("a", Part::new(service, |cx| cx.get("/")))
+        .part("b", Part::new(service, |cx| cx.get("/")).forward_extension::<u8>())
+        .build()
+        .unwrap();
     let mut request = Request::get("/").body(()).unwrap();
     request.extensions_mut().insert(Identity::anonymous().with_user("u17"));
     request.extensions_mut().insert(1_u8);
-    assert_eq!(ask(aggregate, request).await.json()["data"]["a"], json!({ "user": "u17", "other": false }));
+    let answer = ask(aggregate, request).await;
+    assert_eq!(answer.json()["data"]["a"], json!({ "user": "u17", "other": false }));
+    assert_eq!(answer.json()["data"]["b"], json!({ "user": "u17", "other": true }));
 }
 
 #[tokio::test]
