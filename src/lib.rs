@@ -34,3 +34,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[cfg(all(doctest, feature = "memory"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(fuzzing)]
+#[doc(hidden)]
+#[path = "fuzz.rs"]
+pub mod __fuzz;

@@ -107,6 +107,20 @@ fn head_sum(head: &[u8]) -> u64 {
     XxHash3_64::oneshot_with_seed(seed, &head[PREFIX + 8..])
 }
 
+#[cfg(fuzzing)]
+pub(super) fn seal(head: &mut [u8], body: &Bytes) {
+    if head.len() < FIXED {
+        return;
+    }
+    head[0] = FORM;
+    let length = u32::try_from(head.len()).unwrap_or(u32::MAX).to_le_bytes();
+    head[4..8].copy_from_slice(&length);
+    head[16..24].copy_from_slice(&XxHash3_64::oneshot(body).to_le_bytes());
+    head[24..32].copy_from_slice(&(body.len() as u64).to_le_bytes());
+    let sum = head_sum(head).to_le_bytes();
+    head[PREFIX..PREFIX + 8].copy_from_slice(&sum);
+}
+
 pub(super) fn decode(head: &Bytes, body: &Bytes) -> Result<StoredResponse, DecodeError> {
     use DecodeError::{Checksum, Form, Malformed};
 
