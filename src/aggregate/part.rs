@@ -138,8 +138,9 @@ impl Part {
     /// Copies an extension of this type from the incoming request to the part's, unless the function that makes it sets
     /// one. It makes the answer private, unless the part's own answer says `public` or `s-maxage`.
     ///
-    /// For what the part's own layers need: the session, or axum's `ConnectInfo` for limits by address.
-    /// [`PartContext::extension`] says why extensions are not copied by default.
+    /// For what the part's own layers need: the [`Session`](crate::session::Session), or the
+    /// [`PeerAddr`](crate::rate_limit::PeerAddr) for limits by address. [`PartContext::extension`] says why extensions are
+    /// not copied by default.
     pub fn forward_extension<T: Clone + Send + Sync + 'static>(mut self) -> Self {
         self.forward.extensions.push(copy::<T>);
         self

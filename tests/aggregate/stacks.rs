@@ -18,7 +18,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use serde_json::{Value, json};
-use tower::{Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_gatehouse::aggregate::{Aggregate, Part};
 
 use crate::support::{at_root, echo};
@@ -150,4 +150,70 @@ fn shareable<T: Clone + Send + Sync + 'static>(_: &T) {}
 fn debug_output_shows_no_credentials() {
     let aggregate = at_root().part("user", Part::new(echo(), |cx| cx.get("/"))).build().unwrap();
     assert_eq!(format!("{aggregate:?}"), r#"Aggregate { pattern: /, parts: ["user"], shape: Envelope }"#);
+}
+
+#[cfg(feature = "memory")]
+mod with_layers {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use tower_gatehouse::{
+        Backend, Personal,
+        rate_limit::{Key, PeerAddr, Quota, RateLimitLayer},
+        session::{KeyRing, Session, SessionLayer},
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_has_limits_of_its_own_and_its_refusal_is_passed_on() {
+        let limit = RateLimitLayer::new(&Backend::memory(), "part", Key::peer_ip(), Quota::per_minute(1));
+        let part = || Part::new(limit.clone().layer(echo()), |cx| cx.get("/")).forward_extension::<PeerAddr>();
+        let ask = async |aggregate: Aggregate, host: u8| {
+            let mut request = Request::get("/").body(()).unwrap();
+            request.extensions_mut().insert(PeerAddr(SocketAddr::from((Ipv4Addr::new(192, 0, 2, host), 1))));
+            crate::support::ask(aggregate, request).await
+        };
+        let required = at_root().part("a", part()).build().unwrap();
+        assert_eq!(ask(required.clone(), 1).await.status, 200);
+        let refused = ask(required.clone(), 1).await;
+        assert_eq!(refused.status, 429);
+        let seconds: u64 = refused.field("retry-after").unwrap().parse().unwrap();
+        assert!((1..=60).contains(&seconds));
+        assert_eq!(ask(required, 2).await.status, 200);
+        let optional = at_root().part("a", part().optional()).build().unwrap();
+        assert_eq!(ask(optional, 1).await.json()["errors"]["a"]["status"], 429);
+    }
+
+    #[tokio::test]
+    async fn a_part_that_uses_the_session_makes_the_answer_personal() {
+        let cart = service_fn(|request: Request<Full<Bytes>>| async move {
+            let session: Session = Session::of(&request).unwrap();
+            let cart: Option<u32> = session.get("cart").await.unwrap();
+            session.insert("cart", cart.unwrap_or(0) + 1).await.unwrap();
+            let response = Response::builder().header("cache-control", "max-age=60");
+            Ok::<_, Infallible>(response.body(Full::<Bytes>::from(json!(cart).to_string())).unwrap())
+        });
+        let aggregate = at_root()
+            .part("cart", Part::new(cart, |cx| cx.get("/")).forward_extension::<Session>())
+            .part("shop", crate::support::answers(200, &[("cache-control", "max-age=60")], "1"))
+            .build()
+            .unwrap();
+        let stack = SessionLayer::new(&Backend::memory(), KeyRing::ephemeral()).layer(aggregate);
+        let mut cookie = None;
+        for expected in [Value::Null, json!(1), json!(2)] {
+            let mut request = Request::get("/");
+            if let Some(cookie) = &cookie {
+                request = request.header("cookie", cookie);
+            }
+            let response = stack.clone().oneshot(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
+            assert!(response.extensions().get::<Personal>().is_some_and(Personal::is_marked));
+            let control = response.headers()["cache-control"].to_str().unwrap();
+            assert!(control.contains("private") || control.contains("no-store"), "{control}");
+            if let Some(set) = response.headers().get("set-cookie") {
+                cookie = set.to_str().unwrap().split(';').next().map(str::to_owned);
+            }
+            let content = response.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(serde_json::from_slice::<Value>(&content).unwrap()["data"]["cart"], expected);
+        }
+    }
 }
