@@ -26,7 +26,7 @@ const LEVELS: [(Level, &[&str]); 5] = [
     (Level::Middle, &["body", "exchange", "extract", "http_cache", "identity", "metrics", "problem", "upstream"]),
     (
         Level::Capability,
-        &["aggregate", "body_key", "cache", "coalesce", "rate_limit", "session", "swr", "tag_invalidation"],
+        &["aggregate", "body_key", "cache", "coalesce", "fuzz", "rate_limit", "session", "swr", "tag_invalidation"],
     ),
 ];
 
