@@ -18,7 +18,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use serde_json::{Value, json};
-use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
+use tower::{Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_gatehouse::aggregate::{Aggregate, Part};
 
 use crate::support::{at_root, echo};
@@ -156,6 +156,7 @@ fn debug_output_shows_no_credentials() {
 mod with_layers {
     use std::net::{Ipv4Addr, SocketAddr};
 
+    use tower::Layer;
     use tower_gatehouse::{
         Backend, Personal,
         rate_limit::{Key, PeerAddr, Quota, RateLimitLayer},
