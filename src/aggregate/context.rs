@@ -53,9 +53,9 @@ impl<'a> PartContext<'a> {
         (self.head, self.used.into_inner())
     }
 
-    /// What the path pattern captured as `name`, percent-encoded as the client sent it, and `&`, `=`, `+` and `;` too: it
-    /// can be put into the path of another request, or into a value of its query. It contains no dot segments, and that
-    /// of `{name}` no slash.
+    /// What the path pattern captured as `name`, percent-encoded as the client sent it, and `&`, `=`, `+` and `;` too:
+    /// it can be put into the path of another request, or into a value of its query. It contains no dot segments, and
+    /// that of `{name}` no slash.
     ///
     /// # Errors
     /// The pattern has no such name.
@@ -73,8 +73,8 @@ impl<'a> PartContext<'a> {
         &self.head.uri
     }
 
-    /// The first line of a field of the incoming request. The field joins `Vary`, or makes the answer private if it is a
-    /// credential: also where it is absent, because with it the answer would be another.
+    /// The first line of a field of the incoming request. The field joins `Vary`, or makes the answer private if it is
+    /// a credential: also where it is absent, because with it the answer would be another.
     pub fn header(&self, name: HeaderName) -> Option<&'a HeaderValue> {
         let value = self.head.headers.get(&name);
         let mut used = self.used.borrow_mut();
@@ -90,8 +90,9 @@ impl<'a> PartContext<'a> {
     ///
     /// Extensions are not handed to parts: axum's path parameters, the original URI by which a cache keys, or the
     /// look-up of a cache outside would tell the part's own layers about another request. What a part does need is
-    /// forwarded one by one ([`Part::forward_extension`](super::Part::forward_extension)). [`Identity`](crate::Identity)
-    /// and [`Personal`](crate::Personal), which say who is asking, every part gets by itself.
+    /// forwarded one by one ([`Part::forward_extension`](super::Part::forward_extension)).
+    /// [`Identity`](crate::Identity) and [`Personal`](crate::Personal), which say who is asking, every part gets by
+    /// itself.
     pub fn extension<T: Clone + Send + Sync + 'static>(&self) -> Option<&'a T> {
         self.used.borrow_mut().identity = true;
         self.head.extensions.get()

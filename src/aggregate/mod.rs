@@ -63,8 +63,8 @@
 //!
 //! If an [optional](Part::optional) part fails, or one with a [default](Part::default): still 200, with `null` or the
 //! default in its place, `x-aggregate-complete: false`, and the part named in `errors` with its status and
-//! [kind](PartErrorKind). A stale part is named there too, with `"stale":true`, where a cache on the way says that it is;
-//! it does not make the answer incomplete.
+//! [kind](PartErrorKind). A stale part is named there too, with `"stale":true`, where a cache on the way says that it
+//! is; it does not make the answer incomplete.
 //!
 //! If a [required](Part::required) part fails, the others are cancelled, and the answer is a problem (RFC 9457):
 //!
@@ -96,9 +96,9 @@
 //! No other field of a part's answer is passed on.
 //!
 //! # Bounds
-//! A part may take [5 seconds](Aggregate::DEFAULT_TIMEOUT) and have [1 MiB](Aggregate::DEFAULT_MAX_PART_SIZE), and there
-//! may be [32](Aggregate::DEFAULT_MAX_PARTS), unless it is said otherwise. Parts run at the same time in the task of the
-//! request, except where one [depends on](Part::depends_on) another. Redirects are not followed.
+//! A part may take [5 seconds](Aggregate::DEFAULT_TIMEOUT) and have [1 MiB](Aggregate::DEFAULT_MAX_PART_SIZE), and
+//! there may be [32](Aggregate::DEFAULT_MAX_PARTS), unless it is said otherwise. Parts run at the same time in the task
+//! of the request, except where one [depends on](Part::depends_on) another. Redirects are not followed.
 
 mod answer;
 mod blueprint;

@@ -59,8 +59,8 @@ impl Part {
     /// retries. The body of its requests is whatever body `request` gives them; [`PartContext::get`] makes a
     /// [`Full<Bytes>`](http_body_util::Full).
     ///
-    /// If `request` fails, the part fails with [`PartErrorKind::Request`](super::PartErrorKind::Request), and the reason is
-    /// logged as an error.
+    /// If `request` fails, the part fails with [`PartErrorKind::Request`](super::PartErrorKind::Request), and the
+    /// reason is logged as an error.
     pub fn new<S, ReqBody, ResBody, F>(service: S, request: F) -> Self
     where
         S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone + Send + 'static,
@@ -139,8 +139,8 @@ impl Part {
     /// one. It makes the answer private, unless the part's own answer says `public` or `s-maxage`.
     ///
     /// For what the part's own layers need: the [`Session`](crate::session::Session), or the
-    /// [`PeerAddr`](crate::rate_limit::PeerAddr) for limits by address. [`PartContext::extension`] says why extensions are
-    /// not copied by default.
+    /// [`PeerAddr`](crate::rate_limit::PeerAddr) for limits by address. [`PartContext::extension`] says why extensions
+    /// are not copied by default.
     pub fn forward_extension<T: Clone + Send + Sync + 'static>(mut self) -> Self {
         self.forward.extensions.push(copy::<T>);
         self

@@ -6,7 +6,8 @@ use serde_json::value::RawValue;
 use super::PartError;
 use crate::BoxError;
 
-/// The parts of an answer, for a combiner of one's own ([`AggregateBuilder::combine`](super::AggregateBuilder::combine)).
+/// The parts of an answer, for a combiner of one's own
+/// ([`AggregateBuilder::combine`](super::AggregateBuilder::combine)).
 pub struct Parts<'a> {
     pub(super) parts: Vec<PartOf<'a>>,
 }
