@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use crate::Tag;
+
 /// Says whether the answer to a request depends on who asks.
 ///
 /// `SessionLayer` leaves it in the extensions of the request, for layers within; the session's handle sets it when a
@@ -25,3 +27,75 @@ impl Personal {
         self.0.load(Ordering::Acquire)
     }
 }
+
+/// Tags of a response, left by a handler in the response's extensions, besides those in its header fields.
+///
+/// ```
+/// use tower_gatehouse::{CacheTags, Tag};
+///
+/// let mut response = http::Response::new("…");
+/// response.extensions_mut().insert(CacheTags::new([Tag::new("product:17").unwrap()]));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct CacheTags(pub(crate) Vec<Tag>);
+
+impl CacheTags {
+    /// These tags. More than 64 of a response, and it is not stored.
+    pub fn new(tags: impl IntoIterator<Item = Tag>) -> Self {
+        Self(tags.into_iter().collect())
+    }
+}
+
+/// What a handler's success invalidates, left by it in the response's extensions; carried out by
+/// `TagInvalidationLayer` before the head goes out.
+#[derive(Clone, Debug, Default)]
+pub struct InvalidateTags(pub(crate) Vec<Tag>);
+
+impl InvalidateTags {
+    /// These tags.
+    pub fn new(tags: impl IntoIterator<Item = Tag>) -> Self {
+        Self(tags.into_iter().collect())
+    }
+}
+
+/// With the feature `axum`, handlers return them beside their response: `(CacheTags::new(…), Json(…))`.
+#[cfg(feature = "axum")]
+mod parts {
+    use std::convert::Infallible;
+
+    use axum::response::{IntoResponseParts, ResponseParts};
+
+    use super::{CacheTags, InvalidateTags};
+
+    impl IntoResponseParts for CacheTags {
+        type Error = Infallible;
+
+        fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
+            parts.extensions_mut().insert(self);
+            Ok(parts)
+        }
+    }
+
+    impl IntoResponseParts for InvalidateTags {
+        type Error = Infallible;
+
+        fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
+            parts.extensions_mut().insert(self);
+            Ok(parts)
+        }
+    }
+}
+
+/// Left in requests by a layer that will carry out [`InvalidateTags`], so that a cache layer can tell when nobody
+/// does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InvalidatesTags;
+
+/// Left in responses by the cache layer that has answered: from the store, or having stored. Layers around it pass
+/// the answer on as it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answered;
+
+/// Left in responses to unsafe requests whose URLs have been invalidated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Invalidated;

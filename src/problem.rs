@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use serde_json::Value;
@@ -31,7 +31,7 @@ use serde_json::Value;
 pub struct Problem {
     status: StatusCode,
     detail: Cow<'static, str>,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
     kind: Option<(&'static str, &'static str)>,
     members: Vec<(&'static str, Value)>,
 }
@@ -39,7 +39,7 @@ pub struct Problem {
 impl Problem {
     /// A problem with one sentence about it, which the client gets to read.
     pub fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, detail: detail.into(), headers: HeaderMap::new(), kind: None, members: Vec::new() }
+        Self { status, detail: detail.into(), headers: Vec::new(), kind: None, members: Vec::new() }
     }
 
     /// A registered type of problem, with its URI and title; `about:blank` and the status' own phrase by default.
@@ -59,7 +59,7 @@ impl Problem {
     /// One more header field, such as `Retry-After`.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.append(name, value);
+        self.headers.push((name, value));
         self
     }
 
@@ -85,8 +85,10 @@ impl Problem {
         content.push('}');
         let mut response = Response::new(Bytes::from(content));
         *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers;
         let headers = response.headers_mut();
+        for (name, value) in self.headers {
+            headers.append(name, value);
+        }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response

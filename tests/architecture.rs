@@ -23,7 +23,10 @@ const LEVELS: [(Level, &[&str]); 5] = [
     (Level::Base, &["tag", "clock"]),
     (Level::Backend, &["backend"]),
     (Level::Pure, &["key", "policy", "status", "stored"]),
-    (Level::Middle, &["body", "exchange", "extract", "http_cache", "identity", "metrics", "problem", "upstream"]),
+    (
+        Level::Middle,
+        &["body", "exchange", "extract", "http_cache", "identity", "metrics", "problem", "response_ext", "upstream"],
+    ),
     (
         Level::Capability,
         &["aggregate", "body_key", "cache", "coalesce", "fuzz", "rate_limit", "session", "swr", "tag_invalidation"],

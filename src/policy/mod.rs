@@ -36,7 +36,7 @@ use http::HeaderName;
 
 pub(crate) use cache_control::{MaxStale, RequestDirectives, ResponseDirectives};
 pub(crate) use meta::{Flags, Meta};
-pub(crate) use reuse::{Reuse, Stale, Why};
+pub(crate) use reuse::{Reuse, Stale, Timing, Why};
 pub(crate) use storable::{Credentials, Exchange, Lifetimes, NotStored, Store};
 
 /// How closely the cache follows RFC 9111 where caution and the RFC differ.

@@ -18,7 +18,8 @@ pub(crate) const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-group
 pub(crate) const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
 
 /// The fields that are for caches and are not shown to clients by default.
-pub(crate) static FIELDS: [HeaderName; 4] = [SURROGATE_KEY, CACHE_TAG, EDGE_CACHE_TAG, CACHE_GROUPS];
+pub(crate) static FIELDS: [HeaderName; 5] =
+    [SURROGATE_KEY, CACHE_TAG, EDGE_CACHE_TAG, CACHE_GROUPS, CACHE_GROUP_INVALIDATION];
 
 /// The most tags of one response.
 pub(crate) const MAX_TAGS: usize = 64;

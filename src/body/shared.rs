@@ -1,0 +1,456 @@
+//! One body, read by many as it arrives.
+//!
+//! A writer appends chunks; any number of readers follow, each at its own pace. Up to `cap` bytes everything is kept,
+//! so that readers may join late, nobody holds the writer up, and the whole can be stored. A body that outgrows the
+//! cap goes on for those who keep up: chunks are dropped once read, the writer runs at most `window` bytes ahead of
+//! the fastest reader, and a reader that falls more than `window` behind the fastest is cut.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::BoxError;
+
+/// Starts a body of which at most `cap` bytes are kept; `length` is what the head announced.
+pub(crate) fn shared(cap: usize, window: usize, length: Option<u64>) -> (Writer, SharedBody) {
+    let pipe = Arc::new(Pipe { cap, window: window.max(1) as u64, length, state: Mutex::new(State::default()) });
+    let reader = SharedBody::join(&pipe).expect("a body that has not begun can be joined");
+    (Writer { pipe, finished: false }, reader)
+}
+
+struct Pipe {
+    cap: usize,
+    window: u64,
+    length: Option<u64>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The chunks that are kept, the oldest first.
+    chunks: VecDeque<Bytes>,
+    /// How many chunks were dropped before the oldest.
+    dropped: usize,
+    /// All bytes that were written.
+    written: u64,
+    /// Whether the body has outgrown its cap.
+    outgrown: bool,
+    end: Option<End>,
+    readers: Vec<Option<Place>>,
+    writer: Option<Waker>,
+}
+
+#[derive(Clone)]
+enum End {
+    Complete(Option<HeaderMap>),
+    Failed(Arc<str>),
+}
+
+/// Where a reader is.
+#[derive(Default)]
+struct Place {
+    /// The next chunk, counted from the first that was ever written.
+    chunk: usize,
+    /// How many bytes it has read.
+    read: u64,
+    cut: bool,
+    waker: Option<Waker>,
+}
+
+impl Pipe {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn places(&mut self) -> impl Iterator<Item = &mut Place> {
+        self.readers.iter_mut().flatten()
+    }
+
+    fn wake_readers(&mut self) {
+        for place in self.places() {
+            if let Some(waker) = place.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// How far the fastest reader is; `None` where nobody reads.
+    fn lead(&self) -> Option<u64> {
+        self.readers.iter().flatten().filter(|place| !place.cut).map(|place| place.read).max()
+    }
+
+    /// Once the body has outgrown its cap: cuts who is too slow, and drops what nobody needs any more.
+    fn trim(&mut self, window: u64) {
+        if !self.outgrown {
+            return;
+        }
+        let lead = self.lead();
+        let mut needed = self.dropped + self.chunks.len();
+        for place in self.places() {
+            if lead.is_some_and(|lead| lead - place.read.min(lead) > window) {
+                place.cut = true;
+                if let Some(waker) = place.waker.take() {
+                    waker.wake();
+                }
+            }
+            if !place.cut {
+                needed = needed.min(place.chunk);
+            }
+        }
+        while self.dropped < needed && self.chunks.pop_front().is_some() {
+            self.dropped += 1;
+        }
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+}
+
+/// Writes a shared body. Dropped before [`Writer::finish`], it has failed.
+pub(crate) struct Writer {
+    pipe: Arc<Pipe>,
+    finished: bool,
+}
+
+/// Nobody reads any more, and the body is too large to be stored: the rest is of no use.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Abandoned;
+
+impl Writer {
+    /// Appends a chunk. Waits only for a body that has outgrown its cap, until the fastest reader is within the
+    /// window.
+    pub(crate) async fn push(&mut self, chunk: Bytes) -> Result<(), Abandoned> {
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        std::future::poll_fn(|cx| self.poll_room(cx)).await?;
+        let mut state = self.pipe.lock();
+        state.written += chunk.len() as u64;
+        state.chunks.push_back(chunk);
+        if state.written > self.pipe.cap as u64 {
+            state.outgrown = true;
+        }
+        state.trim(self.pipe.window);
+        state.wake_readers();
+        Ok(())
+    }
+
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<(), Abandoned>> {
+        let mut state = self.pipe.lock();
+        if !state.outgrown {
+            return Poll::Ready(Ok(()));
+        }
+        match state.lead() {
+            None => Poll::Ready(Err(Abandoned)),
+            Some(lead) if state.written - lead < self.pipe.window => Poll::Ready(Ok(())),
+            Some(_) => {
+                state.writer = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// All that was written and `last`, unless it has outgrown the cap. One chunk is not copied.
+    pub(crate) fn content(&self, last: Option<&Bytes>) -> Option<Bytes> {
+        let state = self.pipe.lock();
+        let len = usize::try_from(state.written).ok()?.checked_add(last.map_or(0, Bytes::len))?;
+        if state.outgrown || len > self.pipe.cap {
+            return None;
+        }
+        let mut chunks = state.chunks.iter().chain(last);
+        match state.chunks.len() + usize::from(last.is_some()) {
+            0 => Some(Bytes::new()),
+            1 => chunks.next().cloned(),
+            _ => {
+                let mut whole = BytesMut::with_capacity(len);
+                for chunk in chunks {
+                    whole.extend_from_slice(chunk);
+                }
+                Some(whole.freeze())
+            }
+        }
+    }
+
+    /// Whether anybody reads it.
+    pub(crate) fn has_readers(&self) -> bool {
+        self.pipe.lock().readers.iter().flatten().any(|place| !place.cut)
+    }
+
+    /// The end of the message, as the origin sent it.
+    pub(crate) fn finish(mut self, trailers: Option<HeaderMap>) {
+        self.end(End::Complete(trailers));
+    }
+
+    /// The origin's body failed.
+    pub(crate) fn fail(mut self, reason: &str) {
+        self.end(End::Failed(reason.into()));
+    }
+
+    fn end(&mut self, end: End) {
+        self.finished = true;
+        let mut state = self.pipe.lock();
+        state.end = Some(end);
+        state.wake_readers();
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.end(End::Failed("the response was given up".into()));
+        }
+    }
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
+/// A reader of a shared body, from its beginning.
+pub(crate) struct SharedBody {
+    pipe: Arc<Pipe>,
+    place: usize,
+    done: bool,
+}
+
+/// Where more readers come from; is none itself.
+pub(crate) struct Source(Arc<Pipe>);
+
+impl Source {
+    /// One more reader; `None` once the beginning has been dropped.
+    pub(crate) fn join(&self) -> Option<SharedBody> {
+        SharedBody::join(&self.0)
+    }
+}
+
+impl SharedBody {
+    /// Where more readers come from.
+    pub(crate) fn source(&self) -> Source {
+        Source(Arc::clone(&self.pipe))
+    }
+
+    fn join(pipe: &Arc<Pipe>) -> Option<Self> {
+        let mut state = pipe.lock();
+        if state.outgrown {
+            return None;
+        }
+        let free = state.readers.iter().position(Option::is_none);
+        let place = free.unwrap_or(state.readers.len());
+        match free {
+            Some(free) => state.readers[free] = Some(Place::default()),
+            None => state.readers.push(Some(Place::default())),
+        }
+        drop(state);
+        Some(Self { pipe: Arc::clone(pipe), place, done: false })
+    }
+}
+
+impl Body for SharedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        let pipe = Arc::clone(&self.pipe);
+        let mut state = pipe.lock();
+        let state = &mut *state;
+        let Some(place) = state.readers.get_mut(self.place).and_then(Option::as_mut) else {
+            return Poll::Ready(None);
+        };
+        if place.cut {
+            self.done = true;
+            return Poll::Ready(Some(Err("the response was cut: it is too large to wait for a slow reader".into())));
+        }
+        if let Some(chunk) = place.chunk.checked_sub(state.dropped).and_then(|at| state.chunks.get(at)).cloned() {
+            place.chunk += 1;
+            place.read += chunk.len() as u64;
+            state.trim(pipe.window);
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
+        }
+        match &state.end {
+            None => {
+                place.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Some(End::Complete(trailers)) => {
+                self.done = true;
+                Poll::Ready(trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))))
+            }
+            Some(End::Failed(reason)) => {
+                self.done = true;
+                Poll::Ready(Some(Err((&**reason).into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        if self.done {
+            return true;
+        }
+        let state = self.pipe.lock();
+        matches!(state.end, Some(End::Complete(None)))
+            && state.readers[self.place].as_ref().is_some_and(|place| !place.cut && place.read == state.written)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let state = self.pipe.lock();
+        let read = state.readers[self.place].as_ref().map_or(0, |place| place.read);
+        let total = match state.end {
+            Some(End::Complete(_)) => Some(state.written),
+            _ => self.pipe.length,
+        };
+        total.map_or_else(SizeHint::new, |total| SizeHint::with_exact(total.saturating_sub(read)))
+    }
+}
+
+impl Drop for SharedBody {
+    fn drop(&mut self) {
+        let mut state = self.pipe.lock();
+        state.readers[self.place] = None;
+        state.trim(self.pipe.window);
+    }
+}
+
+impl fmt::Debug for SharedBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedBody").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt as _;
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    fn chunk(n: usize) -> Bytes {
+        Bytes::from(vec![b'x'; n])
+    }
+
+    async fn next(body: &mut SharedBody) -> Option<Result<usize, String>> {
+        let frame = body.frame().await?;
+        Some(frame.map(|frame| frame.into_data().map_or(0, |data| data.len())).map_err(|error| error.to_string()))
+    }
+
+    #[tokio::test]
+    async fn readers_see_chunks_as_they_come_and_join_late() {
+        let (mut writer, mut one) = shared(100, 100, None);
+        writer.push(chunk(3)).await.unwrap();
+        assert_eq!(next(&mut one).await, Some(Ok(3)));
+        let mut two = one.source().join().unwrap();
+        assert_eq!(next(&mut two).await, Some(Ok(3)));
+        assert!(next(&mut one).now_or_never().is_none(), "waits for more");
+        writer.push(chunk(4)).await.unwrap();
+        assert_eq!(writer.content(None).unwrap().len(), 7);
+        writer.finish(None);
+        assert_eq!(next(&mut one).await, Some(Ok(4)));
+        assert!(one.is_end_stream());
+        assert_eq!(next(&mut one).await, None);
+        assert_eq!(two.collect().await.unwrap().to_bytes().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_stopped_reader_holds_nobody_up_and_is_cut_once_the_body_has_outgrown_its_cap() {
+        let (mut writer, mut fast) = shared(10, 20, None);
+        let mut stopped = fast.source().join().unwrap();
+        let read = tokio::spawn(async move {
+            let mut total = 0;
+            while let Some(read) = next(&mut fast).await {
+                total += read.unwrap();
+            }
+            total
+        });
+        for _ in 0..50 {
+            tokio::time::timeout(Duration::from_secs(5), writer.push(chunk(7))).await.unwrap().unwrap();
+        }
+        assert!(writer.content(None).is_none(), "it has outgrown its cap");
+        assert!(stopped.source().join().is_none(), "the beginning is gone");
+        assert!(writer.pipe.lock().chunks.len() < 20, "what was read is dropped");
+        writer.finish(None);
+        assert_eq!(read.await.unwrap(), 350);
+        assert!(next(&mut stopped).await.unwrap().unwrap_err().contains("slow reader"));
+        assert_eq!(next(&mut stopped).await, None);
+    }
+
+    #[tokio::test]
+    async fn the_only_reader_is_never_cut_however_slow() {
+        let (mut writer, mut reader) = shared(10, 20, None);
+        let write = tokio::spawn(async move {
+            for _ in 0..100 {
+                writer.push(chunk(7)).await.unwrap();
+            }
+            writer.finish(None);
+        });
+        let mut total = 0;
+        while let Some(read) = next(&mut reader).await {
+            total += read.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(total, 700);
+        write.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_body_that_can_be_stored_goes_on_without_readers_and_one_that_cannot_does_not() {
+        let (mut writer, reader) = shared(10, 20, None);
+        drop(reader);
+        writer.push(chunk(10)).await.unwrap();
+        assert_eq!(writer.content(None).unwrap().len(), 10);
+        writer.push(chunk(1)).await.unwrap();
+        assert_eq!(writer.push(chunk(1)).await, Err(Abandoned));
+    }
+
+    #[tokio::test]
+    async fn the_writer_wakes_when_the_last_reader_leaves() {
+        let (mut writer, reader) = shared(1, 1, None);
+        writer.push(chunk(5)).await.unwrap();
+        let write = tokio::spawn(async move { writer.push(chunk(5)).await });
+        tokio::task::yield_now().await;
+        drop(reader);
+        let result = tokio::time::timeout(Duration::from_secs(5), write).await.unwrap().unwrap();
+        assert_eq!(result, Err(Abandoned));
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_is_dropped_has_failed() {
+        let (mut writer, mut reader) = shared(10, 10, Some(10));
+        writer.push(chunk(5)).await.unwrap();
+        drop(writer);
+        assert_eq!(reader.size_hint().exact(), Some(10), "the announced length stays announced");
+        assert_eq!(next(&mut reader).await, Some(Ok(5)));
+        assert!(!reader.is_end_stream());
+        assert!(next(&mut reader).await.unwrap().is_err());
+        assert!(next(&mut reader).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn trailers_reach_every_reader() {
+        let (mut writer, one) = shared(10, 10, None);
+        let two = one.source().join().unwrap();
+        writer.push(chunk(5)).await.unwrap();
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", "5".parse().unwrap());
+        writer.finish(Some(trailers));
+        for body in [one, two] {
+            assert!(!body.is_end_stream());
+            assert_eq!(body.collect().await.unwrap().trailers().unwrap()["x-sum"], "5");
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The layer.
+
+use tower_layer::Layer;
+
+use super::CacheService;
+use crate::HttpCache;
+
+/// A shared HTTP cache; see the [module](self).
+#[derive(Clone, Debug)]
+pub struct CacheLayer {
+    cache: HttpCache,
+}
+
+impl CacheLayer {
+    /// A layer over this cache; a `&Backend` is a cache with the defaults.
+    pub fn new(cache: impl Into<HttpCache>) -> Self {
+        Self { cache: cache.into() }
+    }
+}
+
+impl<S> Layer<S> for CacheLayer {
+    type Service = CacheService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        CacheService { cache: self.cache.clone(), inner }
+    }
+}

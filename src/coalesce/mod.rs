@@ -1,0 +1,21 @@
+//! One request to the origin when a thousand arrive at once, as a layer.
+//!
+//! [`CoalesceLayer`] lets concurrent requests for the same answer wait for one: in this process they read its answer
+//! as it arrives, in the other processes of the fleet they get it from the store, or, where no cache layer stores it,
+//! from the hand of the one that asked. Never to a request that came after the flight had ended: that is what a cache
+//! is for.
+//!
+//! A response is shared with a follower exactly if the follower could reuse it from a shared cache (RFC 9111 §4). At
+//! the head of one that may not be shared all go on in parallel, and the key is remembered as uncacheable for a while
+//! ([`HttpCache::remember_uncacheable`](crate::HttpCache::remember_uncacheable)), so that they never queue one behind
+//! the other. Requests that say who asks, HEAD, and parts neither lead nor follow, unless their key is known to be for
+//! everybody.
+//!
+//! The request runs in a task of its own: its client may leave. If the process dies, another takes over within
+//! [`HttpCache::lease`](crate::HttpCache::lease).
+
+mod layer;
+mod service;
+
+pub use layer::CoalesceLayer;
+pub use service::CoalesceService;

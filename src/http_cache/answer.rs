@@ -1,0 +1,120 @@
+//! A stored response as the answer to a request: whole, a part, 304, without content for HEAD.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+
+use super::{
+    HttpCache,
+    judge::Stored,
+    status::{self, Report},
+};
+use crate::{
+    Problem,
+    backend::PrimaryKey,
+    body::CacheBody,
+    exchange::Answered,
+    policy::{
+        age,
+        cache_status::Forward,
+        range::{self, Ranged},
+        validation,
+    },
+};
+
+impl HttpCache {
+    /// Answers a request from a stored response that may be used for it: whole, a part, 304 or without content, as its
+    /// method, its conditions and its range want it, in this order (RFC 9110 §13.2.2).
+    pub(crate) fn answer<R>(
+        &self,
+        key: &PrimaryKey,
+        method: &Method,
+        request: &HeaderMap,
+        stored: &Stored,
+        age: Duration,
+        report: &Report,
+    ) -> Response<CacheBody<R>> {
+        let (prepared, content) = (stored.prepared(), stored.entry().body());
+        let (status, fields) = (prepared.stored.status, prepared.fields(!self.config.strip_tags));
+        let len = content.len() as u64;
+        let (status, mut headers, content) = if validation::not_modified(method, request, status, fields) {
+            let fields = validation::not_modified_fields(fields, &self.config.policy.targeted);
+            (StatusCode::NOT_MODIFIED, fields, None)
+        } else {
+            let mut headers = fields.clone();
+            match range::select(method, request, status, fields, len) {
+                Ranged::Full => {
+                    if may_have_content(status) {
+                        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
+                    }
+                    (status, headers, Some(content.clone()).filter(|_| *method != Method::HEAD))
+                }
+                Ranged::Part(part) => {
+                    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
+                    headers.extend(range::content_range(&part, len).map(|range| (header::CONTENT_RANGE, range)));
+                    let at = |at: u64| usize::try_from(at).map_or(content.len(), |at| at.min(content.len()));
+                    (StatusCode::PARTIAL_CONTENT, headers, Some(content.slice(at(part.start)..at(part.end))))
+                }
+                Ranged::Unsatisfiable => {
+                    let mut headers = validation::not_modified_fields(fields, &[]);
+                    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+                    headers.extend(range::unsatisfied(len).map(|range| (header::CONTENT_RANGE, range)));
+                    (StatusCode::RANGE_NOT_SATISFIABLE, headers, None)
+                }
+            }
+        };
+        headers.insert(header::AGE, age::field_value(age));
+        self.report(&mut headers, Some(key), report);
+        let mut response = Response::new(content.map_or_else(CacheBody::empty, CacheBody::stored));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response.extensions_mut().insert(Answered);
+        response
+    }
+
+    /// 504 where the client wants an answer only from the store (RFC 9111 §5.2.1.7).
+    pub(crate) fn only_if_cached<R>(&self, key: &PrimaryKey) -> Response<CacheBody<R>> {
+        let problem = Problem::new(StatusCode::GATEWAY_TIMEOUT, "nothing is stored that could answer this request");
+        self.refuse(key, problem, "only-if-cached")
+    }
+
+    /// For those who waited for an answer that did not come: the origin's status, or 502.
+    pub(crate) fn failed<R>(&self, key: &PrimaryKey, status: Option<StatusCode>) -> Response<CacheBody<R>> {
+        let status = status.unwrap_or(StatusCode::BAD_GATEWAY);
+        let problem = Problem::new(status, "the request that this one waited for has failed");
+        self.refuse(key, problem, "failed")
+    }
+
+    fn refuse<R>(&self, key: &PrimaryKey, problem: Problem, detail: &'static str) -> Response<CacheBody<R>> {
+        let mut response = problem.into_response_with_bytes().map(CacheBody::stored);
+        let report = Report { forward: Some(Forward::Miss), detail: Some(detail), ..Report::default() };
+        self.report(response.headers_mut(), Some(key), &report);
+        response.extensions_mut().insert(Answered);
+        response
+    }
+}
+
+/// Evaluates the client's own conditions for an answer that has just come from the origin; its content goes on being
+/// stored in any case.
+pub(crate) fn shape_streaming<B>(
+    method: &Method,
+    request: &HeaderMap,
+    response: Response<B>,
+    targeted: &[HeaderName],
+    empty: impl FnOnce() -> B,
+) -> Response<B> {
+    if !validation::not_modified(method, request, response.status(), response.headers()) {
+        return response;
+    }
+    let (mut parts, _) = response.into_parts();
+    parts.status = StatusCode::NOT_MODIFIED;
+    let mut fields = validation::not_modified_fields(&parts.headers, targeted);
+    status::keep(&mut fields, &parts.headers);
+    parts.headers = fields;
+    Response::from_parts(parts, empty())
+}
+
+/// 204 has no content, and no length of it (RFC 9110 §8.6).
+fn may_have_content(status: StatusCode) -> bool {
+    status != StatusCode::NO_CONTENT && !status.is_informational()
+}

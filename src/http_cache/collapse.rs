@@ -1,0 +1,421 @@
+//! Many requests for one key, one request to the origin.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
+use tokio::sync::oneshot;
+
+use super::{
+    HttpCache,
+    flight::{Join, Leader},
+    judge::{Failure, Judged, Stored},
+    lease::HeldLease,
+    receive::{Arriving, Asked, Reception},
+    serve::{Content, Origin, oneshot},
+    status::Report,
+    turn::{Turn, TurnRequest},
+    visit::Visit,
+};
+use crate::{
+    backend::{Entry, LeaseKey, LeaseKind, Lookup, PrimaryKey, Release, Variant, VarySpec},
+    body::{self, CacheBody, Source},
+    exchange::Answered,
+    policy::{Flags, RequestDirectives, Reuse, Timing, age, cache_status::Forward},
+};
+
+/// What is collapsed: one variant of one key.
+pub(crate) type FlightKey = (PrimaryKey, Variant);
+
+/// What a flight comes to, for those who follow it.
+#[derive(Clone)]
+pub(crate) enum Landing {
+    /// The origin answers, and the answer may be shared; it is read as it arrives.
+    Arriving(Arc<Shared>),
+    /// Somebody else has filled it.
+    Found(Lookup),
+    /// Somebody else has asked the origin and handed the answer over.
+    HandedOver(Arc<Entry>),
+    /// The answer is not for sharing: everybody asks.
+    Alone,
+    /// The origin failed, with this status if it answered at all.
+    Failed(Option<StatusCode>),
+}
+
+/// The origin's answer as its followers see it.
+pub(crate) struct Shared {
+    status: StatusCode,
+    version: Version,
+    headers: HeaderMap,
+    /// Its entry, as far as its head tells.
+    entry: Arc<Entry>,
+    variant: Variant,
+    content: Source,
+}
+
+/// How often a request joins another flight before it asks for itself.
+const JOINS: usize = 4;
+
+impl HttpCache {
+    /// Collapses a request with others for the same answer.
+    pub(crate) async fn collapse<S, B, R>(
+        self,
+        inner: S,
+        mut request: Request<B>,
+    ) -> Result<Response<CacheBody<R>>, S::Error>
+    where
+        S: Origin<B, R>,
+        S::Error: 'static,
+        B: Content,
+        R: Content,
+    {
+        let visit = match self.visit_of(&request) {
+            Some(visit) => visit,
+            None => match self.admit(&request) {
+                Err(_) => return Ok(oneshot(inner, request).await?.map(CacheBody::inner)),
+                Ok(admitted) => {
+                    let lookup = self.look_up(&admitted.key, request.headers()).await;
+                    let visit = Arc::new(self.visit(&request, admitted, lookup));
+                    // For a cache layer within: it looks up no more.
+                    request.extensions_mut().insert(Arc::clone(&visit));
+                    visit
+                }
+            },
+        };
+        if visit.is_claimed() || !self.may_collapse(&visit) {
+            return Ok(oneshot(inner, request).await?.map(CacheBody::inner));
+        }
+        let mut variant = visit.variant();
+        for _ in 0..JOINS {
+            let lease_key = LeaseKey { key: visit.key, variant, kind: LeaseKind::Fill };
+            if self.state.uncacheable.recall(&lease_key).is_some() {
+                break;
+            }
+            let follower = match self.state.flights.join(&(visit.key, variant), visit.lookup.as_ref()) {
+                Join::Follow(follower) => follower,
+                Join::Lead(leader) => {
+                    let (answer, answered) = oneshot::channel();
+                    let (cache, leading) = (self.clone(), Arc::clone(&visit));
+                    self.state.tasks.spawn(async move {
+                        cache.fly(leader, lease_key, leading, inner, request, answer).await;
+                    });
+                    // The handler has panicked, or the process is shutting down.
+                    return answered.await.unwrap_or_else(|_| Ok(self.failed(&visit.key, None)));
+                }
+            };
+            match follower.outcome().await {
+                None => {}
+                Some(Landing::Alone) => break,
+                Some(Landing::Failed(status)) => return Ok(self.share_failure(&visit, status)),
+                Some(Landing::Found(lookup)) => match self.found(&visit, &lookup) {
+                    Some(answer) => return Ok(answer),
+                    None => break,
+                },
+                Some(Landing::HandedOver(entry)) => match self.handed_over(&visit, &entry) {
+                    Some(answer) => return Ok(answer),
+                    None => break,
+                },
+                Some(Landing::Arriving(shared)) => {
+                    let own = self.variant(shared.entry.vary(), &visit.head.headers);
+                    if own != shared.variant {
+                        // Another variant; those who want the same one fly together.
+                        variant = own;
+                        continue;
+                    }
+                    match self.follow(&visit, &shared) {
+                        Some(answer) => return Ok(answer),
+                        None => break,
+                    }
+                }
+            }
+        }
+        Ok(oneshot(inner, request).await?.map(CacheBody::inner))
+    }
+
+    /// Whether a request may lead and follow: it is a GET, for the whole, that anybody could have sent and that takes
+    /// what a shared cache would give.
+    fn may_collapse(&self, visit: &Visit) -> bool {
+        let headers = &visit.head.headers;
+        let directives = self.directives(headers);
+        let refuses = |directives: RequestDirectives| {
+            directives.no_cache || directives.no_store || directives.only_if_cached || directives.max_age.is_some()
+        };
+        if visit.head.method != Method::GET && !visit.head.content_is_keyed
+            || headers.contains_key(header::RANGE)
+            || visit.rule().coalesce == Some(false)
+            || directives.is_some_and(refuses)
+        {
+            return false;
+        }
+        if visit.credentials.any() && visit.rule().shareable != Some(true) {
+            let public = self.base(visit).is_some_and(|stored| stored.response().meta.flags.has(Flags::SHAREABLE));
+            if !public {
+                return false;
+            }
+        }
+        // What the store can answer, a cache layer within answers.
+        !visit.lookup.as_ref().is_some_and(|lookup| self.is_hit(lookup, headers))
+    }
+
+    /// Leads a flight: takes a turn in the fleet, asks the origin, shows the answer to the followers, stores it. Its
+    /// client may leave meanwhile.
+    async fn fly<S, B, R>(
+        self,
+        leader: Leader<FlightKey, Landing>,
+        key: LeaseKey,
+        visit: Arc<Visit>,
+        inner: S,
+        mut request: Request<B>,
+        answer: oneshot::Sender<Result<Response<CacheBody<R>>, S::Error>>,
+    ) where
+        S: Origin<B, R>,
+        S::Error: 'static,
+        B: Content,
+        R: Content,
+    {
+        let asked = match &visit.lookup {
+            None => Asked { at: self.state.backend.now(), ticket: None, lease: None },
+            Some(lookup) => {
+                let vary = |spec: &VarySpec| self.variant(spec, &visit.head.headers);
+                let tags = self.expected_tags(&visit);
+                let turn = TurnRequest { key, lookup, vary: &vary, tags: &tags };
+                match self.turn(turn, |again| self.is_hit(again, &visit.head.headers)).await {
+                    Turn::Ask { ticket, lease } => Asked { at: self.state.backend.now(), ticket, lease },
+                    Turn::Found(lookup) => {
+                        let found = self.found(&visit, &lookup);
+                        leader.close(Landing::Found(lookup));
+                        let _ = answer.send(Ok(found.unwrap_or_else(|| self.failed(&visit.key, None))));
+                        return;
+                    }
+                    Turn::HandedOver(entry) => {
+                        leader.close(Landing::HandedOver(Arc::clone(&entry)));
+                        let answered = match self.handed_over(&visit, &entry) {
+                            Some(answered) => Ok(answered),
+                            None => oneshot(inner, request).await.map(|response| response.map(CacheBody::inner)),
+                        };
+                        let _ = answer.send(answered);
+                        return;
+                    }
+                    Turn::Everybody => {
+                        leader.close(Landing::Alone);
+                        let answered = oneshot(inner, request).await;
+                        let _ = answer.send(answered.map(|response| response.map(CacheBody::inner)));
+                        return;
+                    }
+                    Turn::Failed => {
+                        leader.close(Landing::Failed(None));
+                        let _ = answer.send(Ok(self.share_failure(&visit, None)));
+                        return;
+                    }
+                }
+            }
+        };
+        leader.ask(asked.ticket);
+        self.condition(&visit, request.headers_mut());
+        visit.claim();
+        request.extensions_mut().insert(Arc::clone(&visit));
+        match oneshot(inner, request).await {
+            Err(error) => {
+                leader.close(Landing::Failed(None));
+                self.release_failed(asked.lease).await;
+                let failure = Failure::Disconnect;
+                let stand_in = self.stand_in(visit.lookup.as_ref(), &visit.head.headers, failure);
+                let answered = match stand_in {
+                    Some((stored, age, report)) => Ok(self.respond(&visit, &stored, age, &report)),
+                    None => Err(error),
+                };
+                let _ = answer.send(answered);
+            }
+            Ok(response) if response.extensions().get::<Answered>().is_some() => {
+                // A cache layer within had the answer; it has it for the others too.
+                leader.close(Landing::Alone);
+                let _ = answer.send(Ok(response.map(CacheBody::inner)));
+            }
+            Ok(response) => self.land(leader, key, &visit, asked, response, answer).await,
+        }
+    }
+
+    async fn land<R, E>(
+        &self,
+        leader: Leader<FlightKey, Landing>,
+        key: LeaseKey,
+        visit: &Visit,
+        asked: Asked,
+        response: Response<R>,
+        answer: oneshot::Sender<Result<Response<CacheBody<R>>, E>>,
+    ) where
+        R: Content,
+    {
+        let status = response.status();
+        match self.receive(visit, asked, response).await {
+            Reception::Stored { stored, age, report, lease } => {
+                match lease {
+                    // It stands in for an error.
+                    Some(lease) => {
+                        leader.close(Landing::Failed(Some(status)));
+                        self.release_failed(Some(lease)).await;
+                    }
+                    None => leader.close(Landing::HandedOver(Arc::clone(stored.entry()))),
+                }
+                let _ = answer.send(Ok(self.respond(visit, &stored, age, &report)));
+            }
+            Reception::Untouched { response, reason, lease } => {
+                if status.is_server_error() {
+                    leader.close(Landing::Failed(Some(status)));
+                    self.release_failed(lease).await;
+                } else {
+                    leader.close(Landing::Alone);
+                    self.release_uncacheable(key, lease).await;
+                }
+                let _ = answer.send(Ok(self.untouched(visit, response, reason)));
+            }
+            Reception::Arriving(mut arriving) => {
+                if !arriving.shareable {
+                    leader.close(Landing::Alone);
+                    self.release_uncacheable(key, arriving.fill.lease.take()).await;
+                    let _ = answer.send(Ok(self.store_and_answer(visit, *arriving).await));
+                    return;
+                }
+                self.state.uncacheable.forget(&key);
+                self.share(leader, visit, *arriving, answer).await;
+            }
+        }
+    }
+
+    /// Lets the leader's client and the followers read the answer as it arrives, and stores it.
+    async fn share<R, E>(
+        &self,
+        leader: Leader<FlightKey, Landing>,
+        visit: &Visit,
+        arriving: Arriving<R>,
+        answer: oneshot::Sender<Result<Response<CacheBody<R>>, E>>,
+    ) where
+        R: Content,
+    {
+        let Arriving { mut head, body, mut fill, entry, report, .. } = arriving;
+        let cap = self.config.max_body;
+        let (writer, reader) = body::shared(cap, cap, fill.length);
+        let shared = Shared {
+            status: head.status,
+            version: head.version,
+            headers: head.headers.clone(),
+            entry: Arc::clone(&entry),
+            variant: fill.variant,
+            content: reader.source(),
+        };
+        let is_empty = body.is_end_stream();
+        if is_empty && fill.length.is_none_or(|length| length == 0) {
+            // Stored before the head goes out: there is no last byte to keep back.
+            fill.entry = None;
+            let lease = fill.lease.take();
+            let fill = super::fill::Fill { lease, entry: None, ..fill };
+            self.keep(entry, fill).await;
+            writer.finish(None);
+            leader.close(Landing::Arriving(Arc::new(shared)));
+            self.answer_leader(visit, &mut head, &report);
+            let response = Response::from_parts(head, CacheBody::shared(reader));
+            let response = self.shape(visit, response);
+            let _ = answer.send(Ok(response));
+            return;
+        }
+        leader.open(Landing::Arriving(Arc::new(shared)));
+        self.answer_leader(visit, &mut head, &report);
+        let response = Response::from_parts(head, CacheBody::shared(reader));
+        let response = self.shape(visit, response);
+        let _ = answer.send(Ok(response));
+        self.fill(body, writer, fill).await;
+        drop(leader);
+    }
+
+    fn answer_leader(&self, visit: &Visit, head: &mut http::response::Parts, report: &Report) {
+        self.report(&mut head.headers, Some(&visit.key), report);
+        head.extensions.insert(Answered);
+    }
+
+    /// Whether an answer to somebody else is one to this request; its age and what is left of its freshness.
+    fn timing(&self, visit: &Visit, stored: &Stored) -> Option<Timing> {
+        let headers = &visit.head.headers;
+        let (meta, now) = (&stored.response().meta, self.state.backend.now());
+        let public = meta.flags.has(Flags::SHAREABLE) || visit.rule().shareable == Some(true);
+        if visit.credentials.any() && !public {
+            return None;
+        }
+        match self.config.policy.reuse(meta, headers, self.directives(headers).as_ref(), now, None) {
+            Reuse::Fresh(timing) => Some(timing),
+            _ => None,
+        }
+    }
+
+    /// Answers a follower as the content arrives; `None` where the answer is not for this request.
+    fn follow<R>(&self, visit: &Visit, shared: &Shared) -> Option<Response<CacheBody<R>>> {
+        let timing = self.timing(visit, &Stored::of(&shared.entry)?)?;
+        let reader = shared.content.join()?;
+        visit.claim();
+        let mut response = Response::new(CacheBody::shared(reader));
+        *response.status_mut() = shared.status;
+        *response.version_mut() = shared.version;
+        *response.headers_mut() = shared.headers.clone();
+        response.headers_mut().insert(header::AGE, age::field_value(timing.age));
+        self.report(response.headers_mut(), Some(&visit.key), &collapsed(&timing));
+        response.extensions_mut().insert(Answered);
+        Some(self.shape(visit, response))
+    }
+
+    /// Answers from what somebody else has filled meanwhile.
+    fn found<R>(&self, visit: &Visit, lookup: &Lookup) -> Option<Response<CacheBody<R>>> {
+        let headers = &visit.head.headers;
+        let entry = &lookup.found.as_ref()?.entry;
+        if self.variant(entry.vary(), headers) != lookup.variant {
+            return None;
+        }
+        match self.judge(Some(lookup), headers, self.directives(headers).as_ref()) {
+            Judged::Hit { stored, age, report } => {
+                visit.claim();
+                let report = Report { forward: Some(Forward::UriMiss), collapsed: true, ..report };
+                Some(self.respond(visit, &stored, age, &report))
+            }
+            _ => None,
+        }
+    }
+
+    /// Answers from what somebody else hands over, if this request selects it.
+    fn handed_over<R>(&self, visit: &Visit, entry: &Arc<Entry>) -> Option<Response<CacheBody<R>>> {
+        let stored = Stored::of(entry)?;
+        // The one who asked keyed its variant as all do: by the specification and the request.
+        if !entry.vary().is_none() && self.variant(entry.vary(), &visit.head.headers) != visit.variant() {
+            return None;
+        }
+        let timing = self.timing(visit, &stored)?;
+        visit.claim();
+        Some(self.respond(visit, &stored, timing.age, &collapsed(&timing)))
+    }
+
+    /// Those who wait get stale, or the leader's error.
+    fn share_failure<R>(&self, visit: &Visit, status: Option<StatusCode>) -> Response<CacheBody<R>> {
+        let failure = status.map_or(Failure::Disconnect, Failure::Status);
+        visit.claim();
+        match self.stand_in(visit.lookup.as_ref(), &visit.head.headers, failure) {
+            Some((stored, age, report)) => self.respond(visit, &stored, age, &Report { collapsed: true, ..report }),
+            None => self.failed(&visit.key, status),
+        }
+    }
+
+    async fn release_failed(&self, lease: Option<HeldLease>) {
+        if let Some(lease) = lease {
+            // Those who wait in other processes need a moment to hear of it.
+            let hold = self.config.coalesce.hold_errors.max(std::time::Duration::from_millis(50));
+            lease.release(Release::Failed(hold)).await;
+        }
+    }
+
+    async fn release_uncacheable(&self, key: LeaseKey, lease: Option<HeldLease>) {
+        let duration = self.config.coalesce.uncacheable;
+        self.state.uncacheable.remember(key, (), duration);
+        if let Some(lease) = lease {
+            lease.release(Release::Uncacheable(duration)).await;
+        }
+    }
+}
+
+fn collapsed(timing: &Timing) -> Report {
+    Report { forward: Some(Forward::UriMiss), ttl: Some(timing.ttl), collapsed: true, ..Report::default() }
+}

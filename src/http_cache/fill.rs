@@ -1,0 +1,128 @@
+//! A response on its way from the origin to its readers and into the store.
+
+use std::{pin::pin, sync::Arc};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Body;
+use tokio::time::Instant;
+
+use super::{HttpCache, lease::HeldLease};
+use crate::{
+    BoxError,
+    backend::{Commit, Committed, Entry, PrimaryKey, Release, Variant},
+    body::{Abandoned, Writer},
+};
+
+/// What becomes of a response once its content is complete.
+pub(crate) struct Fill {
+    pub(crate) key: PrimaryKey,
+    pub(crate) variant: Variant,
+    /// The content's length that the head announced.
+    pub(crate) length: Option<u64>,
+    /// Makes the entry of the content; `None` where the response can be neither stored nor handed over.
+    pub(crate) entry: Option<Box<dyn FnOnce(Bytes) -> Arc<Entry> + Send>>,
+    /// Whether the entry is stored; else it is handed to those who wait for the lease.
+    pub(crate) store: bool,
+    pub(crate) lease: Option<HeldLease>,
+}
+
+impl HttpCache {
+    /// Reads the body to its end, shows it to its readers, and stores it: visible in the store before the readers
+    /// see the last byte.
+    pub(crate) async fn fill<B>(&self, body: B, mut writer: Writer, mut fill: Fill)
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let mut body = pin!(body);
+        // The last chunk, kept back until the whole is stored.
+        let mut held = None::<Bytes>;
+        let mut received = 0;
+        let mut alone_since = None;
+        let trailers = loop {
+            let frame = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx).map_err(Into::<BoxError>::into));
+            let frame = if writer.has_readers() {
+                alone_since = None;
+                frame.await
+            } else {
+                // Nobody reads any more: it goes on for the store's sake, but not for ever.
+                let since = *alone_since.get_or_insert_with(Instant::now);
+                let end = since + self.config.stale.revalidation_timeout;
+                match tokio::time::timeout_at(end, frame).await {
+                    Ok(frame) => frame,
+                    Err(_) => return writer.fail("nobody reads the response any more"),
+                }
+            };
+            match frame {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        received += data.len() as u64;
+                        if let Some(before) = held.take()
+                            && writer.push(before).await == Err(Abandoned)
+                        {
+                            return;
+                        }
+                        if fill.length.map_or_else(|| body.is_end_stream(), |length| received == length) {
+                            held = Some(data);
+                        } else if writer.push(data).await == Err(Abandoned) {
+                            return;
+                        }
+                    }
+                    Err(frame) => break frame.into_trailers().ok(),
+                },
+                Some(Err(error)) => {
+                    let reason = error.to_string();
+                    tracing::debug!(%reason, "the origin's response broke off");
+                    return writer.fail(&reason);
+                }
+                None => break None,
+            }
+        };
+        if fill.length.is_none_or(|length| length == received)
+            && let Some(make) = fill.entry.take()
+            && let Some(content) = writer.content(held.as_ref())
+        {
+            self.keep(make(content), fill).await;
+        }
+        end(writer, held, trailers).await;
+    }
+
+    /// Stores an entry, or hands it over; ends the lease either way.
+    pub(crate) async fn keep(&self, entry: Arc<Entry>, fill: Fill) -> Option<Committed> {
+        let Fill { key, variant, store, lease, .. } = fill;
+        if !store {
+            if let Some(lease) = lease {
+                lease.release(Release::HandOver(entry)).await;
+            }
+            return None;
+        }
+        let lease_key = lease.as_ref().and_then(HeldLease::lease);
+        let commit = Commit { key, variant, entry, refresh: None, lease: lease_key };
+        match self.state.backend.commit(commit).await {
+            Ok(committed) => {
+                if let Some(lease) = lease {
+                    lease.ended();
+                }
+                tracing::debug!(%key, ?committed, "the end of a fill");
+                Some(committed)
+            }
+            Err(error) => {
+                tracing::debug!(%key, %error, "a response was not stored");
+                if let Some(lease) = lease {
+                    lease.release(Release::Free).await;
+                }
+                None
+            }
+        }
+    }
+}
+
+async fn end(mut writer: Writer, held: Option<Bytes>, trailers: Option<HeaderMap>) {
+    if let Some(last) = held
+        && writer.push(last).await == Err(Abandoned)
+    {
+        return;
+    }
+    writer.finish(trailers);
+}

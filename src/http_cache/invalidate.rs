@@ -1,0 +1,319 @@
+//! Invalidation by tags, URLs, path prefixes, or of everything.
+
+use std::{
+    fmt,
+    future::{Future, IntoFuture},
+    pin::Pin,
+    time::Duration,
+};
+
+use http::{HeaderMap, Method, StatusCode, Uri};
+
+use super::HttpCache;
+use crate::{
+    Problem, Tag, TagDigest, TagError,
+    backend::{InvalidateError, Mode, PrimaryKey, Scope},
+    key::Target,
+};
+
+impl HttpCache {
+    /// Starts an invalidation; await it to carry it out.
+    ///
+    /// When it has returned `Ok`, no request that begins afterwards gets the old content, from any process, also not
+    /// by a fill that is under way. An error says what was not reached; repeating is harmless.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_gatehouse::{Backend, HttpCache};
+    ///
+    /// let cache = HttpCache::new(&Backend::memory()).tag_path_prefixes();
+    /// cache.invalidate().tag("product:17").url("http://shop.example/products/17").await?;
+    /// cache.invalidate().prefix("/products").soft().await?;
+    /// assert!(cache.invalidate().tag("two words").await.unwrap_err().is_input());
+    /// # Ok(()) }
+    /// ```
+    pub fn invalidate(&self) -> Invalidate {
+        Invalidate {
+            cache: self.clone(),
+            tags: Vec::new(),
+            keys: Vec::new(),
+            all: false,
+            mode: Mode::Hard,
+            error: None,
+        }
+    }
+}
+
+/// An invalidation, carried out when it is awaited; see [`HttpCache::invalidate`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing is invalidated until this is awaited"]
+pub struct Invalidate {
+    cache: HttpCache,
+    tags: Vec<TagDigest>,
+    keys: Vec<PrimaryKey>,
+    all: bool,
+    mode: Mode,
+    error: Option<String>,
+}
+
+impl Invalidate {
+    /// All responses with this tag.
+    pub fn tag<T: TryInto<Tag>>(mut self, tag: T) -> Self
+    where
+        T::Error: Into<TagNameError>,
+    {
+        match tag.try_into() {
+            Ok(tag) => self.tags.push(self.cache.config.keys.scoped(tag.digest())),
+            Err(error) => self.fail(error.into().0),
+        }
+        self
+    }
+
+    /// All responses with one of these tags.
+    pub fn tags<T: TryInto<Tag>>(self, tags: impl IntoIterator<Item = T>) -> Self
+    where
+        T::Error: Into<TagNameError>,
+    {
+        tags.into_iter().fold(self, Self::tag)
+    }
+
+    /// All variants of what is stored for an absolute URL; with [`HttpCache::any_host`] also for a path.
+    pub fn url(mut self, url: &str) -> Self {
+        let Ok(uri) = url.parse::<Uri>() else {
+            self.fail(format!("`{}` is not a URL", shown(url)));
+            return self;
+        };
+        if uri.authority().is_none() && !self.cache.config.keys.any_host {
+            self.fail(format!("`{}` is not an absolute URL, and hosts are part of the keys", shown(url)));
+            return self;
+        }
+        self.uri(&uri, &HeaderMap::new())
+    }
+
+    /// All variants of what is stored for the URL of a request.
+    pub(crate) fn uri(mut self, uri: &Uri, headers: &HeaderMap) -> Self {
+        match Target::of(uri, headers) {
+            Some(target) => self.target(&target),
+            None => self.fail("the request has no clear host".to_owned()),
+        }
+        self
+    }
+
+    fn target(&mut self, target: &Target<'_>) {
+        let config = &self.cache.config;
+        self.keys.push(config.keys.primary(target, &Method::GET, &HeaderMap::new(), &[], None));
+        // What has more in its key than its URL carries its URL as a tag.
+        self.tags.push(config.keys.url_tag(target));
+    }
+
+    /// A URL that an unsafe request has changed. One key in one bucket, unless some keys here are more than URLs.
+    pub(crate) fn changed(mut self, target: &Target<'_>) -> Self {
+        self.target(target);
+        if !self.cache.keys_beyond_urls() {
+            self.tags.pop();
+        }
+        self
+    }
+
+    /// Carries it out; if the backend fails, logs it and tries again in the background, a few times, less and less
+    /// often.
+    pub(crate) async fn insist(self) {
+        if self.is_empty() {
+            return;
+        }
+        let Err(error) = self.run().await else { return };
+        tracing::error!(%error, "what a request changed was not invalidated");
+        if error.is_input() {
+            return;
+        }
+        let cache = self.cache.clone();
+        cache.state.tasks.spawn(async move {
+            for wait in [0.2, 1.0, 5.0, 15.0, 60.0].map(Duration::from_secs_f32) {
+                tokio::time::sleep(wait).await;
+                match self.run().await {
+                    Ok(()) => return tracing::info!("what a request changed is invalidated now"),
+                    Err(error) => tracing::error!(%error, "what a request changed is still not invalidated"),
+                }
+            }
+        });
+    }
+
+    /// All responses whose path is this prefix or continues it after a `/`, on all hosts. Needs
+    /// [`HttpCache::tag_path_prefixes`].
+    pub fn prefix(mut self, prefix: &str) -> Self {
+        if !self.cache.config.tag_path_prefixes {
+            self.fail("prefixes can be invalidated only where `tag_path_prefixes` is set".to_owned());
+        } else if !prefix.starts_with('/') {
+            self.fail(format!("the prefix `{}` does not begin with `/`", shown(prefix)));
+        } else if prefix.matches('/').count() > MAX_PREFIXES {
+            self.fail(format!("the prefix has more than {MAX_PREFIXES} segments"));
+        } else {
+            let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+            self.tags.push(self.cache.config.keys.prefix_tag(prefix));
+        }
+        self
+    }
+
+    /// Everything in the backend's namespace, in all scopes.
+    pub fn all(mut self) -> Self {
+        self.all = true;
+        self
+    }
+
+    /// Softly: the responses become stale; they may be served while they are revalidated, where stale answers are
+    /// allowed. Unless called, they are gone.
+    pub fn soft(mut self) -> Self {
+        self.mode = Mode::Soft;
+        self
+    }
+
+    pub(crate) fn digests(mut self, tags: impl IntoIterator<Item = TagDigest>) -> Self {
+        let keys = &self.cache.config.keys;
+        self.tags.extend(tags.into_iter().map(|tag| keys.scoped(tag)));
+        self
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tags.is_empty() && self.keys.is_empty() && !self.all && self.error.is_none()
+    }
+
+    fn fail(&mut self, reason: String) {
+        self.error.get_or_insert(reason);
+    }
+
+    async fn run(&self) -> Result<(), InvalidationError> {
+        if let Some(reason) = &self.error {
+            return Err(InvalidationError(Kind::Input(reason.clone())));
+        }
+        let backend = &self.cache.state.backend;
+        let carry_out = |scope| async move { backend.invalidate(scope, self.mode).await };
+        if self.all {
+            carry_out(Scope::All).await?;
+            return Ok(());
+        }
+        let tags = async { if self.tags.is_empty() { Ok(()) } else { carry_out(Scope::Tags(&self.tags)).await } };
+        let keys = async { if self.keys.is_empty() { Ok(()) } else { carry_out(Scope::Keys(&self.keys)).await } };
+        // Both are tried, so that as much as possible is reached.
+        let (tags, keys) = tokio::join!(tags, keys);
+        match (tags, keys) {
+            (Ok(()), Ok(())) => Ok(()),
+            (Err(error), Ok(())) | (Ok(()), Err(error)) => Err(error.into()),
+            (Err(tags), Err(keys)) => {
+                let unreached = tags.unreached().chain(keys.unreached());
+                let unreached = unreached.map(|(part, error)| (part.to_owned(), error.clone())).collect();
+                Err(InvalidateError::new(unreached).into())
+            }
+        }
+    }
+}
+
+impl IntoFuture for Invalidate {
+    type Output = Result<(), InvalidationError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move { self.run().await })
+    }
+}
+
+/// The most prefixes of a path that are tags.
+pub(crate) const MAX_PREFIXES: usize = 32;
+
+/// The prefixes of a path: `/a/b` has the empty one (everything), `/a` and `/a/b`.
+pub(crate) fn prefixes(path: &str) -> impl Iterator<Item = &str> {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    path.match_indices('/').map(|(at, _)| &path[..at]).chain(std::iter::once(path)).take(MAX_PREFIXES + 1)
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(80).flat_map(char::escape_default).collect()
+}
+
+/// What is wrong with the name of a tag.
+#[derive(Debug)]
+pub struct TagNameError(String);
+
+impl From<TagError> for TagNameError {
+    fn from(error: TagError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<std::convert::Infallible> for TagNameError {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// An invalidation was not carried out, or not wholly.
+#[derive(Clone, Debug)]
+pub struct InvalidationError(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Input(String),
+    Backend(InvalidateError),
+}
+
+impl InvalidationError {
+    /// Whether what was to be invalidated is malformed; then nothing was invalidated.
+    pub fn is_input(&self) -> bool {
+        matches!(self.0, Kind::Input(_))
+    }
+
+    /// What the backend did not reach; `None` for malformed input.
+    pub fn unreached(&self) -> Option<&InvalidateError> {
+        match &self.0 {
+            Kind::Input(_) => None,
+            Kind::Backend(error) => Some(error),
+        }
+    }
+}
+
+impl From<InvalidateError> for InvalidationError {
+    fn from(error: InvalidateError) -> Self {
+        Self(Kind::Backend(error))
+    }
+}
+
+impl fmt::Display for InvalidationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Input(reason) => f.write_str(reason),
+            Kind::Backend(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for InvalidationError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0 {
+            Kind::Input(_) => None,
+            Kind::Backend(error) => Some(error),
+        }
+    }
+}
+
+/// 400 for malformed input, 503 where the backend was not reached.
+impl From<InvalidationError> for Problem {
+    fn from(error: InvalidationError) -> Self {
+        let status = if error.is_input() { StatusCode::BAD_REQUEST } else { StatusCode::SERVICE_UNAVAILABLE };
+        Self::new(status, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::prefixes;
+
+    #[test]
+    fn a_path_has_the_prefixes_by_which_it_is_invalidated() {
+        let of = |path| prefixes(path).collect::<Vec<_>>();
+        assert_eq!(of("/a/b"), ["", "/a", "/a/b"]);
+        assert_eq!(of("/a/b/"), ["", "/a", "/a/b"]);
+        assert_eq!(of("/"), [""]);
+        assert_eq!(of("/products"), ["", "/products"]);
+        assert!(!of("/products-of-others").contains(&"/products"));
+        assert_eq!(of(&"/x".repeat(100)).len(), 33);
+    }
+}

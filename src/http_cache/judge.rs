@@ -1,0 +1,139 @@
+//! What a look-up comes to for one request.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, StatusCode};
+
+use super::{
+    HttpCache,
+    status::{Kind, Report},
+};
+use crate::{
+    backend::{Entry, Lookup},
+    policy::{RequestDirectives, Reuse, Stale, cache_status::Forward},
+    stored::{Prepared, StoredResponse},
+};
+
+/// The verdict on what was found.
+#[derive(Debug)]
+pub(crate) enum Judged {
+    /// It answers the request.
+    Hit { stored: Stored, age: Duration, report: Report },
+    /// It must be validated first.
+    Stale { stored: Stored, stale: Stale },
+    /// There is nothing for this request; why the inner service is asked.
+    Nothing(Forward),
+}
+
+/// An entry that is known to hold a response of this version.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored(Arc<Entry>);
+
+impl Stored {
+    /// Reads an entry; once only, as long as the store hands out the same one. `None` where it cannot be read, which
+    /// is a miss.
+    pub(crate) fn of(entry: &Arc<Entry>) -> Option<Self> {
+        match Prepared::of(entry) {
+            Ok(_) => Some(Self(Arc::clone(entry))),
+            Err(error) => {
+                tracing::warn!(%error, "a miss");
+                None
+            }
+        }
+    }
+
+    pub(crate) fn entry(&self) -> &Arc<Entry> {
+        &self.0
+    }
+
+    pub(crate) fn prepared(&self) -> &Prepared {
+        Prepared::of(&self.0).expect("it was read when this was made")
+    }
+
+    pub(crate) fn response(&self) -> &StoredResponse {
+        &self.prepared().stored
+    }
+}
+
+/// How the origin has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// It answered with a status that says so.
+    Status(StatusCode),
+    /// It did not answer.
+    Disconnect,
+    /// It has not answered yet.
+    Slow,
+}
+
+impl HttpCache {
+    pub(crate) fn directives(&self, request: &HeaderMap) -> Option<RequestDirectives> {
+        self.config.policy.request_directives(request)
+    }
+
+    /// Judges what was found for a request (RFC 9111 §4).
+    pub(crate) fn judge(
+        &self,
+        lookup: Option<&Lookup>,
+        request: &HeaderMap,
+        directives: Option<&RequestDirectives>,
+    ) -> Judged {
+        let Some(lookup) = lookup else { return Judged::Nothing(Forward::Miss) };
+        let Some(found) = &lookup.found else {
+            // Something is known of the key, but not for these request fields.
+            let why = if lookup.variant.0.is_some() { Forward::VaryMiss } else { Forward::UriMiss };
+            return Judged::Nothing(why);
+        };
+        let Some(stored) = Stored::of(&found.entry) else { return Judged::Nothing(Forward::Miss) };
+        let now = self.state.backend.now();
+        match self.config.policy.reuse(&stored.response().meta, request, directives, now, found.stale_since) {
+            Reuse::Fresh(timing) => {
+                let report = Report { kind: Kind::Hit, ttl: Some(timing.ttl), ..Report::default() };
+                Judged::Hit { stored, age: timing.age, report }
+            }
+            Reuse::MaxStale(timing) => {
+                let report = Report { kind: Kind::Stale, ttl: Some(timing.ttl), ..Report::default() };
+                Judged::Hit { stored, age: timing.age, report }
+            }
+            Reuse::Stale(stale) => Judged::Stale { stored, stale },
+            Reuse::Foreign => Judged::Nothing(Forward::Request),
+        }
+    }
+
+    /// Whether what was found answers the request.
+    pub(crate) fn is_hit(&self, lookup: &Lookup, request: &HeaderMap) -> bool {
+        matches!(self.judge(Some(lookup), request, self.directives(request).as_ref()), Judged::Hit { .. })
+    }
+
+    /// The stale response that stands in for an origin that has failed; `None` where HTTP does not allow it.
+    pub(crate) fn stand_in(
+        &self,
+        lookup: Option<&Lookup>,
+        request: &HeaderMap,
+        failure: Failure,
+    ) -> Option<(Stored, Duration, Report)> {
+        let Judged::Stale { stored, stale } = self.judge(lookup, request, self.directives(request).as_ref()) else {
+            return None;
+        };
+        let allowed = match failure {
+            Failure::Status(_) | Failure::Disconnect => stale.on_error,
+            Failure::Slow => stale.on_error || stale.while_revalidate,
+        };
+        allowed.then(|| {
+            let (forward_status, detail) = match failure {
+                Failure::Status(status) => (Some(status), "origin-error"),
+                Failure::Disconnect => (None, "origin-unreachable"),
+                Failure::Slow => (None, "origin-slow"),
+            };
+            let report = Report {
+                kind: Kind::Stale,
+                forward: Some(Forward::Stale),
+                forward_status,
+                ttl: Some(stale.timing.ttl),
+                detail: Some(detail),
+                ..Report::default()
+            };
+            (stored, stale.timing.age, report)
+        })
+    }
+}

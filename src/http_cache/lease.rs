@@ -1,0 +1,69 @@
+//! A lease that is held: renewed as long as it is needed, given back when it is dropped.
+
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+
+use crate::backend::{Backend, Lease, Release};
+
+/// A lease of this process. Renews itself every third of its time; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct HeldLease {
+    backend: Backend,
+    lease: Option<Lease>,
+    renewal: AbortHandle,
+}
+
+impl HeldLease {
+    pub(crate) fn new(backend: Backend, lease: Lease, ttl: Duration) -> Self {
+        let renewal = {
+            let backend = backend.clone();
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(ttl / 3).await;
+                    // An outage may end before the lease does.
+                    if let Ok(false) = backend.renew(&lease, ttl).await {
+                        break;
+                    }
+                }
+            })
+            .abort_handle()
+        };
+        Self { backend, lease: Some(lease), renewal }
+    }
+
+    /// The lease itself, for a commit that ends it; call [`HeldLease::ended`] afterwards.
+    pub(crate) fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
+    }
+
+    /// The lease has been ended by a commit.
+    pub(crate) fn ended(mut self) {
+        self.lease = None;
+    }
+
+    /// Gives it back in this way.
+    pub(crate) async fn release(mut self, how: Release) {
+        self.renewal.abort();
+        if let Some(lease) = self.lease.take() {
+            release(&self.backend, &lease, how).await;
+        }
+    }
+}
+
+async fn release(backend: &Backend, lease: &Lease, how: Release) {
+    if let Err(error) = backend.release(lease, how).await {
+        // It ends by itself.
+        tracing::debug!(%error, "a lease could not be given back");
+    }
+}
+
+impl Drop for HeldLease {
+    fn drop(&mut self) {
+        self.renewal.abort();
+        if let (Some(lease), Ok(runtime)) = (self.lease.take(), tokio::runtime::Handle::try_current()) {
+            let backend = self.backend.clone();
+            runtime.spawn(async move { release(&backend, &lease, Release::Free).await });
+        }
+    }
+}

@@ -1,0 +1,491 @@
+//! What becomes of the origin's answer.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header, response};
+use http_body::Body;
+
+use super::{
+    HttpCache,
+    fill::Fill,
+    invalidate,
+    judge::{Failure, Stored},
+    lease::HeldLease,
+    route_rule::RouteRule,
+    rule::{Captures, Rule},
+    status::{Kind, Report},
+    visit::Visit,
+};
+use crate::{
+    Personal, Tag, TagDigest, Timestamp,
+    backend::{Commit, Entry, Mode, Scope, Ticket},
+    exchange::{CacheTags, InvalidateTags},
+    key::Target,
+    policy::{
+        Credentials, Exchange, Flags, Lifetimes, Meta, NotStored, Store, date,
+        range::Partial,
+        tags::{self, BadTags},
+        validation::{self, HeadAnswer},
+    },
+    stored::StoredResponse,
+};
+
+/// Asks the origin under these terms.
+pub(crate) struct Asked {
+    /// When, on the backend's clock.
+    pub(crate) at: Timestamp,
+    /// The right to store the answer; `None` where the backend is out of reach.
+    pub(crate) ticket: Option<Ticket>,
+    pub(crate) lease: Option<HeldLease>,
+}
+
+/// What has become of the origin's answer.
+pub(crate) enum Reception<R> {
+    /// A stored response answers the request: it was validated, or it stands in for an error.
+    Stored { stored: Stored, age: Duration, report: Report, lease: Option<HeldLease> },
+    /// The answer is neither stored nor shared.
+    Untouched { response: Response<R>, reason: Reason, lease: Option<HeldLease> },
+    /// The answer arrives, and is stored once it is complete.
+    Arriving(Box<Arriving<R>>),
+}
+
+/// Why an answer is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reason {
+    /// As `Cache-Status` shows it.
+    pub(crate) detail: &'static str,
+    /// Whether the answer itself is why, so that what is stored in its place is outdated.
+    of_the_answer: bool,
+}
+
+impl Reason {
+    const TOO_LARGE: Self = Self { detail: "too-large", of_the_answer: true };
+    const RULE: Self = Self { detail: "rule", of_the_answer: true };
+    const PERSONAL: Self = Self { detail: "personal", of_the_answer: false };
+    const BACKEND: Self = Self { detail: "backend-unavailable", of_the_answer: false };
+    const MISMATCH: Self = Self { detail: "validator-mismatch", of_the_answer: true };
+}
+
+impl From<NotStored> for Reason {
+    fn from(reason: NotStored) -> Self {
+        let of_the_request = matches!(
+            reason,
+            NotStored::Method
+                | NotStored::RequestNoStore
+                | NotStored::Authorization
+                | NotStored::Identity
+                | NotStored::NoFreshness
+                | NotStored::Partial
+        );
+        Self { detail: reason.as_str(), of_the_answer: !of_the_request }
+    }
+}
+
+impl From<BadTags> for Reason {
+    fn from(_: BadTags) -> Self {
+        Self { detail: BadTags::DETAIL, of_the_answer: true }
+    }
+}
+
+/// An answer whose content is still to come.
+pub(crate) struct Arriving<R> {
+    pub(crate) head: response::Parts,
+    pub(crate) body: R,
+    pub(crate) fill: Fill,
+    /// Its entry, as far as its head tells.
+    pub(crate) entry: Arc<Entry>,
+    /// Whether those who wait for it may have it.
+    pub(crate) shareable: bool,
+    pub(crate) report: Report,
+}
+
+/// Fields that say how often one client has asked.
+const RATE_LIMIT_FIELDS: [HeaderName; 5] = [
+    HeaderName::from_static("ratelimit"),
+    HeaderName::from_static("ratelimit-policy"),
+    HeaderName::from_static("ratelimit-limit"),
+    HeaderName::from_static("ratelimit-remaining"),
+    HeaderName::from_static("ratelimit-reset"),
+];
+
+impl HttpCache {
+    /// Takes the origin's answer to a claimed visit.
+    pub(crate) async fn receive<R: Body>(&self, visit: &Visit, asked: Asked, response: Response<R>) -> Reception<R> {
+        let received = self.state.backend.now();
+        let status = response.status();
+        let request = &visit.head.headers;
+        let base = self.base(visit);
+        if status == StatusCode::NOT_MODIFIED
+            && visit.is_conditional()
+            && let Some(base) = &base
+        {
+            return self.validated(visit, asked, base, response, received).await;
+        }
+        if matches!(status.as_u16(), 500 | 502 | 503 | 504)
+            && let Some((stored, age, report)) = self.stand_in(visit.lookup.as_ref(), request, Failure::Status(status))
+        {
+            return Reception::Stored { stored, age, report, lease: asked.lease };
+        }
+        if visit.head.method == http::Method::HEAD
+            && let Some(base) = &base
+        {
+            self.update_by_head(visit, &asked, base, status, response.headers(), received).await;
+        }
+        let as_stored = as_stored(&response);
+        match self.plan(visit, asked.at, &as_stored, received) {
+            Ok(plan) => match asked.ticket {
+                Some(ticket) => {
+                    let (head, body) = response.into_parts();
+                    let arriving = self.arriving(visit, plan, ticket, asked.lease, as_stored, (head, body));
+                    Reception::Arriving(Box::new(arriving))
+                }
+                None => Reception::Untouched { response, reason: Reason::BACKEND, lease: asked.lease },
+            },
+            Err(reason) => {
+                if base.is_some() && reason.of_the_answer && !status.is_server_error() {
+                    self.discard(visit, &asked).await;
+                }
+                Reception::Untouched { response, reason, lease: asked.lease }
+            }
+        }
+    }
+
+    /// A 304 to the cache's own conditions (RFC 9111 §4.3.4).
+    async fn validated<R>(
+        &self,
+        visit: &Visit,
+        asked: Asked,
+        base: &Stored,
+        response: Response<R>,
+        received: Timestamp,
+    ) -> Reception<R> {
+        let old = base.response();
+        if !validation::selects(&old.headers, response.headers()) {
+            // It is about another response than the one that was asked about; what is stored is of no use any more.
+            self.discard(visit, &asked).await;
+            return Reception::Untouched { response, reason: Reason::MISMATCH, lease: asked.lease };
+        }
+        let mut merged = old.headers.clone();
+        self.merge(&mut merged, response.headers(), received);
+        let mut as_stored = Response::new(());
+        *as_stored.status_mut() = old.status;
+        *as_stored.headers_mut() = merged;
+        *as_stored.extensions_mut() = response.extensions().clone();
+        let mut report = Report {
+            kind: Kind::Revalidated,
+            forward: Some(self.why(visit)),
+            forward_status: Some(StatusCode::NOT_MODIFIED),
+            ..Report::default()
+        };
+        let (stored, lease) = match (self.plan(visit, asked.at, &as_stored, received), asked.ticket) {
+            (Ok(mut plan), Some(ticket)) => {
+                // A 304 need not repeat the tags.
+                plan.tags.extend(base.entry().tags());
+                let entry = self.entry(&plan, ticket, &as_stored, base.entry().body().clone());
+                report.stored = true;
+                (entry.clone(), self.refresh(visit, &plan, entry, base.entry(), asked.lease).await)
+            }
+            (plan, ticket) => {
+                let reason = plan.err().unwrap_or(Reason::BACKEND);
+                report.detail = Some(reason.detail);
+                if reason.of_the_answer {
+                    self.discard(visit, &asked).await;
+                }
+                // It answers this request, and no other one.
+                let meta = Meta { response_time: received, initial_age: Duration::ZERO, ..old.meta };
+                let ticket = ticket.unwrap_or(base.entry().ticket());
+                let body = base.entry().body().clone();
+                (
+                    entry(ticket, as_stored.status(), as_stored.version(), as_stored.headers().clone(), meta, body),
+                    asked.lease,
+                )
+            }
+        };
+        let Some(stored) = Stored::of(&stored) else {
+            return Reception::Untouched { response, reason: Reason::MISMATCH, lease };
+        };
+        let meta = stored.response().meta;
+        report.ttl = Some(seconds_left(&meta, received));
+        Reception::Stored { age: meta.age(received), stored, report, lease }
+    }
+
+    /// Updates a stored head by a newer one. A newer one without a date was made when it was received (RFC 9110
+    /// §6.6.1); the stored date would make it old.
+    fn merge(&self, stored: &mut HeaderMap, newer: &HeaderMap, received: Timestamp) {
+        stored.insert(header::DATE, date::format(received));
+        validation::merge(stored, newer, self.config.policy.profile);
+    }
+
+    async fn refresh(
+        &self,
+        visit: &Visit,
+        plan: &Plan,
+        entry: Arc<Entry>,
+        base: &Entry,
+        lease: Option<HeldLease>,
+    ) -> Option<HeldLease> {
+        let commit = Commit {
+            key: visit.key,
+            variant: self.variant(&plan.store.vary, &visit.head.headers),
+            entry,
+            refresh: Some(base),
+            lease: lease.as_ref().and_then(HeldLease::lease),
+        };
+        match self.state.backend.commit(commit).await {
+            Ok(committed) => {
+                tracing::debug!(key = %visit.key, ?committed, "the end of a validation");
+                if let Some(lease) = lease {
+                    lease.ended();
+                }
+                None
+            }
+            Err(error) => {
+                tracing::debug!(key = %visit.key, %error, "a validation was not stored");
+                lease
+            }
+        }
+    }
+
+    /// HEAD (RFC 9111 §4.3.5): updates the stored response if it is about the same one, removes it if not.
+    async fn update_by_head(
+        &self,
+        visit: &Visit,
+        asked: &Asked,
+        base: &Stored,
+        status: StatusCode,
+        headers: &HeaderMap,
+        received: Timestamp,
+    ) {
+        let (old, body) = (base.response(), base.entry().body());
+        match validation::head_answer(&old.headers, body.len() as u64, status, headers) {
+            HeadAnswer::Nothing => {}
+            HeadAnswer::Invalidate => {
+                if let Err(error) = self.state.backend.invalidate(Scope::Keys(&[visit.key]), Mode::Hard).await {
+                    tracing::warn!(%error, "what HEAD has shown to be outdated could not be removed");
+                }
+            }
+            HeadAnswer::Update => {
+                let mut updated = Response::new(());
+                *updated.status_mut() = old.status;
+                *updated.headers_mut() = old.headers.clone();
+                self.merge(updated.headers_mut(), headers, received);
+                let plan = self.plan(&visit.as_get(), asked.at, &updated, received);
+                if let (Ok(mut plan), Some(ticket)) = (plan, asked.ticket) {
+                    plan.tags.extend(base.entry().tags());
+                    let entry = self.entry(&plan, ticket, &updated, body.clone());
+                    self.refresh(visit, &plan, entry, base.entry(), None).await;
+                }
+            }
+        }
+    }
+
+    async fn discard(&self, visit: &Visit, asked: &Asked) {
+        let Some(ticket) = asked.ticket else { return };
+        let lease = asked.lease.as_ref().and_then(HeldLease::lease);
+        match self.state.backend.discard(&visit.key, visit.variant(), ticket, lease).await {
+            Ok(discarded) => tracing::debug!(key = %visit.key, ?discarded, "the answer must not be reused"),
+            Err(error) => tracing::debug!(key = %visit.key, %error, "an outdated response was not removed"),
+        }
+    }
+
+    /// Decides whether and how an answer is stored.
+    fn plan(
+        &self,
+        visit: &Visit,
+        asked_at: Timestamp,
+        response: &Response<()>,
+        received: Timestamp,
+    ) -> Result<Plan, Reason> {
+        let route = response.extensions().get::<RouteRule>();
+        let rule = match (route, &visit.rule) {
+            (Some(route), Some(path)) => route.rule.clone().over(path.1.clone()),
+            (Some(route), None) => route.rule.clone(),
+            (None, Some(path)) => path.1.clone(),
+            (None, None) => Rule::new(),
+        };
+        if rule.parts.bypass == Some(true) {
+            return Err(Reason::RULE);
+        }
+        let ttl = rule.parts.ttl;
+        let lifetimes = Lifetimes {
+            default_ttl: ttl.filter(|ttl| !ttl.overrides).map(|ttl| ttl.lifetime).or(self.config.default_ttl),
+            override_ttl: ttl.filter(|ttl| ttl.overrides).map(|ttl| ttl.lifetime),
+            stale_while_revalidate: rule.parts.stale_while_revalidate,
+            stale_if_error: rule.parts.stale_if_error,
+            shareable: rule.parts.shareable == Some(true),
+        };
+        let exchange = Exchange {
+            method: &visit.head.method,
+            body_keyed: visit.head.content_is_keyed,
+            request: &visit.head.headers,
+            status: response.status(),
+            response: response.headers(),
+            requested: asked_at,
+            received,
+        };
+        let mut store = self.config.policy.storable(&exchange, &lifetimes)?;
+        let personal = |mark: Option<&Personal>| mark.is_some_and(Personal::is_marked);
+        if (personal(visit.personal.as_ref()) || personal(response.extensions().get()))
+            && !store.meta.flags.has(Flags::SHAREABLE)
+        {
+            return Err(Reason::PERSONAL);
+        }
+        let length = content_length(response.headers());
+        if length.is_some_and(|length| length > self.config.max_body as u64) {
+            return Err(Reason::TOO_LARGE);
+        }
+        if self.config.stale.jitter > 0.0 {
+            let shorter = self.config.stale.jitter * super::random(1 << 20) as f64 / f64::from(1 << 20);
+            store.meta.lifetime = store.meta.lifetime.mul_f64(1.0 - shorter);
+        }
+        let tags = self.tags_of(visit, response, route)?;
+        Ok(Plan { store, tags, length })
+    }
+
+    /// All tags of an answer: its own, its handler's, its rules', and those that stand for its URL.
+    fn tags_of<R>(
+        &self,
+        visit: &Visit,
+        response: &Response<R>,
+        route: Option<&RouteRule>,
+    ) -> Result<Vec<TagDigest>, BadTags> {
+        let keys = &self.config.keys;
+        let mut more = Vec::new();
+        more.extend(response.extensions().get::<CacheTags>().into_iter().flat_map(|tags| tags.0.iter().cloned()));
+        if let Some(path) = &visit.rule
+            && !path.1.parts.tags.is_empty()
+        {
+            let captures = Captures::of(&path.0, visit.head.uri.path());
+            for template in &path.1.parts.tags {
+                more.push(template.render(&captures).ok_or(BadTags)?);
+            }
+        }
+        if let Some(route) = route {
+            more.extend(route.tags.clone().ok_or(BadTags)?);
+        }
+        let target = Target::of(&visit.head.uri, &visit.head.headers).ok_or(BadTags)?;
+        let named = tags::collect(response.headers(), keys.origin(&target), more.iter().map(Tag::digest))?;
+        let mut digests: Vec<TagDigest> = named.into_iter().map(|tag| keys.scoped(tag)).collect();
+        if visit.head.keyed_beyond_url {
+            digests.push(keys.url_tag(&target));
+        }
+        if self.config.tag_path_prefixes {
+            digests.extend(invalidate::prefixes(target.path).map(|prefix| keys.prefix_tag(prefix)));
+        }
+        if response.extensions().get::<InvalidateTags>().is_some() && !visit.invalidates_tags {
+            tracing::warn!("a handler asks to invalidate tags, but no TagInvalidationLayer stands outside");
+        }
+        Ok(digests)
+    }
+
+    /// The tags that an answer will carry as far as rules and URLs tell: the backend remembers them from now on, so
+    /// that the commit can be decided exactly.
+    pub(crate) fn expected_tags(&self, visit: &Visit) -> Vec<TagDigest> {
+        let nothing = Response::new(());
+        let mut tags = self.tags_of(visit, &nothing, None).unwrap_or_default();
+        let found = visit.lookup.as_ref().and_then(|lookup| lookup.found.as_ref());
+        tags.extend(found.iter().flat_map(|found| found.entry.tags()));
+        tags.sort_unstable();
+        tags.dedup();
+        tags
+    }
+
+    fn arriving<R>(
+        &self,
+        visit: &Visit,
+        plan: Plan,
+        ticket: Ticket,
+        lease: Option<HeldLease>,
+        as_stored: Response<()>,
+        (head, body): (response::Parts, R),
+    ) -> Arriving<R> {
+        let headless = self.entry(&plan, ticket, &as_stored, Bytes::new());
+        let report = Report {
+            forward: Some(self.why(visit)),
+            ttl: Some(seconds_left(&plan.store.meta, plan.store.meta.response_time)),
+            stored: visit.is_caching(),
+            ..Report::default()
+        };
+        let shareable = plan.store.for_followers(Credentials::default());
+        let (cache, length) = (self.clone(), plan.length);
+        let variant = self.variant(&plan.store.vary, &visit.head.headers);
+        let make = move |content: Bytes| cache.entry(&plan, ticket, &as_stored, content);
+        let fill =
+            Fill { key: visit.key, variant, length, entry: Some(Box::new(make)), store: visit.is_caching(), lease };
+        Arriving { head, body, fill, entry: headless, shareable, report }
+    }
+
+    /// Makes the entry of a response.
+    fn entry(&self, plan: &Plan, ticket: Ticket, response: &Response<()>, content: Bytes) -> Arc<Entry> {
+        let mut headers = response.headers().clone();
+        plan.store.prepare(&mut headers);
+        // The length is that of the content.
+        headers.remove(header::CONTENT_LENGTH);
+        for name in &RATE_LIMIT_FIELDS {
+            headers.remove(name);
+        }
+        let meta = plan.store.meta;
+        let stored = StoredResponse {
+            status: response.status(),
+            version: response.version(),
+            headers,
+            meta,
+            body: content.clone(),
+        };
+        Entry::builder(ticket)
+            .fresh_until(meta.fresh_until())
+            .keep_until(meta.keep_until(self.config.policy.keep_stale))
+            .vary(plan.store.vary.clone())
+            .tags(plan.tags.iter().copied())
+            .head(stored.encode_head())
+            .body(content)
+            .build()
+    }
+}
+
+/// The head that is stored for an answer: its own; of a part that is the whole, that of the whole (RFC 9111 §3.3).
+fn as_stored<R>(answer: &Response<R>) -> Response<()> {
+    let mut stored = Response::new(());
+    *stored.status_mut() = answer.status();
+    *stored.version_mut() = answer.version();
+    *stored.headers_mut() = answer.headers().clone();
+    *stored.extensions_mut() = answer.extensions().clone();
+    if answer.status() == StatusCode::PARTIAL_CONTENT
+        && let Some(length) = content_length(answer.headers())
+        && Partial::of(answer.headers(), length).is_some_and(|part| part.is_complete())
+    {
+        *stored.status_mut() = StatusCode::OK;
+        stored.headers_mut().remove(header::CONTENT_RANGE);
+    }
+    stored
+}
+
+/// The entry of a response that is not stored.
+fn entry(
+    ticket: Ticket,
+    status: StatusCode,
+    version: Version,
+    headers: HeaderMap,
+    meta: Meta,
+    body: Bytes,
+) -> Arc<Entry> {
+    let stored = StoredResponse { status, version, headers, meta, body: body.clone() };
+    Entry::builder(ticket).head(stored.encode_head()).body(body).build()
+}
+
+fn seconds_left(meta: &Meta, now: Timestamp) -> i64 {
+    i64::try_from(meta.fresh_until().since(now).as_secs()).unwrap_or(i64::MAX)
+}
+
+/// How an answer is stored.
+struct Plan {
+    store: Store,
+    tags: Vec<TagDigest>,
+    length: Option<u64>,
+}
+
+/// The length that a head announces.
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH).map(HeaderValue::to_str)?.ok()?.parse().ok()
+}

@@ -1,0 +1,162 @@
+//! Validation in the background: one at a time in the fleet, within limits, less often after failures.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use http::Request;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{
+    HttpCache,
+    judge::Stored,
+    lease::HeldLease,
+    memo::Memo,
+    receive::{Asked, Reception},
+    serve::{Content, Origin, oneshot},
+    visit::Visit,
+};
+use crate::{
+    backend::{Acquire, Acquired, LeaseKey, LeaseKind, Release},
+    body,
+};
+
+/// The background work of one process.
+#[derive(Debug, Default)]
+pub(crate) struct Revalidations {
+    under_way: Mutex<HashSet<LeaseKey>>,
+    origins: Mutex<HashMap<Box<str>, usize>>,
+    permits: std::sync::OnceLock<Arc<Semaphore>>,
+    /// After a failure: for how long nobody tries again.
+    backoff: Memo<LeaseKey, Duration>,
+}
+
+impl HttpCache {
+    /// Validates a stored response in the background, with the request that has found it stale. Does nothing where
+    /// somebody does so already, the limits are reached, or the last attempt failed a moment ago.
+    pub(crate) fn revalidate<S, B, R>(&self, visit: &Arc<Visit>, stored: &Stored, inner: S, mut request: Request<B>)
+    where
+        S: Origin<B, R>,
+        S::Error: 'static,
+        B: Content,
+        R: Content,
+    {
+        let Some(since) = visit.lookup.as_ref().map(|lookup| lookup.since) else { return };
+        let key = LeaseKey { key: visit.key, variant: visit.variant(), kind: LeaseKind::Revalidate };
+        if self.state.tasks.is_closed() || self.state.revalidations.backoff.recall(&key).is_some() {
+            return;
+        }
+        let origin = visit.head.uri.authority().map_or("", |authority| authority.as_str());
+        let Some(place) = self.place(key, origin) else { return };
+        let (cache, visit, stored) = (self.clone(), Arc::clone(visit), stored.clone());
+        self.state.tasks.spawn(async move {
+            let _place = place;
+            let settings = &cache.config;
+            let acquire = Acquire { key, ttl: settings.coalesce.lease, since, tags: stored.entry().tags() };
+            // Held: somebody else does it. Filled: it is done. Out of reach: it could not be stored.
+            let Ok(Acquired::Granted(lease)) = cache.state.backend.acquire(acquire).await else { return };
+            let ticket = lease.ticket;
+            let lease = HeldLease::new(cache.state.backend.clone(), lease, settings.coalesce.lease);
+            visit.claim();
+            cache.condition(&visit, request.headers_mut());
+            request.extensions_mut().insert(Arc::clone(&visit));
+            let asked = Asked { at: cache.state.backend.now(), ticket: Some(ticket), lease: Some(lease) };
+            let work = cache.refetch(&visit, asked, inner, request);
+            match tokio::time::timeout(settings.stale.revalidation_timeout, work).await {
+                Ok(true) => cache.state.revalidations.backoff.forget(&key),
+                Ok(false) | Err(_) => cache.back_off(key),
+            }
+        });
+    }
+
+    /// `true` if the origin has answered.
+    async fn refetch<S, B, R>(&self, visit: &Visit, asked: Asked, inner: S, request: Request<B>) -> bool
+    where
+        S: Origin<B, R>,
+        B: Content,
+        R: Content,
+    {
+        let Ok(response) = oneshot(inner, request).await else {
+            tracing::debug!(key = %visit.key, "a background validation failed");
+            return false;
+        };
+        if response.status().is_server_error() {
+            tracing::debug!(key = %visit.key, status = %response.status(), "a background validation failed");
+            if let Some(lease) = asked.lease {
+                lease.release(Release::Free).await;
+            }
+            return false;
+        }
+        match self.receive(visit, asked, response).await {
+            Reception::Stored { lease, .. } | Reception::Untouched { lease, .. } => {
+                if let Some(lease) = lease {
+                    lease.release(Release::Free).await;
+                }
+            }
+            Reception::Arriving(arriving) => {
+                let cap = self.config.max_body;
+                let (writer, reader) = body::shared(cap, cap, arriving.fill.length);
+                drop(reader);
+                self.fill(arriving.body, writer, arriving.fill).await;
+            }
+        }
+        true
+    }
+
+    fn back_off(&self, key: LeaseKey) {
+        let (first, longest) = self.config.stale.backoff;
+        let backoff = &self.state.revalidations.backoff;
+        let wait = backoff.last(&key).map_or(first, |last| (last * 2).min(longest));
+        backoff.remember(key, wait, wait);
+    }
+
+    fn place(&self, key: LeaseKey, origin: &str) -> Option<Place> {
+        let all = &self.state.revalidations;
+        let settings = &self.config.stale;
+        let permits = all.permits.get_or_init(|| Arc::new(Semaphore::new(settings.revalidations)));
+        let permit = Arc::clone(permits).try_acquire_owned().ok()?;
+        if !lock(&all.under_way).insert(key) {
+            return None;
+        }
+        let mut place = Place { cache: self.clone(), key, origin: None, _permit: permit };
+        let mut origins = lock(&all.origins);
+        let count = origins.entry(origin.into()).or_default();
+        if *count >= settings.revalidations_per_origin {
+            drop(origins);
+            return None;
+        }
+        *count += 1;
+        place.origin = Some(origin.into());
+        Some(place)
+    }
+}
+
+/// One background validation's place among the others.
+struct Place {
+    cache: HttpCache,
+    key: LeaseKey,
+    origin: Option<Box<str>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let all = &self.cache.state.revalidations;
+        lock(&all.under_way).remove(&self.key);
+        if let Some(origin) = &self.origin {
+            let mut origins = lock(&all.origins);
+            if let Some(count) = origins.get_mut(origin) {
+                *count -= 1;
+                if *count == 0 {
+                    origins.remove(origin);
+                }
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

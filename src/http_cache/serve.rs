@@ -1,0 +1,371 @@
+//! The way of a request through a layer that answers from the store: the cache layer, and the one that also answers
+//! stale while it revalidates.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Body;
+use tokio::sync::oneshot;
+use tower_service::Service;
+
+use super::{
+    HttpCache,
+    answer::shape_streaming,
+    judge::{Failure, Judged, Stored},
+    receive::{Arriving, Asked, Reason, Reception},
+    status::{Kind, Report},
+    visit::{Bypass, Visit, original_uri},
+};
+use crate::{
+    BoxError,
+    backend::{LeaseKey, LeaseKind, PrimaryKey},
+    body::{self, CacheBody},
+    exchange::{Answered, Invalidated},
+    key::Target,
+    policy::{Why, cache_status::Forward, invalidation, validation::Conditions},
+};
+
+/// What a layer does beyond looking up and storing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Validates in the foreground.
+    Cache,
+    /// Answers stale, where it may, and validates in the background.
+    Swr,
+}
+
+/// A service that can be called again and again, from any task.
+pub(crate) trait Origin<B, R>:
+    Service<Request<B>, Response = Response<R>, Future: Send, Error: Send> + Clone + Send + 'static
+{
+}
+
+impl<S, B, R> Origin<B, R> for S where
+    S: Service<Request<B>, Response = Response<R>, Future: Send, Error: Send> + Clone + Send + 'static
+{
+}
+
+/// A body of requests or responses.
+pub(crate) trait Content: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static {}
+
+impl<B> Content for B where B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static {}
+
+/// Waits until the service is ready, and calls it.
+pub(crate) async fn oneshot<S: Service<Q>, Q>(mut service: S, request: Q) -> Result<S::Response, S::Error> {
+    std::future::poll_fn(|cx| service.poll_ready(cx)).await?;
+    service.call(request).await
+}
+
+impl HttpCache {
+    /// Answers a request from the store or by the inner service.
+    pub(crate) async fn serve<S, B, R>(
+        self,
+        role: Role,
+        inner: S,
+        request: Request<B>,
+    ) -> Result<Response<CacheBody<R>>, S::Error>
+    where
+        S: Origin<B, R>,
+        S::Error: 'static,
+        B: Content,
+        R: Content,
+    {
+        let visit = match self.visit_of(&request) {
+            Some(visit) => visit,
+            None => match self.admit(&request) {
+                Err(bypass) => return self.pass(inner, request, bypass).await,
+                Ok(admitted) => {
+                    let lookup = self.look_up(&admitted.key, request.headers()).await;
+                    let directives = self.directives(request.headers());
+                    // Most requests end here; the visit is made for the others.
+                    if let Judged::Hit { stored, age, report } =
+                        self.judge(lookup.as_ref(), request.headers(), directives.as_ref())
+                    {
+                        let (method, headers) = (request.method(), request.headers());
+                        return Ok(self.answer(&admitted.key, method, headers, &stored, age, &report));
+                    }
+                    Arc::new(self.visit(&request, admitted, lookup))
+                }
+            },
+        };
+        visit.set_caching();
+        let directives = self.directives(&visit.head.headers);
+        match self.judge(visit.lookup.as_ref(), &visit.head.headers, directives.as_ref()) {
+            Judged::Hit { stored, age, report } => return Ok(self.respond(&visit, &stored, age, &report)),
+            Judged::Stale { stored, stale }
+                if role == Role::Swr && stale.while_revalidate && !stale.only_if_cached && !visit.is_claimed() =>
+            {
+                let report = Report {
+                    kind: Kind::Stale,
+                    ttl: Some(stale.timing.ttl),
+                    detail: Some("revalidating"),
+                    ..Report::default()
+                };
+                let answer = self.respond(&visit, &stored, stale.timing.age, &report);
+                self.revalidate(&visit, &stored, inner, request);
+                return Ok(answer);
+            }
+            _ => {}
+        }
+        if directives.is_some_and(|directives| directives.only_if_cached) {
+            return Ok(self.only_if_cached(&visit.key));
+        }
+        if role == Role::Swr
+            && let Some(soft_timeout) = self.config.stale.soft_timeout
+            && !visit.is_claimed()
+            && self.stand_in(visit.lookup.as_ref(), &visit.head.headers, Failure::Slow).is_some()
+        {
+            return self.ask_softly(visit, inner, request, soft_timeout).await;
+        }
+        self.ask(visit, inner, request).await
+    }
+
+    /// Asks the inner service, and answers stale if it takes too long; then its answer goes into the store all the
+    /// same.
+    async fn ask_softly<S, B, R>(
+        self,
+        visit: Arc<Visit>,
+        inner: S,
+        request: Request<B>,
+        soft_timeout: Duration,
+    ) -> Result<Response<CacheBody<R>>, S::Error>
+    where
+        S: Origin<B, R>,
+        S::Error: 'static,
+        B: Content,
+        R: Content,
+    {
+        let (answer, answered) = oneshot::channel();
+        let asking = {
+            let (cache, visit) = (self.clone(), Arc::clone(&visit));
+            async move {
+                let _ = answer.send(cache.ask(visit, inner, request).await);
+            }
+        };
+        self.state.tasks.spawn(asking);
+        let mut answered = std::pin::pin!(answered);
+        if let Ok(Ok(answer)) = tokio::time::timeout(soft_timeout, &mut answered).await {
+            return answer;
+        }
+        let failure = Failure::Slow;
+        if let Some((stored, age, report)) = self.stand_in(visit.lookup.as_ref(), &visit.head.headers, failure) {
+            return Ok(self.respond(&visit, &stored, age, &report));
+        }
+        // Its time for standing in has just ended.
+        match answered.await {
+            Ok(answer) => answer,
+            Err(_) => Ok(self.failed(&visit.key, None)),
+        }
+    }
+
+    /// Asks the inner service, and stores what may be stored.
+    async fn ask<S, B, R>(
+        self,
+        visit: Arc<Visit>,
+        inner: S,
+        mut request: Request<B>,
+    ) -> Result<Response<CacheBody<R>>, S::Error>
+    where
+        S: Origin<B, R>,
+        S::Error: 'static,
+        B: Content,
+        R: Content,
+    {
+        self.condition(&visit, request.headers_mut());
+        let asked = self.asked(&visit).await;
+        request.extensions_mut().insert(Arc::clone(&visit));
+        let mut response = match oneshot(inner, request).await {
+            Ok(response) => response,
+            Err(error) => {
+                let failure = Failure::Disconnect;
+                let headers = &visit.head.headers;
+                return match self.stand_in(visit.lookup.as_ref(), headers, failure).filter(|_| visit.claim()) {
+                    Some((stored, age, report)) => Ok(self.respond(&visit, &stored, age, &report)),
+                    None => Err(error),
+                };
+            }
+        };
+        if response.extensions().get::<Answered>().is_some() || !visit.claim() {
+            return Ok(response.map(CacheBody::inner));
+        }
+        // Neither a visit nor its mark is for anybody outside.
+        response.extensions_mut().remove::<Arc<Visit>>();
+        Ok(match self.receive(&visit, asked, response).await {
+            Reception::Stored { stored, age, report, .. } => self.respond(&visit, &stored, age, &report),
+            Reception::Untouched { response, reason, .. } => self.untouched(&visit, response, reason),
+            Reception::Arriving(arriving) => {
+                let key = LeaseKey { key: visit.key, variant: visit.variant(), kind: LeaseKind::Fill };
+                self.state.uncacheable.forget(&key);
+                self.store_and_answer(&visit, *arriving).await
+            }
+        })
+    }
+
+    /// Whoever has found no clock needs a ticket before it asks.
+    pub(crate) async fn asked(&self, visit: &Visit) -> Asked {
+        let ticket = match &visit.lookup {
+            None => None,
+            Some(lookup) => match lookup.ticket {
+                Some(ticket) => Some(ticket),
+                None => self.state.backend.ticket(&visit.key).await.ok(),
+            },
+        };
+        Asked { at: self.state.backend.now(), ticket, lease: None }
+    }
+
+    /// Replaces the client's conditions by the cache's own, once per request: what is asked for is the whole, or
+    /// whether the stored response still holds. A range without a stored response goes on as it is.
+    pub(crate) fn condition(&self, visit: &Visit, headers: &mut HeaderMap) {
+        let stored = self.base(visit);
+        if stored.is_none() && (headers.contains_key(http::header::RANGE) || visit.head.method == Method::HEAD) {
+            return;
+        }
+        if visit.set_conditional() {
+            stored
+                .map_or_else(Conditions::default, |stored| Conditions::validating(&stored.response().headers))
+                .replace(headers);
+        }
+    }
+
+    /// The stored response that an answer of the origin may validate; not one that was stored on a guess that does
+    /// not hold for this request.
+    pub(crate) fn base(&self, visit: &Visit) -> Option<Stored> {
+        let headers = &visit.head.headers;
+        match self.judge(visit.lookup.as_ref(), headers, self.directives(headers).as_ref()) {
+            Judged::Hit { stored, .. } | Judged::Stale { stored, .. } => Some(stored),
+            Judged::Nothing(_) => None,
+        }
+    }
+
+    pub(crate) fn respond<R>(
+        &self,
+        visit: &Visit,
+        stored: &Stored,
+        age: Duration,
+        report: &Report,
+    ) -> Response<CacheBody<R>> {
+        self.answer(&visit.key, &visit.head.method, &visit.head.headers, stored, age, report)
+    }
+
+    /// An answer that is not stored goes on as it came.
+    pub(crate) fn untouched<R>(
+        &self,
+        visit: &Visit,
+        mut response: Response<R>,
+        reason: Reason,
+    ) -> Response<CacheBody<R>>
+    where
+        R: Content,
+    {
+        let report = Report { forward: Some(self.why(visit)), detail: Some(reason.detail), ..Report::default() };
+        self.report(response.headers_mut(), Some(&visit.key), &report);
+        response.extensions_mut().insert(Answered);
+        let response = response.map(CacheBody::inner);
+        if visit.is_conditional() { self.shape(visit, response) } else { response }
+    }
+
+    pub(crate) fn why(&self, visit: &Visit) -> Forward {
+        match self.judge(visit.lookup.as_ref(), &visit.head.headers, self.directives(&visit.head.headers).as_ref()) {
+            Judged::Nothing(why) => why,
+            Judged::Stale { stale, .. } if stale.why == Why::Request => Forward::Request,
+            _ => Forward::Stale,
+        }
+    }
+
+    /// Answers the client's own conditions.
+    pub(crate) fn shape<R>(&self, visit: &Visit, response: Response<CacheBody<R>>) -> Response<CacheBody<R>> {
+        let targeted = &self.config.policy.targeted;
+        shape_streaming(&visit.head.method, &visit.head.headers, response, targeted, CacheBody::empty)
+    }
+
+    /// Lets an answer stream to its client while it is stored.
+    pub(crate) async fn store_and_answer<R: Content>(
+        &self,
+        visit: &Visit,
+        arriving: Arriving<R>,
+    ) -> Response<CacheBody<R>> {
+        let Arriving { mut head, body, mut fill, entry, report, .. } = arriving;
+        self.report(&mut head.headers, Some(&visit.key), &report);
+        head.extensions.insert(Answered);
+        let content = if body.is_end_stream() {
+            // Stored before the head goes out: there is no last byte to keep back.
+            fill.entry = None;
+            if fill.length.is_none_or(|length| length == 0) {
+                self.keep(entry, fill).await;
+            }
+            CacheBody::inner(body)
+        } else {
+            let cap = self.config.max_body;
+            let (writer, reader) = body::shared(cap, cap, fill.length);
+            let cache = self.clone();
+            self.state.tasks.spawn(async move { cache.fill(body, writer, fill).await });
+            CacheBody::shared(reader)
+        };
+        self.shape(visit, Response::from_parts(head, content))
+    }
+
+    /// A request that is not looked up.
+    async fn pass<S, B, R>(
+        &self,
+        inner: S,
+        request: Request<B>,
+        bypass: Bypass,
+    ) -> Result<Response<CacheBody<R>>, S::Error>
+    where
+        S: Origin<B, R>,
+        R: Content,
+    {
+        let may_invalidate = !invalidation::is_safe(request.method());
+        let changed = may_invalidate.then(|| Changed {
+            method: request.method().clone(),
+            uri: original_uri(request.uri(), request.extensions()).clone(),
+            host: request.headers().get(http::header::HOST).cloned(),
+        });
+        let mut response = oneshot(inner, request).await?;
+        if let Some(changed) = changed
+            && response.extensions().get::<Invalidated>().is_none()
+            && changed.method != Method::CONNECT
+            && invalidation::applies(&changed.method, response.status())
+        {
+            self.invalidate_changed(&changed, response.headers()).await;
+            response.extensions_mut().insert(Invalidated);
+        }
+        // What becomes another protocol is not ours to write into.
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS
+            && response.extensions().get::<Answered>().is_none()
+            && !matches!(bypass, Bypass::Grpc | Bypass::Upgrade)
+        {
+            let forward = if bypass == Bypass::Method { Forward::Method } else { Forward::Bypass };
+            let detail = Some(bypass.as_str()).filter(|_| bypass != Bypass::Method);
+            let report = Report { kind: Kind::Bypass, forward: Some(forward), detail, ..Report::default() };
+            self.report(response.headers_mut(), None::<&PrimaryKey>, &report);
+            response.extensions_mut().insert(Answered);
+        }
+        Ok(response.map(CacheBody::inner))
+    }
+
+    /// What a successful unsafe request has made untrue (RFC 9111 §4.4), before its head goes out.
+    async fn invalidate_changed(&self, changed: &Changed, response: &HeaderMap) {
+        let mut headers = HeaderMap::new();
+        headers.extend(changed.host.clone().map(|host| (http::header::HOST, host)));
+        let Some(target) = Target::of(&changed.uri, &headers) else { return };
+        let mut order = self.invalidate().changed(&target);
+        let (scheme, path) = (if target.https { "https" } else { "http" }, target.path);
+        if let Ok(absolute) = format!("{scheme}://{}{path}", target.authority).parse() {
+            for uri in invalidation::also(&absolute, response) {
+                if let Some(target) = Target::of(&uri, &headers) {
+                    order = order.changed(&target);
+                }
+            }
+        }
+        order.insist().await;
+    }
+}
+
+/// A request that has changed something.
+struct Changed {
+    method: Method,
+    uri: http::Uri,
+    host: Option<http::HeaderValue>,
+}

@@ -1,0 +1,48 @@
+//! Work that goes on without a client, and its end.
+
+use std::{future::Future, time::Duration};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// The background tasks of one cache.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    /// Runs a task that a shutdown waits for and, at its deadline, drops. A task that holds a lease gives it back when
+    /// it is dropped.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        use tracing::Instrument as _;
+        let stop = self.stop.clone();
+        self.tracker.spawn(
+            async move {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {}
+                    () = task => {}
+                }
+            }
+            .in_current_span(),
+        );
+    }
+
+    /// Whether no more background work should begin.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.tracker.is_closed()
+    }
+
+    /// Lets nothing new begin, waits until all is done or the deadline has passed, then drops the rest; `true` if
+    /// nothing had to be dropped.
+    pub(crate) async fn shutdown(&self, deadline: Duration) -> bool {
+        self.tracker.close();
+        let finished = tokio::time::timeout(deadline, self.tracker.wait()).await.is_ok();
+        if !finished {
+            self.stop.cancel();
+            self.tracker.wait().await;
+        }
+        finished
+    }
+}

@@ -1,0 +1,109 @@
+//! Whose turn it is to ask the origin.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{HttpCache, lease::HeldLease};
+use crate::{
+    TagDigest,
+    backend::{Acquire, Acquired, Entry, LeaseKey, Lookup, Ticket, VaryOf},
+};
+
+/// What this process is to do about a key for which it has nothing usable.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    /// Ask the origin on this ticket; under a lease of the fleet, or without one because the store is out of reach or
+    /// the holder takes too long.
+    Ask { ticket: Option<Ticket>, lease: Option<HeldLease> },
+    /// Somebody else has filled it meanwhile.
+    Found(Lookup),
+    /// Somebody else has asked the origin and hands the answer over.
+    HandedOver(Arc<Entry>),
+    /// The answer cannot be shared: everybody asks, on the ticket of its own look-up.
+    Everybody,
+    /// The origin failed a moment ago.
+    Failed,
+}
+
+/// Asks for a turn.
+pub(crate) struct TurnRequest<'a> {
+    pub(crate) key: LeaseKey,
+    /// What was found before; its ticket is good for asking without a lease.
+    pub(crate) lookup: &'a Lookup,
+    pub(crate) vary: &'a VaryOf<'a>,
+    /// Tags that the answer is known to carry.
+    pub(crate) tags: &'a [TagDigest],
+}
+
+/// A wake-up may be lost; then one looks again after this long.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+impl HttpCache {
+    /// Takes a turn: at most one process of the fleet gets [`Turn::Ask`] with a lease at any time.
+    ///
+    /// `usable` says whether what another has filled is good for the caller.
+    pub(crate) async fn turn(&self, request: TurnRequest<'_>, usable: impl Fn(&Lookup) -> bool) -> Turn {
+        let TurnRequest { key, lookup, vary, tags } = request;
+        let backend = &self.state.backend;
+        let settings = &self.config.coalesce;
+        if self.state.uncacheable.recall(&key).is_some() {
+            return Turn::Everybody;
+        }
+        let give_up = Instant::now() + settings.wait;
+        let mut ticket = lookup.ticket;
+        let mut since = lookup.since;
+        let mut filled = 0;
+        loop {
+            let mut waiter = backend.watch(&key);
+            let acquire = Acquire { key, ttl: settings.lease, since, tags };
+            let (left, handing) = match backend.acquire(acquire).await {
+                Ok(Acquired::Granted(lease)) => {
+                    let lease = HeldLease::new(backend.clone(), lease, settings.lease);
+                    return Turn::Ask { ticket: lease.lease().map(|lease| lease.ticket), lease: Some(lease) };
+                }
+                Ok(Acquired::Uncacheable { left, .. }) => {
+                    self.state.uncacheable.remember(key, (), left);
+                    return Turn::Everybody;
+                }
+                Ok(Acquired::Failed { .. }) => return Turn::Failed,
+                Ok(Acquired::Held { left, ticket }) => (left, ticket),
+                Ok(Acquired::Filled) if filled < 3 => {
+                    filled += 1;
+                    (Duration::ZERO, None)
+                }
+                // Others fill it again and again with what is of no use here.
+                Ok(Acquired::Filled) => return Turn::Ask { ticket, lease: None },
+                Err(error) => {
+                    let ticket = if error.is_outage() { None } else { ticket };
+                    return Turn::Ask { ticket, lease: None };
+                }
+            };
+            if !left.is_zero() || handing.is_some() {
+                let now = Instant::now();
+                if now >= give_up {
+                    return Turn::Ask { ticket, lease: None };
+                }
+                waiter.woken(jitter(left).min(LOOK_AGAIN).min(give_up - now)).await;
+            }
+            match backend.lookup(&key.key, vary).await {
+                Ok(again) if usable(&again) => return Turn::Found(again),
+                Ok(again) => {
+                    ticket = again.ticket;
+                    since = again.since;
+                }
+                Err(_) => return Turn::Ask { ticket: None, lease: None },
+            }
+            if let Some(handing) = handing
+                && let Ok(Some(entry)) = backend.collect(&key, handing).await
+            {
+                return Turn::HandedOver(entry);
+            }
+        }
+    }
+}
+
+/// A little longer than the lease, and not the same for all who wait for it.
+fn jitter(left: Duration) -> Duration {
+    left + Duration::from_millis(1 + super::random(50))
+}

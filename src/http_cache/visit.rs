@@ -1,0 +1,260 @@
+//! One request on its way through the cache layers.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
+use http_body::Body;
+
+use super::{
+    HttpCache,
+    rule::{Parts, Rule},
+};
+use crate::{
+    Personal, Timestamp,
+    backend::{Lookup, PrimaryKey, Variant, VarySpec},
+    exchange::InvalidatesTags,
+    key::{BodyKey, Target},
+    policy::{self, Credentials},
+};
+
+/// What the first cache layer that sees a request leaves in its extensions for the others: what was looked up, and
+/// who stores the answer.
+///
+/// Extensions only save work: a layer that finds none derives everything again from the same [`HttpCache`].
+pub(crate) struct Visit {
+    /// Whose it is; a layer of another cache does not use it.
+    cache: usize,
+    pub(crate) key: PrimaryKey,
+    /// The request as the client sent it.
+    pub(crate) head: Head,
+    pub(crate) rule: Option<Arc<(Box<str>, Rule)>>,
+    /// Whether the request says who asks.
+    pub(crate) credentials: Credentials,
+    /// Whether the answer depends on who asks, as the session layer outside knows when the answer has come.
+    pub(crate) personal: Option<Personal>,
+    /// A layer outside carries out what handlers ask to invalidate.
+    pub(crate) invalidates_tags: bool,
+    /// What was found; `None` where the backend was out of reach.
+    pub(crate) lookup: Option<Lookup>,
+    /// When the look-up was done, on the backend's clock.
+    pub(crate) at: Timestamp,
+    claimed: AtomicBool,
+    caching: AtomicBool,
+    conditional: AtomicBool,
+}
+
+/// The head of a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
+    /// Whether the key is more than the URL.
+    pub(crate) keyed_beyond_url: bool,
+    pub(crate) content_is_keyed: bool,
+}
+
+/// Why a request goes to the inner service without a look-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bypass {
+    /// The method has no cacheable answers, or its content is not keyed.
+    Method,
+    /// A GET with content, whose answer may depend on it.
+    Content,
+    /// The connection becomes something else.
+    Upgrade,
+    /// gRPC.
+    Grpc,
+    /// Only the origin may evaluate its preconditions (RFC 9111 §4.3.2).
+    Precondition,
+    /// A rule says so.
+    Rule,
+    /// It is not clear which host is meant.
+    Host,
+}
+
+impl Bypass {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::Content => "content",
+            Self::Upgrade => "upgrade",
+            Self::Grpc => "grpc",
+            Self::Precondition => "precondition",
+            Self::Rule => "rule",
+            Self::Host => "host",
+        }
+    }
+}
+
+/// What is known of a request before the look-up.
+pub(crate) struct Admitted {
+    pub(crate) key: PrimaryKey,
+    pub(crate) rule: Option<Arc<(Box<str>, Rule)>>,
+    pub(crate) keyed_beyond_url: bool,
+}
+
+impl HttpCache {
+    /// Decides whether a request is looked up, and under which key.
+    pub(crate) fn admit<B: Body>(&self, request: &Request<B>) -> Result<Admitted, Bypass> {
+        let headers = request.headers();
+        let body_key = request.extensions().get::<BodyKey>();
+        match *request.method() {
+            Method::GET | Method::HEAD => {
+                if headers.contains_key(header::UPGRADE) {
+                    return Err(Bypass::Upgrade);
+                }
+                if policy::validation::is_for_origin(headers) {
+                    return Err(Bypass::Precondition);
+                }
+                if !request.body().is_end_stream() && request.body().size_hint().exact() != Some(0) {
+                    return Err(Bypass::Content);
+                }
+            }
+            Method::CONNECT => return Err(Bypass::Upgrade),
+            _ if body_key.is_none() => return Err(Bypass::Method),
+            _ => {}
+        }
+        if headers.get(header::CONTENT_TYPE).is_some_and(is_grpc) {
+            return Err(Bypass::Grpc);
+        }
+        let uri = original_uri(request.uri(), request.extensions());
+        let rule = self.config.paths.find(uri.path());
+        if parts(rule.as_deref()).bypass == Some(true) {
+            return Err(Bypass::Rule);
+        }
+        let target = Target::of(uri, headers).ok_or(Bypass::Host)?;
+        let more = &*parts(rule.as_deref()).key_headers;
+        let key = self.config.keys.primary(&target, request.method(), headers, more, body_key);
+        if body_key.is_some() {
+            self.state.keys_content.store(true, Ordering::Relaxed);
+        }
+        let keyed_beyond_url = body_key.is_some() || !more.is_empty() || !self.config.keys.headers.is_empty();
+        Ok(Admitted { key, rule, keyed_beyond_url })
+    }
+
+    /// Looks up, once per request; `Err` holds the error of the backend, which costs a miss and no more.
+    pub(crate) async fn look_up(&self, key: &PrimaryKey, headers: &HeaderMap) -> Option<Lookup> {
+        match self.state.backend.lookup(key, &|spec: &VarySpec| self.variant(spec, headers)).await {
+            Ok(lookup) => Some(lookup),
+            Err(error) => {
+                tracing::debug!(%error, "the look-up failed");
+                None
+            }
+        }
+    }
+
+    pub(crate) fn variant(&self, spec: &VarySpec, headers: &HeaderMap) -> Variant {
+        policy::vary::variant(spec, headers, &self.config.normalise)
+    }
+
+    /// The visit that a layer outside of the same cache has left.
+    pub(crate) fn visit_of<B>(&self, request: &Request<B>) -> Option<Arc<Visit>> {
+        request.extensions().get::<Arc<Visit>>().filter(|visit| visit.cache == self.id()).cloned()
+    }
+
+    pub(crate) fn visit<B>(&self, request: &Request<B>, admitted: Admitted, lookup: Option<Lookup>) -> Visit {
+        Visit {
+            cache: self.id(),
+            key: admitted.key,
+            head: Head {
+                method: request.method().clone(),
+                uri: original_uri(request.uri(), request.extensions()).clone(),
+                headers: request.headers().clone(),
+                keyed_beyond_url: admitted.keyed_beyond_url,
+                content_is_keyed: request.extensions().get::<BodyKey>().is_some(),
+            },
+            rule: admitted.rule,
+            credentials: Credentials::of(request.headers(), &self.config.policy.identity),
+            personal: request.extensions().get().cloned(),
+            invalidates_tags: request.extensions().get::<InvalidatesTags>().is_some(),
+            lookup,
+            at: self.state.backend.now(),
+            claimed: AtomicBool::new(false),
+            caching: AtomicBool::new(false),
+            conditional: AtomicBool::new(false),
+        }
+    }
+
+    fn id(&self) -> usize {
+        Arc::as_ptr(&self.state) as usize
+    }
+}
+
+impl Visit {
+    /// The right and the duty to store the answer; `true` for the first who asks.
+    pub(crate) fn claim(&self) -> bool {
+        !self.claimed.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn is_claimed(&self) -> bool {
+        self.claimed.load(Ordering::Acquire)
+    }
+
+    /// A layer that stores responses has seen the request.
+    pub(crate) fn set_caching(&self) {
+        self.caching.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_caching(&self) -> bool {
+        self.caching.load(Ordering::Acquire)
+    }
+
+    /// The request carries the cache's own conditions; `true` for the first who says so.
+    pub(crate) fn set_conditional(&self) -> bool {
+        !self.conditional.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn is_conditional(&self) -> bool {
+        self.conditional.load(Ordering::Acquire)
+    }
+
+    /// The same visit as if it had asked for the content.
+    pub(crate) fn as_get(&self) -> Self {
+        Self {
+            cache: self.cache,
+            key: self.key,
+            head: Head { method: Method::GET, ..self.head.clone() },
+            rule: self.rule.clone(),
+            credentials: self.credentials,
+            personal: self.personal.clone(),
+            invalidates_tags: self.invalidates_tags,
+            lookup: self.lookup.clone(),
+            at: self.at,
+            claimed: AtomicBool::new(self.is_claimed()),
+            caching: AtomicBool::new(self.is_caching()),
+            conditional: AtomicBool::new(self.is_conditional()),
+        }
+    }
+
+    pub(crate) fn rule(&self) -> &Parts {
+        parts(self.rule.as_deref())
+    }
+
+    pub(crate) fn variant(&self) -> Variant {
+        self.lookup.as_ref().map_or(Variant(None), |lookup| lookup.variant)
+    }
+}
+
+fn parts(rule: Option<&(Box<str>, Rule)>) -> &Parts {
+    static NOTHING: Parts = Parts::NOTHING;
+    rule.map_or(&NOTHING, |(_, rule)| &rule.parts)
+}
+
+/// The URI before a router stripped a prefix.
+pub(crate) fn original_uri<'a>(uri: &'a Uri, extensions: &'a http::Extensions) -> &'a Uri {
+    #[cfg(feature = "axum")]
+    if let Some(original) = extensions.get::<axum::extract::OriginalUri>() {
+        return &original.0;
+    }
+    let _ = extensions;
+    uri
+}
+
+fn is_grpc(value: &HeaderValue) -> bool {
+    let grpc = b"application/grpc";
+    value.as_bytes().get(..grpc.len()).is_some_and(|start| start.eq_ignore_ascii_case(grpc))
+}

@@ -1,0 +1,39 @@
+//! Authorities as they are keyed.
+
+use std::borrow::Cow;
+
+/// In lower case, without user information, without the port that the scheme implies.
+pub(super) fn normalise(authority: &str, https: bool) -> Cow<'_, str> {
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let default_port = if https { ":443" } else { ":80" };
+    // An empty port is the default one (RFC 3986 §6.2.3).
+    let host = host.strip_suffix(default_port).or_else(|| host.strip_suffix(':')).unwrap_or(host);
+    if host.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::normalise;
+
+    #[test]
+    fn equal_authorities_look_equal() {
+        for (authority, https, expected) in [
+            ("example.com", false, "example.com"),
+            ("EXAMPLE.com:80", false, "example.com"),
+            ("example.com:443", true, "example.com"),
+            ("example.com:80", true, "example.com:80"),
+            ("example.com:", false, "example.com"),
+            ("u:p@example.com", false, "example.com"),
+            ("[::1]:80", false, "[::1]"),
+            ("[::80]", false, "[::80]"),
+            ("example.com:8080", false, "example.com:8080"),
+            ("", false, ""),
+        ] {
+            assert_eq!(normalise(authority, https), expected, "{authority}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The service and its future.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, Uri};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::{layer::Shared, purge::Order};
+use crate::{
+    BoxError, InvalidateTags, Problem, body::CacheBody, exchange::InvalidatesTags, http_cache::original_uri,
+    key::Target, policy,
+};
+
+/// The service of [`TagInvalidationLayer`](super::TagInvalidationLayer).
+#[derive(Clone)]
+pub struct TagInvalidation<S> {
+    pub(super) shared: Arc<Shared>,
+    pub(super) inner: S,
+}
+
+impl<S, B, R> Service<Request<B>> for TagInvalidation<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Future: Send + 'static,
+    S::Error: Send,
+    R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    type Response = Response<CacheBody<R>>;
+    type Error = S::Error;
+    type Future = TagInvalidationFuture<S::Future, R, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if let Some(token) = &self.shared.purge
+            && request.method().as_str() == "PURGE"
+        {
+            let (token, cache) = (token.clone(), self.shared.cache.clone());
+            let (parts, _) = request.into_parts();
+            let uri = original_uri(&parts.uri, &parts.extensions).clone();
+            let answer = async move {
+                token.check(&parts.headers)?;
+                Order::purge(&parts.headers)?.carry_out(&cache, Some((&uri, &parts.headers))).await
+            };
+            return TagInvalidationFuture::apart(async move {
+                Ok(answer.await.unwrap_or_else(Problem::into_response_with_bytes).map(CacheBody::stored))
+            });
+        }
+        request.extensions_mut().insert(InvalidatesTags);
+        if request.method().is_safe() {
+            return TagInvalidationFuture { kind: Kind::Inner { future: self.inner.call(request) } };
+        }
+        let shared = Arc::clone(&self.shared);
+        let uri = original_uri(request.uri(), request.extensions()).clone();
+        let (method, headers) = (request.method().clone(), request.headers().get(http::header::HOST).cloned());
+        let future = self.inner.call(request);
+        TagInvalidationFuture::apart(async move {
+            let mut response = future.await?;
+            if response.status().is_success() || response.status().is_redirection() {
+                let order = Changed { method: &method, uri: &uri, host: headers };
+                order.invalidate(&shared, &mut response).await;
+            }
+            Ok(response.map(CacheBody::inner))
+        })
+    }
+}
+
+/// A request that has changed something.
+struct Changed<'a> {
+    method: &'a Method,
+    uri: &'a Uri,
+    host: Option<http::HeaderValue>,
+}
+
+impl Changed<'_> {
+    async fn invalidate<R>(self, shared: &Shared, response: &mut Response<R>) {
+        let cache = &shared.cache;
+        let mut headers = HeaderMap::new();
+        headers.extend(self.host.map(|host| (http::header::HOST, host)));
+        let named = response.extensions_mut().remove::<InvalidateTags>().unwrap_or_default();
+        let of_rules = shared.tags_for(self.method, self.uri.path());
+        let mut order = cache.invalidate().tags(named.0).tags(of_rules);
+        if let Some(target) = Target::of(self.uri, &headers) {
+            let origin = cache.config.keys.origin(&target);
+            order = order.digests(policy::tags::invalidated_groups(response.headers(), origin));
+        }
+        order.insist().await;
+    }
+}
+
+type Boxed<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
+
+pin_project! {
+    /// The future of [`TagInvalidation`].
+    pub struct TagInvalidationFuture<F, R, E> {
+        #[pin]
+        kind: Kind<F, R, E>,
+    }
+}
+
+pin_project! {
+    #[project = KindProj]
+    enum Kind<F, R, E> {
+        Inner { #[pin] future: F },
+        Apart { future: Boxed<Response<CacheBody<R>>, E> },
+    }
+}
+
+impl<F, R, E> TagInvalidationFuture<F, R, E> {
+    fn apart(future: impl Future<Output = Result<Response<CacheBody<R>>, E>> + Send + 'static) -> Self {
+        Self { kind: Kind::Apart { future: Box::pin(future) } }
+    }
+}
+
+impl<F, R, E> Future for TagInvalidationFuture<F, R, E>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+{
+    type Output = Result<Response<CacheBody<R>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().kind.project() {
+            KindProj::Inner { future } => future.poll(cx).map_ok(|response| response.map(CacheBody::inner)),
+            KindProj::Apart { future } => future.as_mut().poll(cx),
+        }
+    }
+}
+
+impl<F, R, E> fmt::Debug for TagInvalidationFuture<F, R, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TagInvalidationFuture").finish_non_exhaustive()
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for TagInvalidation<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TagInvalidation").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}

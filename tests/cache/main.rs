@@ -1,0 +1,4 @@
+//! The cache layers around a handler, in memory and on Redis.
+
+mod app;
+mod basics;
