@@ -28,7 +28,7 @@ pub(crate) struct Exchange<'a> {
 pub(crate) struct Lifetimes {
     /// For responses that state no lifetime. Never for requests with credentials, nor for event streams.
     pub(crate) default_ttl: Option<Duration>,
-    /// In place of all that the response says about its caching.
+    /// In place of all that the response says about its lifetime; `no-store` and `private` still hold.
     pub(crate) override_ttl: Option<Duration>,
     /// Where the response has no such directive.
     pub(crate) stale_while_revalidate: Option<Duration>,
@@ -176,10 +176,13 @@ impl Policy {
         let credentials = Credentials::of(request, &self.identity);
         let own_ttl = (rule.shareable || !credentials.any()) && !is_event_stream(response) && usual(status);
         let override_ttl = rule.override_ttl.filter(|_| own_ttl);
-        let ruling = match override_ttl {
-            Some(_) => Ruling { directives: ResponseDirectives::default(), targeted: true },
-            None => Ruling::of(response, &self.targeted),
-        };
+        let mut ruling = Ruling::of(response, &self.targeted);
+        if override_ttl.is_some() {
+            // A rule overrides lifetimes. What must not be shared is still not shared.
+            let ResponseDirectives { no_store, private, must_understand, .. } = ruling.directives;
+            let directives = ResponseDirectives { no_store, private, must_understand, ..ResponseDirectives::default() };
+            ruling = Ruling { directives, targeted: true };
+        }
         let said = &ruling.directives;
         // §5.2.2.3: whoever understands the status may ignore no-store; whoever does not must not store.
         let understood = status.canonical_reason().is_some();

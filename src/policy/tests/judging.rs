@@ -163,12 +163,14 @@ fn set_cookie_is_stored_by_the_letter_only() {
 fn an_overriding_rule_beats_cache_control_but_not_privacy() {
     let rule = Lifetimes { override_ttl: Some(secs(30)), ..Lifetimes::default() };
     let case = Case { rule, ..Case::default() };
-    assert_eq!(case.lifetime(&[("cache-control", "no-store, private")]), Ok(30));
+    assert_eq!(case.lifetime(&[("cache-control", "max-age=5, no-cache")]), Ok(30));
+    assert_eq!(case.judge(&[("cache-control", "max-age=5, no-store")]), Err(NotStored::NoStore));
+    assert_eq!(case.judge(&[("cache-control", "max-age=5, private")]), Err(NotStored::Private));
     assert_eq!(case.judge(&[("set-cookie", "a=b")]), Err(NotStored::SetCookie));
     let personal = Case { rule, ..with(&[("cookie", "a=b")]) };
     assert_eq!(personal.judge(&[("cache-control", "no-store")]), Err(NotStored::NoStore));
     let vouched = Case { rule: Lifetimes { shareable: true, ..rule }, ..with(&[("cookie", "a=b")]) };
-    assert_eq!(vouched.lifetime(&[("cache-control", "no-store")]), Ok(30));
+    assert_eq!(vouched.lifetime(&[("cache-control", "max-age=0")]), Ok(30));
 }
 
 #[test]
