@@ -91,11 +91,11 @@ mod parts {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InvalidatesTags;
 
-/// Left in responses by the cache layer that has answered: from the store, or having stored. Layers around it pass
-/// the answer on as it is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Answered;
+/// Left in responses by the cache layer that has answered: from the store, or having stored. Layers around it of the
+/// same cache (its identity is inside) pass the answer on as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Answered(pub(crate) usize);
 
-/// Left in responses to unsafe requests whose URLs have been invalidated.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Invalidated;
+/// Left in responses to unsafe requests whose URLs have been invalidated in a cache (its identity is inside).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Invalidated(pub(crate) usize);

@@ -68,7 +68,7 @@ impl HttpCache {
         let mut response = Response::new(content.map_or_else(CacheBody::empty, CacheBody::stored));
         *response.status_mut() = status;
         *response.headers_mut() = headers;
-        response.extensions_mut().insert(Answered);
+        response.extensions_mut().insert(Answered(self.id()));
         response
     }
 
@@ -89,7 +89,7 @@ impl HttpCache {
         let mut response = problem.into_response_with_bytes().map(CacheBody::stored);
         let report = Report { forward: Some(Forward::Miss), detail: Some(detail), ..Report::default() };
         self.report(response.headers_mut(), Some(key), &report);
-        response.extensions_mut().insert(Answered);
+        response.extensions_mut().insert(Answered(self.id()));
         response
     }
 }

@@ -183,7 +183,12 @@ impl HttpCache {
                     Turn::Found(lookup) => {
                         let found = self.found(&visit, &lookup);
                         leader.close(Landing::Found(lookup));
-                        let _ = answer.send(Ok(found.unwrap_or_else(|| self.failed(&visit.key, None))));
+                        let answered = match found {
+                            Some(answered) => Ok(answered),
+                            // It has just become stale.
+                            None => oneshot(inner, request).await.map(|response| response.map(CacheBody::inner)),
+                        };
+                        let _ = answer.send(answered);
                         return;
                     }
                     Turn::HandedOver(entry) => {
@@ -225,7 +230,7 @@ impl HttpCache {
                 };
                 let _ = answer.send(answered);
             }
-            Ok(response) if response.extensions().get::<Answered>().is_some() => {
+            Ok(response) if self.has_answered(&response) => {
                 // A cache layer within had the answer; it has it for the others too.
                 leader.close(Landing::Alone);
                 let _ = answer.send(Ok(response.map(CacheBody::inner)));
@@ -328,7 +333,7 @@ impl HttpCache {
 
     fn answer_leader(&self, visit: &Visit, head: &mut http::response::Parts, report: &Report) {
         self.report(&mut head.headers, Some(&visit.key), report);
-        head.extensions.insert(Answered);
+        head.extensions.insert(Answered(self.id()));
     }
 
     /// Whether an answer to somebody else is one to this request; its age and what is left of its freshness.
@@ -356,7 +361,7 @@ impl HttpCache {
         *response.headers_mut() = shared.headers.clone();
         response.headers_mut().insert(header::AGE, age::field_value(timing.age));
         self.report(response.headers_mut(), Some(&visit.key), &collapsed(&timing));
-        response.extensions_mut().insert(Answered);
+        response.extensions_mut().insert(Answered(self.id()));
         Some(self.shape(visit, response))
     }
 

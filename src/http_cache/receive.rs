@@ -20,7 +20,7 @@ use super::{
 use crate::{
     Personal, Tag, TagDigest, Timestamp,
     backend::{Commit, Entry, Mode, Scope, Ticket},
-    exchange::{CacheTags, InvalidateTags},
+    exchange::CacheTags,
     key::Target,
     policy::{
         Credentials, Exchange, Flags, Lifetimes, Meta, NotStored, Store, date,
@@ -372,9 +372,6 @@ impl HttpCache {
         }
         if self.config.tag_path_prefixes {
             digests.extend(invalidate::prefixes(target.path).map(|prefix| keys.prefix_tag(prefix)));
-        }
-        if response.extensions().get::<InvalidateTags>().is_some() && !visit.invalidates_tags {
-            tracing::warn!("a handler asks to invalidate tags, but no TagInvalidationLayer stands outside");
         }
         Ok(digests)
     }

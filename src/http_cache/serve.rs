@@ -21,7 +21,7 @@ use crate::{
     BoxError,
     backend::{LeaseKey, LeaseKind, PrimaryKey},
     body::{self, CacheBody},
-    exchange::{Answered, Invalidated},
+    exchange::{Answered, InvalidateTags, Invalidated, InvalidatesTags},
     key::Target,
     policy::{Why, cache_status::Forward, invalidation, validation::Conditions},
 };
@@ -186,7 +186,7 @@ impl HttpCache {
                 };
             }
         };
-        if response.extensions().get::<Answered>().is_some() || !visit.claim() {
+        if self.has_answered(&response) || !visit.claim() {
             return Ok(response.map(CacheBody::inner));
         }
         // Neither a visit nor its mark is for anybody outside.
@@ -208,6 +208,8 @@ impl HttpCache {
             None => None,
             Some(lookup) => match lookup.ticket {
                 Some(ticket) => Some(ticket),
+                // Whoever has claimed it has one.
+                None if visit.is_claimed() => None,
                 None => self.state.backend.ticket(&visit.key).await.ok(),
             },
         };
@@ -260,7 +262,7 @@ impl HttpCache {
     {
         let report = Report { forward: Some(self.why(visit)), detail: Some(reason.detail), ..Report::default() };
         self.report(response.headers_mut(), Some(&visit.key), &report);
-        response.extensions_mut().insert(Answered);
+        response.extensions_mut().insert(Answered(self.id()));
         let response = response.map(CacheBody::inner);
         if visit.is_conditional() { self.shape(visit, response) } else { response }
     }
@@ -287,7 +289,7 @@ impl HttpCache {
     ) -> Response<CacheBody<R>> {
         let Arriving { mut head, body, mut fill, entry, report, .. } = arriving;
         self.report(&mut head.headers, Some(&visit.key), &report);
-        head.extensions.insert(Answered);
+        head.extensions.insert(Answered(self.id()));
         let content = if body.is_end_stream() {
             // Stored before the head goes out: there is no last byte to keep back.
             fill.entry = None;
@@ -317,6 +319,7 @@ impl HttpCache {
         R: Content,
     {
         let may_invalidate = !invalidation::is_safe(request.method());
+        let has_invalidator = request.extensions().get::<InvalidatesTags>().is_some();
         let changed = may_invalidate.then(|| Changed {
             method: request.method().clone(),
             uri: original_uri(request.uri(), request.extensions()).clone(),
@@ -324,23 +327,26 @@ impl HttpCache {
         });
         let mut response = oneshot(inner, request).await?;
         if let Some(changed) = changed
-            && response.extensions().get::<Invalidated>().is_none()
+            && response.extensions().get() != Some(&Invalidated(self.id()))
             && changed.method != Method::CONNECT
             && invalidation::applies(&changed.method, response.status())
         {
             self.invalidate_changed(&changed, response.headers()).await;
-            response.extensions_mut().insert(Invalidated);
+            if !has_invalidator && response.extensions().get::<InvalidateTags>().is_some() {
+                tracing::warn!("a handler asks to invalidate tags, but no TagInvalidationLayer stands outside");
+            }
+            response.extensions_mut().insert(Invalidated(self.id()));
         }
         // What becomes another protocol is not ours to write into.
         if response.status() != StatusCode::SWITCHING_PROTOCOLS
-            && response.extensions().get::<Answered>().is_none()
+            && !self.has_answered(&response)
             && !matches!(bypass, Bypass::Grpc | Bypass::Upgrade)
         {
             let forward = if bypass == Bypass::Method { Forward::Method } else { Forward::Bypass };
             let detail = Some(bypass.as_str()).filter(|_| bypass != Bypass::Method);
             let report = Report { kind: Kind::Bypass, forward: Some(forward), detail, ..Report::default() };
             self.report(response.headers_mut(), None::<&PrimaryKey>, &report);
-            response.extensions_mut().insert(Answered);
+            response.extensions_mut().insert(Answered(self.id()));
         }
         Ok(response.map(CacheBody::inner))
     }

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use http_body::Body;
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Personal, Timestamp,
     backend::{Lookup, PrimaryKey, Variant, VarySpec},
-    exchange::InvalidatesTags,
+    exchange::Answered,
     key::{BodyKey, Target},
     policy::{self, Credentials},
 };
@@ -35,8 +35,6 @@ pub(crate) struct Visit {
     pub(crate) credentials: Credentials,
     /// Whether the answer depends on who asks, as the session layer outside knows when the answer has come.
     pub(crate) personal: Option<Personal>,
-    /// A layer outside carries out what handlers ask to invalidate.
-    pub(crate) invalidates_tags: bool,
     /// What was found; `None` where the backend was out of reach.
     pub(crate) lookup: Option<Lookup>,
     /// When the look-up was done, on the backend's clock.
@@ -170,7 +168,6 @@ impl HttpCache {
             rule: admitted.rule,
             credentials: Credentials::of(request.headers(), &self.config.policy.identity),
             personal: request.extensions().get().cloned(),
-            invalidates_tags: request.extensions().get::<InvalidatesTags>().is_some(),
             lookup,
             at: self.state.backend.now(),
             claimed: AtomicBool::new(false),
@@ -179,7 +176,13 @@ impl HttpCache {
         }
     }
 
-    fn id(&self) -> usize {
+    /// Whether a layer of this cache has made an answer what it is.
+    pub(crate) fn has_answered<R>(&self, response: &Response<R>) -> bool {
+        response.extensions().get() == Some(&Answered(self.id()))
+    }
+
+    /// Tells this cache from others.
+    pub(crate) fn id(&self) -> usize {
         Arc::as_ptr(&self.state) as usize
     }
 }
@@ -221,7 +224,6 @@ impl Visit {
             rule: self.rule.clone(),
             credentials: self.credentials,
             personal: self.personal.clone(),
-            invalidates_tags: self.invalidates_tags,
             lookup: self.lookup.clone(),
             at: self.at,
             claimed: AtomicBool::new(self.is_claimed()),
