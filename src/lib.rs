@@ -19,6 +19,7 @@ mod problem;
 pub mod rate_limit;
 mod response_ext;
 pub mod session;
+mod stack;
 mod stored;
 pub mod swr;
 mod tag;
@@ -42,6 +43,7 @@ pub use policy::{
 };
 pub use problem::{Problem, ProblemBody};
 pub use response_ext::ResponseExt;
+pub use stack::CacheLayers;
 pub use swr::SwrLayer;
 pub use tag::{Tag, TagDigest, TagError};
 pub use tag_invalidation::{PurgeToken, TagInvalidationLayer};

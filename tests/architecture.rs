@@ -19,7 +19,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 const MAX_LINES: usize = 500;
 
 /// Every module of the crate's root by its level. A module may import those of lower levels.
-const LEVELS: [(Level, &[&str]); 5] = [
+const LEVELS: [(Level, &[&str]); 6] = [
     (Level::Base, &["tag", "clock"]),
     (Level::Backend, &["backend"]),
     (Level::Pure, &["key", "policy", "status", "stored"]),
@@ -31,6 +31,7 @@ const LEVELS: [(Level, &[&str]); 5] = [
         Level::Capability,
         &["aggregate", "body_key", "cache", "coalesce", "fuzz", "rate_limit", "session", "swr", "tag_invalidation"],
     ),
+    (Level::Road, &["stack"]),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +41,8 @@ enum Level {
     Pure,
     Middle,
     Capability,
+    /// Puts capabilities together.
+    Road,
 }
 
 /// What pure modules may take from `backend`: plain data.

@@ -157,3 +157,20 @@ async fn when_the_origin_fails_a_stale_response_stands_in_where_it_may() {
     let failed = get(&app, URL).await;
     assert_eq!((failed.status, failed.body.as_str()), (503, "down"), "the window has ended");
 }
+
+#[tokio::test]
+async fn all_layers_stand_around_an_axum_router() {
+    use axum::{Router, routing};
+    use tower::ServiceExt;
+    let cache = HttpCache::new(&Backend::memory());
+    let handler = routing::get(async || ([("cache-control", "max-age=60")], "content"));
+    let app = Router::new().route("/a/{id}", handler).layer(cache.layers());
+    let answer = async || {
+        let request = http::Request::get("/a/1").body(axum::body::Body::empty()).unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
+        let x_cache = response.headers()["x-cache"].to_str().unwrap().to_owned();
+        (x_cache, axum::body::to_bytes(response.into_body(), 1000).await.unwrap())
+    };
+    assert_eq!(answer().await, ("MISS".to_owned(), "content".into()));
+    assert_eq!(answer().await, ("HIT".to_owned(), "content".into()));
+}
