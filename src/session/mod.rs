@@ -1,5 +1,4 @@
 //! Sessions at the gateway.
-#![allow(dead_code)]
 
 mod answer;
 mod config;
@@ -8,21 +7,31 @@ mod core;
 mod error;
 #[cfg(feature = "axum")]
 mod extract;
+mod forward;
 mod future;
 mod handle;
+#[cfg(feature = "jwt")]
+mod jwt;
 mod keys;
 mod layer;
 mod open;
 mod resolver;
 mod service;
 mod sessions;
+mod shared_map;
 mod source;
 mod strip;
 mod token;
 
+#[cfg(feature = "jwt")]
+pub use self::jwt::{JwksSource, JwtResolver};
 pub use self::{
     cookie::{CookieError, SameSite, SessionCookie, SessionCookieBuilder},
     error::SessionError,
+    forward::{
+        AudienceKeys, Authenticated, Claims, ClaimsError, ForwardSessionLayer, ForwardSessionService,
+        VerifySessionLayer, VerifySessionService,
+    },
     future::ResponseFuture,
     handle::{Login, Session, SessionInfo},
     keys::{KeyError, KeyRing},
@@ -30,6 +39,10 @@ pub use self::{
     resolver::{ResolveError, Resolved, TokenResolver},
     service::SessionService,
     sessions::Sessions,
+    shared_map::{MapContent, MapError, SharedData, SharedMap, merge},
     source::{BearerToken, Source},
 };
 pub use crate::backend::{Lifetime, RecordKey};
+/// How a JWT is signed (RFC 7518, section 3.1).
+#[cfg(feature = "jwt")]
+pub use jsonwebtoken::Algorithm as JwtAlgorithm;

@@ -9,7 +9,6 @@ use tokio::sync::MutexGuard;
 use super::{
     SessionError,
     core::{Core, Credential, Live, Loaded, Pending, State},
-    resolver::Resolved,
     token::Token,
 };
 use crate::backend::{Changes, Create, Cycle, Epoch, Lifetime, Link, MapOwner, Receipt, Record, Saved, UserKey};
@@ -32,13 +31,6 @@ impl<'a> Open<'a> {
     pub(super) fn live(&self) -> Option<&Live> {
         match &self.state.loaded {
             Loaded::Live(live) => Some(live),
-            _ => None,
-        }
-    }
-
-    pub(super) fn foreign(&self) -> Option<&Arc<Resolved>> {
-        match &self.state.loaded {
-            Loaded::Foreign(resolved) => Some(resolved),
             _ => None,
         }
     }
@@ -343,14 +335,24 @@ impl<'a> Open<'a> {
         self.anonymous_owner()
     }
 
+    /// Whether somebody is known who may have maps.
+    pub(super) fn has_owner(&self) -> bool {
+        self.user().is_some() || self.known_anonymous_owner().is_some()
+    }
+
     /// Whose maps were meant before the login.
-    pub(super) fn anonymous_owner(&mut self) -> Result<MapOwner, SessionError> {
-        if let Some(live) = self.live() {
-            return Ok(MapOwner::Session(live.record.began_as.unwrap_or(live.key)));
+    pub(super) fn known_anonymous_owner(&self) -> Option<MapOwner> {
+        let live = self.live().map(|live| live.record.began_as.unwrap_or(live.key));
+        live.or_else(|| self.state.new.as_ref().map(Token::key)).map(MapOwner::Session)
+    }
+
+    fn anonymous_owner(&mut self) -> Result<MapOwner, SessionError> {
+        if let Some(owner) = self.known_anonymous_owner() {
+            return Ok(owner);
         }
         self.check_writable()?;
         let keys = &self.core.config.keys;
-        let token = self.state.new.get_or_insert_with(|| Token::mint(keys, None));
+        let token = self.state.new.insert(Token::mint(keys, None));
         Ok(MapOwner::Session(token.key()))
     }
 }

@@ -11,8 +11,7 @@ const NAME: &str = "x-session";
 /// WSGI. Also removes the names of such fields from `Connection`, by which a client could have a proxy behind us drop
 /// our own.
 pub(super) fn strip(headers: &mut HeaderMap) {
-    let look_alikes: Vec<HeaderName> =
-        headers.keys().filter(|name| looks_like(name.as_str().as_bytes())).cloned().collect();
+    let look_alikes: Vec<HeaderName> = headers.keys().filter(|name| is_look_alike(name)).cloned().collect();
     for name in look_alikes {
         headers.remove(name);
     }
@@ -25,6 +24,11 @@ pub(super) fn strip(headers: &mut HeaderMap) {
     for value in kept {
         headers.append(header::CONNECTION, value);
     }
+}
+
+/// Whether a service might take a field of this name for `x-session`.
+pub(super) fn is_look_alike(name: &HeaderName) -> bool {
+    looks_like(name.as_str().as_bytes())
 }
 
 fn looks_like(name: &[u8]) -> bool {

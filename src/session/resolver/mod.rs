@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc, time:
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-pub(super) use self::cache::ResolverCache;
+pub(in crate::session) use self::cache::ResolverCache;
 use super::{SessionError, source::BearerToken};
 use crate::{Timestamp, backend::Fields};
 

@@ -1,0 +1,156 @@
+//! The service in front of an upstream.
+
+use std::{
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body::Body;
+use serde_json::{Map, Value};
+use tower_service::Service;
+
+use super::{
+    codec::{LIFE, Payload, path_hash, seconds},
+    layer::Config,
+};
+use crate::{
+    Problem, ProblemBody,
+    session::{
+        SessionError,
+        handle::Session,
+        open::Open,
+        source::{Presented, Source},
+        strip::{FORWARDED, strip},
+    },
+};
+
+/// The service of a [`ForwardSessionLayer`](super::ForwardSessionLayer).
+#[derive(Clone, Debug)]
+pub struct ForwardSessionService<S> {
+    inner: S,
+    config: Arc<Config>,
+}
+
+impl<S> ForwardSessionService<S> {
+    pub(super) fn new(inner: S, config: Arc<Config>) -> Self {
+        Self { inner, config }
+    }
+}
+
+/// The future of a layer that has to ask before it calls.
+type Future<B, E> = Pin<Box<dyn std::future::Future<Output = Result<Response<ProblemBody<B>>, E>> + Send>>;
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for ForwardSessionService<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    ReqBody: Send + 'static,
+    ResBody: Body<Data = Bytes>,
+{
+    type Response = Response<ProblemBody<ResBody>>;
+    type Error = S::Error;
+    type Future = Future<ResBody, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        // The clone is not ready, the one that was asked is.
+        let clone = self.inner.clone();
+        let mut inner = mem::replace(&mut self.inner, clone);
+        let config = self.config.clone();
+        Box::pin(async move {
+            let (mut parts, body) = request.into_parts();
+            if let Err(problem) = config.tell(&mut parts).await {
+                return Ok(problem.into_answer());
+            }
+            Ok(inner.call(Request::from_parts(parts, body)).await?.map(ProblemBody::inner))
+        })
+    }
+}
+
+impl Config {
+    async fn tell(&self, parts: &mut http::request::Parts) -> Result<(), Problem> {
+        strip(&mut parts.headers);
+        let session = Session::from_extensions(&parts.extensions)?.clone();
+        let core = &session.core;
+        if core.presented.source().is_some() {
+            // What the service answers may depend on who asks.
+            core.personal().mark();
+        }
+        let open = core.loaded().await?;
+        core.config.cookie.remove(&mut parts.headers);
+        let ours = match core.presented {
+            Presented::Token(_, source) | Presented::Bad(source) => source == Source::Bearer,
+            Presented::Foreign(_) => core.config.resolver.is_some(),
+            Presented::Nothing => false,
+        };
+        if ours {
+            parts.headers.remove(header::AUTHORIZATION);
+        }
+        let field = self.field(&open, core.config.backend.now(), parts)?;
+        parts.headers.insert(FORWARDED, field);
+        Ok(())
+    }
+
+    fn field(
+        &self,
+        open: &Open<'_>,
+        now: crate::Timestamp,
+        parts: &http::request::Parts,
+    ) -> Result<HeaderValue, Problem> {
+        let live = open.live();
+        let iat = seconds(now);
+        let mut payload = Payload {
+            iat,
+            exp: iat + LIFE.as_secs(),
+            aud: self.keys.audience().to_owned(),
+            sid: live.map(|live| live.key.to_string()),
+            sub: open.user().map(ToOwned::to_owned),
+            v: live.map(|live| live.record.version),
+            rid: request_id(parts),
+            m: parts.method.as_str().to_owned(),
+            h: path_hash(parts.uri.path()),
+            o: live.and_then(|live| live.record.began_as).map(|key| key.to_string()),
+            d: self.data(open)?,
+            r: Vec::new(),
+        };
+        if let Some(field) = self.format.write(&payload, &self.keys) {
+            return Ok(field);
+        }
+        // By reference: the names instead of the values.
+        payload.r = mem::take(&mut payload.d).into_iter().map(|(name, _)| name).collect();
+        let field = live.and_then(|_| self.format.write(&payload, &self.keys));
+        field.ok_or_else(|| {
+            let detail = "what the service is to be told about the session does not fit into 4 KiB";
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+        })
+    }
+
+    fn data(&self, open: &Open<'_>) -> Result<Map<String, Value>, Problem> {
+        let allowed = self.fields.iter().filter_map(|name| Some((name, open.field(name)?)));
+        allowed
+            .map(|(name, json)| {
+                let value = serde_json::from_slice(&json).map_err(|error| SessionError::Data(error.to_string()))?;
+                Ok((String::from(&**name), value))
+            })
+            .collect()
+    }
+}
+
+/// The id that the request has, or a new one.
+fn request_id(parts: &http::request::Parts) -> String {
+    let sent = parts.headers.get("x-request-id").and_then(|id| id.to_str().ok());
+    if let Some(id) = sent.filter(|id| !id.is_empty() && id.len() <= 128) {
+        return id.to_owned();
+    }
+    let mut random = [0; 8];
+    // An id that is not random is still an id.
+    let _ = getrandom::fill(&mut random);
+    format!("{:016x}", u64::from_be_bytes(random))
+}

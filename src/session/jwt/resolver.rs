@@ -1,0 +1,133 @@
+//! A resolver of JWTs.
+
+use std::{fmt, time::Duration};
+
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind, jwk::PublicKeyUse};
+use serde_json::{Map, Value};
+
+use super::{
+    install,
+    keys::{JwksSource, KeySet},
+};
+use crate::{
+    Timestamp,
+    session::{BearerToken, ResolveError, Resolved, TokenResolver},
+};
+
+/// Finds out whose a JWT is, with the keys that its issuer publishes.
+///
+/// Only tokens of this issuer, for this audience, signed with one of these algorithms and not expired are good; what
+/// the token says about its algorithm counts for nothing else. The claims are the data of the session, `sub` is the
+/// user. Keys are fetched when they are needed, again after 10 minutes, and for a key that is not known at most once in
+/// 30 seconds; while the issuer does not answer they are used for up to 24 hours.
+///
+/// ```
+/// use bytes::Bytes;
+/// use tower_gatehouse::session::{JwtAlgorithm, JwtResolver, ResolveError};
+///
+/// # async fn get(_: &str) -> Result<Bytes, ResolveError> { Ok(Bytes::new()) }
+/// let resolver = JwtResolver::new("https://login.example", "shop", [JwtAlgorithm::RS256], || async {
+///     get("https://login.example/.well-known/jwks.json").await
+/// });
+/// ```
+pub struct JwtResolver {
+    issuer: Box<str>,
+    audience: Box<str>,
+    algorithms: Box<[Algorithm]>,
+    skew: Duration,
+    user_claim: Box<str>,
+    keys: KeySet,
+}
+
+impl JwtResolver {
+    /// For the tokens of an issuer (`iss`) for an audience (`aud`), with these algorithms and the keys from this source.
+    pub fn new(
+        issuer: impl Into<Box<str>>,
+        audience: impl Into<Box<str>>,
+        algorithms: impl IntoIterator<Item = Algorithm>,
+        keys: impl JwksSource,
+    ) -> Self {
+        Self {
+            issuer: issuer.into(),
+            audience: audience.into(),
+            algorithms: algorithms.into_iter().collect(),
+            skew: Duration::from_secs(30),
+            user_claim: "sub".into(),
+            keys: KeySet::new(keys),
+        }
+    }
+
+    /// By how much the clock of the issuer may differ; 30 seconds by default.
+    #[must_use]
+    pub fn skew(mut self, skew: Duration) -> Self {
+        self.skew = skew;
+        self
+    }
+
+    /// The claim that names the user; `sub` by default.
+    #[must_use]
+    pub fn user_claim(mut self, claim: impl Into<Box<str>>) -> Self {
+        self.user_claim = claim.into();
+        self
+    }
+
+    fn validation(&self, algorithm: Algorithm) -> Validation {
+        let mut validation = Validation::new(algorithm);
+        validation.set_issuer(&[&self.issuer]);
+        validation.set_audience(&[&self.audience]);
+        validation.set_required_spec_claims(&["exp", "iss", "aud"]);
+        validation.leeway = self.skew.as_secs();
+        validation.validate_nbf = true;
+        validation
+    }
+
+    fn resolved(&self, claims: Map<String, Value>) -> Option<Resolved> {
+        let user = claims.get(&*self.user_claim)?.as_str().filter(|user| !user.is_empty())?.to_owned();
+        let expires = claims.get("exp")?.as_f64()?;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // saturates
+        let expires = Timestamp::from_micros((expires * 1e6) as u64).plus(self.skew);
+        Some(Resolved::user(user).expires(expires).data(claims))
+    }
+}
+
+impl TokenResolver for JwtResolver {
+    async fn resolve(&self, token: &BearerToken) -> Result<Option<Resolved>, ResolveError> {
+        install();
+        let Ok(header) = jsonwebtoken::decode_header(token.expose()) else { return Ok(None) };
+        // Before anything else: a token does not get to choose.
+        if !self.algorithms.contains(&header.alg) {
+            return Ok(None);
+        }
+        let Some(jwk) = self.keys.key(header.kid.as_deref()).await? else { return Ok(None) };
+        let to_encrypt = matches!(jwk.common.public_key_use, Some(PublicKeyUse::Encryption));
+        let Ok(key) = DecodingKey::from_jwk(&jwk) else { return Ok(None) };
+        if to_encrypt {
+            return Ok(None);
+        }
+        match jsonwebtoken::decode::<Map<String, Value>>(token.expose(), &key, &self.validation(header.alg)) {
+            Ok(token) => Ok(self.resolved(token.claims)),
+            Err(error) => {
+                // The kind has no part of the token.
+                let reason = match error.kind() {
+                    ErrorKind::ExpiredSignature => "expired",
+                    ErrorKind::ImmatureSignature => "not good yet",
+                    ErrorKind::InvalidIssuer => "of another issuer",
+                    ErrorKind::InvalidAudience => "for another audience",
+                    _ => "not good",
+                };
+                tracing::debug!(reason, "a JWT was refused");
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for JwtResolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JwtResolver")
+            .field("issuer", &self.issuer)
+            .field("audience", &self.audience)
+            .field("algorithms", &self.algorithms)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,229 @@
+//! What is changed is stored, once, and nothing is lost or brought back.
+
+use futures_util::future::join_all;
+use http::StatusCode;
+use serde_json::{Map, Value};
+use tower_gatehouse::session::{KeyRing, Session, SessionError, SessionLayer, Sessions};
+
+use crate::app::{App, Shop, backends};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_parallel_requests_that_change_different_fields_all_survive() {
+    for backend in backends().await {
+        let client = App::new(&backend).client();
+        client.ok("POST", "/visit").await;
+        // Sixty-three more fields is what a session holds: in four rounds of fifty.
+        for round in 0..4 {
+            join_all((0..50).map(|n| {
+                let client = client.clone();
+                async move { client.ok("POST", &format!("/put/f{n}/{round}")).await }
+            }))
+            .await;
+            let all: Map<String, Value> = client.json("/all").await;
+            assert_eq!(all.len(), 51, "{}", backend.name());
+            assert!((0..50).all(|n| all[&format!("f{n}")] == round.to_string()), "{}: {all:?}", backend.name());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_parallel_strict_increments_make_fifty() {
+    for backend in backends().await {
+        let client = App::new(&backend).client();
+        client.ok("POST", "/theme/dark").await;
+        let all = (0..50).map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.ok("POST", "/strict").await })
+        });
+        join_all(all).await.into_iter().for_each(|done| drop(done.unwrap()));
+        let shop: Shop = client.json("/read").await;
+        assert_eq!(shop, Shop { theme: "dark".into(), visits: 50 }, "{}", backend.name());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_three_hundred_logouts_that_race_a_change_none_is_undone() {
+    for backend in backends().await {
+        let app = App::new(&backend);
+        let mut refused = 0;
+        for _ in 0..300 {
+            let client = app.client();
+            client.ok("POST", "/visit").await;
+            let (slow, other) = (client.twin(), client.twin());
+            let (changed, out) = tokio::join!(
+                tokio::spawn(async move { slow.post("/visit").await }),
+                tokio::spawn(async move { other.post("/logout").await })
+            );
+            assert_eq!(out.unwrap().status(), StatusCode::OK);
+            let changed = changed.unwrap();
+            // Before the logout, after it (as somebody without a session, who gets a new one), or caught in between.
+            refused += u32::from(changed.status() == StatusCode::UNAUTHORIZED);
+            assert!(changed.status() == StatusCode::OK || changed.status() == StatusCode::UNAUTHORIZED);
+            let shop: Shop = client.twin().json("/read").await;
+            assert_eq!(shop, Shop::default(), "{}: a dead session came back", backend.name());
+        }
+        println!("{}: {refused} of 300 changes were caught in between", backend.name());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_after_a_post_sees_what_was_written_a_thousand_times() {
+    for backend in backends().await {
+        let client = App::new(&backend).client();
+        for n in 0..1000 {
+            let key = format!("f{}", n % 60);
+            let response = client.post(&format!("/redirect/{key}")).await;
+            assert_eq!(response.status(), StatusCode::SEE_OTHER);
+            let all: Map<String, Value> = client.json(response.headers()["location"].to_str().unwrap()).await;
+            assert_eq!(all[&key], true, "{} {n}", backend.name());
+            if n % 60 == 59 {
+                client.ok("POST", "/logout").await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_stored_whatever_the_status() {
+    for backend in backends().await {
+        let client = App::new(&backend).client();
+        assert_eq!(client.post("/fail").await.status(), StatusCode::BAD_GATEWAY);
+        assert_eq!(client.post("/fail").await.status(), StatusCode::BAD_GATEWAY);
+        assert_eq!(client.json::<Shop>("/read").await.visits, 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_types_share_a_session_and_leave_each_other_s_fields_alone() {
+    for backend in backends().await {
+        let client = App::new(&backend).client();
+        client.ok("POST", "/theme/dark").await;
+        client.ok("POST", "/login/ann").await;
+        client.ok("POST", "/put/cart/full").await;
+        client.ok("POST", "/visit").await;
+        let all: Map<String, Value> = client.json("/all").await;
+        let expected = serde_json::json!({"theme": "dark", "since": 1, "cart": "full", "visits": 1});
+        assert_eq!(Value::Object(all), expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_began_before_everything_was_revoked_does_not_survive() {
+    for backend in backends().await {
+        let (began, revoked) = (tokio::sync::Barrier::new(2), tokio::sync::Barrier::new(2));
+        let barriers = std::sync::Arc::new((began, revoked));
+        let waiting = barriers.clone();
+        let slow = async move |s: Session<Shop>| {
+            let login = s.begin_login("ann").await?;
+            // The password is checked, and was good at that time.
+            waiting.0.wait().await;
+            waiting.1.wait().await;
+            login.finish(|_| {}).await?;
+            Ok::<_, SessionError>(StatusCode::NO_CONTENT)
+        };
+        let layer = SessionLayer::new(&backend, KeyRing::new([7; 32]).unwrap());
+        let app = App(crate::app::routes().route("/slow", axum::routing::post(slow)).layer(layer));
+        let (thief, ann) = (app.client(), app.client());
+        ann.ok("POST", "/login/ann").await;
+        let entering = tokio::spawn({
+            let thief = thief.clone();
+            async move { thief.post("/slow").await }
+        });
+        barriers.0.wait().await;
+        assert_eq!(ann.ok("POST", "/everywhere").await, "1");
+        barriers.1.wait().await;
+        assert_eq!(entering.await.unwrap().status(), StatusCode::UNAUTHORIZED, "{}", backend.name());
+        assert_eq!(thief.ok("GET", "/me").await, "");
+        assert!(Sessions::new(&backend).of("ann").await.unwrap().is_empty());
+        // Whoever knows the new password gets in.
+        ann.ok("POST", "/login/ann").await;
+        assert_eq!(ann.ok("GET", "/me").await, "ann");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everywhere_is_everywhere_and_only_the_user_s() {
+    for backend in backends().await {
+        let app = App::new(&backend);
+        let (anns, bob) = ([app.client(), app.client(), app.client()], app.client());
+        for ann in &anns {
+            ann.ok("POST", "/login/ann").await;
+        }
+        bob.ok("POST", "/login/bob").await;
+        assert_eq!(Sessions::new(&backend).of("ann").await.unwrap().len(), 3);
+        assert_eq!(anns[1].ok("POST", "/everywhere").await, "3");
+        for ann in &anns {
+            assert_eq!(ann.ok("GET", "/me").await, "");
+            assert_eq!(ann.token(), None, "the cookie is gone");
+        }
+        assert_eq!(bob.ok("GET", "/me").await, "bob");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_session_too_many_ends_the_oldest() {
+    for backend in backends().await {
+        let layer = SessionLayer::new(&backend, KeyRing::ephemeral()).max_sessions_per_user(2);
+        let app = App::with(layer);
+        let clients = [app.client(), app.client(), app.client()];
+        for client in &clients {
+            client.ok("POST", "/login/ann").await;
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let mut users = Vec::new();
+        for client in &clients {
+            users.push(client.ok("GET", "/me").await);
+        }
+        assert_eq!(users, ["", "ann", "ann"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_is_an_error_and_never_cut_off() {
+    for backend in backends().await {
+        let client = App::new(&backend).client();
+        client.ok("POST", "/put/a/b").await;
+        let long = "x".repeat(4096);
+        assert_eq!(client.post(&format!("/put/long/{long}")).await.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        for n in 0..63 {
+            client.ok("POST", &format!("/put/f{n}/1")).await;
+        }
+        assert_eq!(client.post("/put/one-more/1").await.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let all: Map<String, Value> = client.json("/all").await;
+        assert!(all.len() == 64 && all["a"] == "b");
+    }
+}
+
+#[tokio::test]
+async fn after_the_head_has_gone_out_a_change_is_an_error() {
+    let backend = tower_gatehouse::Backend::memory();
+    let kept = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let keep = kept.clone();
+    let layer = SessionLayer::new(&backend, KeyRing::ephemeral());
+    let handler = async move |s: Session<Shop>| *keep.lock().unwrap() = Some(s);
+    let app = App(axum::Router::new().route("/keep", axum::routing::get(handler)).layer(layer));
+    app.client().ok("GET", "/keep").await;
+    let session = kept.lock().unwrap().take().unwrap();
+    assert!(matches!(session.update(|shop| shop.visits += 1).await, Err(SessionError::TooLate)));
+    assert_eq!(session.load().await.unwrap(), Shop::default());
+}
+
+#[tokio::test]
+async fn a_handler_without_the_layer_gets_an_error_that_names_it() {
+    let app = App(crate::app::routes());
+    let response = app.client().get("/read").await;
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(response.body().contains("SessionLayer::new(&backend, keys)"), "{}", response.body());
+}
+
+#[tokio::test]
+async fn the_layer_may_be_installed_twice() {
+    let backend = tower_gatehouse::Backend::memory();
+    let layer = SessionLayer::new(&backend, KeyRing::ephemeral());
+    let app = App(crate::app::routes().layer(layer.clone()).layer(layer));
+    let client = app.client();
+    let response = client.post("/visit").await;
+    assert_eq!(response.headers().get_all("set-cookie").iter().count(), 1);
+    client.ok("POST", "/visit").await;
+    assert_eq!(client.json::<Shop>("/read").await.visits, 2);
+}

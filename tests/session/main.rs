@@ -1,0 +1,18 @@
+//! Sessions, on the embedded backend and on Redis.
+#![cfg(all(feature = "memory", feature = "redis", feature = "axum"))]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod app;
+mod commit;
+mod cookies;
+mod fixation;
+mod forward;
+mod lifetime;
+mod maps;
+mod outage;
+mod privacy;
+mod resolver;
+mod round_trips;
+mod secrets;

@@ -1,0 +1,118 @@
+//! When the store is gone, or full.
+
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use tower_gatehouse::{
+    Backend,
+    session::{KeyRing, SessionLayer},
+};
+
+use crate::{
+    app::{App, Shop, namespace},
+    support::{RedisServer, wait_until},
+};
+
+/// Five times what is expected: an operation may take 100 ms.
+const SOON: Duration = Duration::from_millis(500);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_redis_is_down_the_answer_is_503_and_nobody_is_logged_out() {
+    let mut server = RedisServer::builder().config("appendonly yes").start();
+    let backend = Backend::redis(server.url()).namespace(namespace()).connect().await.unwrap();
+    for required in [false, true] {
+        let layer = SessionLayer::new(&backend, KeyRing::new([1; 32]).unwrap());
+        let app = App::with(if required { layer.required_under("/me") } else { layer });
+        let client = app.client();
+        client.ok("POST", "/login/ann").await;
+        let token = client.token();
+        for frozen in [true, false] {
+            if frozen {
+                server.pause()
+            } else {
+                server.kill()
+            }
+            for _ in 0..5 {
+                let start = Instant::now();
+                for (method, path) in [("GET", "/me"), ("POST", "/visit")] {
+                    let response = client.send(method, path).await;
+                    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{path}");
+                    assert!(response.headers().get("set-cookie").is_none(), "nobody is logged out");
+                }
+                assert!(start.elapsed() < 2 * SOON, "{:?}", start.elapsed());
+                let start = Instant::now();
+                assert_eq!(client.get("/").await.status(), StatusCode::OK, "who needs no session is served");
+                assert!(start.elapsed() < SOON);
+            }
+            if frozen {
+                server.resume()
+            } else {
+                server.restart()
+            }
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while client.get("/me").await.status() != StatusCode::OK {
+                assert!(Instant::now() < deadline, "it does not recover");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            assert_eq!(client.ok("GET", "/me").await, "ann", "the same session as before");
+            assert_eq!(client.token(), token);
+        }
+    }
+    let _ = wait_until;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_redis_is_a_clear_error_and_nothing_is_half_written() {
+    let server = RedisServer::builder().maxmemory(3 << 20, "noeviction").start();
+    let backend = Backend::redis(server.url()).namespace(namespace()).connect().await.unwrap();
+    let app = App::new(&backend);
+    let client = app.client();
+    client.ok("POST", "/login/ann").await;
+    client.ok("POST", "/visit").await;
+    let filler = "x".repeat(1 << 16);
+    let mut n = 0;
+    while !server.try_command(&["SET", &format!("filler{n}"), &filler]).is_ok_and(|reply| reply.is_error()) {
+        n += 1;
+        assert!(n < 1000, "it does not get full");
+    }
+    // Who writes is told; who reads, and who leaves, is served.
+    let before = server.keys();
+    for path in ["/visit", "/put/a/b", "/login/ann"] {
+        let response = client.post(path).await;
+        assert!(response.status().is_server_error(), "{path}: {}", response.status());
+        assert!(!response.headers().contains_key("set-cookie"));
+    }
+    let newcomer = app.client();
+    let response = newcomer.post("/visit").await;
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!((newcomer.token(), response.body().contains("could not be stored")), (None, true));
+    assert_eq!(server.keys(), before);
+    assert_eq!(client.json::<Shop>("/read").await.visits, 1);
+    assert_eq!(client.ok("GET", "/me").await, "ann");
+    assert_eq!(client.ok("POST", "/everywhere").await, "1");
+    assert_eq!(client.ok("GET", "/me").await, "");
+}
+
+#[tokio::test]
+async fn a_full_memory_refuses_new_sessions_and_keeps_the_live_ones() {
+    let backend: Backend = tower_gatehouse::backend::MemoryBackend::builder().max_record_bytes(64 << 10).build().into();
+    let app = App::new(&backend);
+    let mut clients = Vec::new();
+    loop {
+        let client = app.client();
+        match client.post("/visit").await.status() {
+            StatusCode::OK => clients.push(client),
+            status => {
+                assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+                break;
+            }
+        }
+        assert!(clients.len() < 1000, "it does not get full");
+    }
+    assert!(clients.len() > 20, "{}", clients.len());
+    for client in &clients {
+        assert_eq!(client.json::<Shop>("/read").await.visits, 1, "a live one was displaced");
+    }
+    clients.pop().unwrap().ok("POST", "/logout").await;
+    app.client().ok("POST", "/visit").await;
+}

@@ -1,0 +1,53 @@
+//! Bearer tokens of others.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use http::{Request, StatusCode, header};
+use tower_gatehouse::{
+    Backend,
+    session::{BearerToken, KeyRing, ResolveError, Resolved, SessionLayer, TokenResolver},
+};
+
+use crate::app::App;
+
+struct Authority(Arc<AtomicUsize>);
+
+impl TokenResolver for Authority {
+    async fn resolve(&self, token: &BearerToken) -> Result<Option<Resolved>, ResolveError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        match token.expose() {
+            "down" => Err("the authority does not answer".into()),
+            "ann" => {
+                let data = serde_json::json!({"theme": "dark"});
+                Ok(Some(Resolved::user("ann").data(data.as_object().unwrap().clone())))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_token_is_a_session_that_cannot_be_changed() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let layer = SessionLayer::new(&Backend::memory(), KeyRing::ephemeral()).resolver(Authority(asked.clone()));
+    let app = App::with(layer.required_under("/me"));
+    let send = async |method: &str, path: &str, token: &str| {
+        let request =
+            Request::builder().method(method).uri(path).header(header::AUTHORIZATION, format!("Bearer {token}"));
+        app.send(request.body(axum::body::Body::empty()).unwrap()).await
+    };
+    let all = futures_util::future::join_all((0..50).map(|_| send("GET", "/me", "ann"))).await;
+    assert!(all.iter().all(|response| response.body() == "ann"));
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "fifty requests, one question");
+    assert_eq!(send("GET", "/read", "ann").await.body(), r#"{"theme":"dark","visits":0}"#);
+    assert_eq!(send("POST", "/visit", "ann").await.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let response = send("GET", "/me", "bad").await;
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(response.headers()[header::WWW_AUTHENTICATE], r#"Bearer error="invalid_token""#);
+    assert_eq!(send("GET", "/me", "down").await.status(), StatusCode::SERVICE_UNAVAILABLE, "never 401");
+    assert_eq!(send("GET", "/read", "down").await.status(), StatusCode::SERVICE_UNAVAILABLE, "never anonymous");
+}
