@@ -21,12 +21,13 @@ impl<S: Sync, D: SharedData> FromRequestParts<S> for SharedMap<D> {
 
     /// Behind a `SessionLayer`, or a `VerifySessionLayer` with a backend. Costs nothing.
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        match Session::from_extensions(&parts.extensions) {
-            Ok(session) => Ok(Self::of(session)),
-            Err(missing) => match Claims::from_extensions(&parts.extensions) {
-                Ok(claims) => Ok(claims.shared_map()?),
-                Err(_) => Err(missing.into()),
+        // The nearest to the handler counts: a service behind a gateway in one process has both.
+        match (Claims::from_extensions(&parts.extensions), Session::from_extensions(&parts.extensions)) {
+            (Ok(claims), session) => match (claims.shared_map(), session) {
+                (Err(ClaimsError::NoBackend), Ok(session)) => Ok(Self::of(session)),
+                (map, _) => Ok(map?),
             },
+            (Err(_), session) => Ok(Self::of(session?)),
         }
     }
 }

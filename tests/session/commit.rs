@@ -21,7 +21,7 @@ async fn two_hundred_parallel_requests_that_change_different_fields_all_survive(
             .await;
             let all: Map<String, Value> = client.json("/all").await;
             assert_eq!(all.len(), 51, "{}", backend.name());
-            assert!((0..50).all(|n| all[&format!("f{n}")] == round.to_string()), "{}: {all:?}", backend.name());
+            assert!((0..50).all(|n| all[&format!("f{n}")] == *round.to_string()), "{}: {all:?}", backend.name());
         }
     }
 }

@@ -62,7 +62,7 @@ fn no_token_and_no_key_is_in_logs_in_debug_in_monitor_or_in_a_dump() {
         let keys = KeyRing::new(&master).unwrap();
         let layer = SessionLayer::new(&backend, keys.clone()).sources([Source::Bearer, Source::Cookie]);
         let audience = keys.for_audience("orders");
-        let debug = format!("{keys:?} {layer:?} {audience:?} {backend:?} {:#?}", layer);
+        let debug = format!("{keys:?} {layer:?} {audience:?} {backend:?} {layer:#?}");
         let client = App::with(layer).client();
         let mut tokens = vec![audience.expose().rsplit(':').next().unwrap()[2..].to_owned()];
         for path in ["/visit", "/login/ann", "/cycle", "/strict", "/put/a/b", "/everywhere", "/visit", "/logout"] {
