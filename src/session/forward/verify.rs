@@ -20,7 +20,6 @@ use super::{
 };
 use crate::{
     Backend, Problem, ProblemBody, TestClock, Timestamp,
-    clock::Clock,
     session::strip::{FORWARDED, is_look_alike},
 };
 
@@ -45,13 +44,14 @@ pub struct VerifySessionLayer(Arc<Config>);
 struct Config {
     keys: AudienceKeys,
     backend: Option<Backend>,
-    clock: Clock,
+    /// A test's.
+    clock: Option<TestClock>,
 }
 
 impl VerifySessionLayer {
     /// For the service that these keys are for.
     pub fn new(keys: AudienceKeys) -> Self {
-        Self(Arc::new(Config { keys, backend: None, clock: Clock::System }))
+        Self(Arc::new(Config { keys, backend: None, clock: None }))
     }
 
     /// The gateway's session store: for shared maps, and for sessions that are too large for a field. Also the clock
@@ -65,7 +65,7 @@ impl VerifySessionLayer {
     /// A clock that a test turns.
     #[must_use]
     pub fn clock(mut self, clock: &TestClock) -> Self {
-        Arc::make_mut(&mut self.0).clock = Clock::Test(clock.clone());
+        Arc::make_mut(&mut self.0).clock = Some(clock.clone());
         self
     }
 }
@@ -73,8 +73,9 @@ impl VerifySessionLayer {
 impl Config {
     fn now(&self) -> Timestamp {
         match (&self.clock, &self.backend) {
-            (Clock::System, Some(backend)) => backend.now(),
-            (clock, _) => clock.now(),
+            (Some(clock), _) => clock.now(),
+            (None, Some(backend)) => backend.now(),
+            (None, None) => Timestamp::system(),
         }
     }
 
