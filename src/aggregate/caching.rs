@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header, response};
 
 use super::context::Used;
 use crate::{
-    CacheStatus, Personal, Tag, Timestamp,
+    CacheStatus, CacheTags, Personal, Tag, Timestamp,
     policy::{
         ResponseDirectives, age,
         freshness::Ruling,
@@ -187,7 +187,8 @@ fn vary(headers: &HeaderMap) -> Vary {
 
 fn tags(answer: &response::Parts) -> Tags {
     let fields = [(SURROGATE_KEY, &b" \t"[..]), (CACHE_TAG, b","), (EDGE_CACHE_TAG, b",")];
-    let mut tags = BTreeSet::new();
+    let left = answer.extensions.get::<CacheTags>();
+    let mut tags: BTreeSet<Tag> = left.into_iter().flat_map(|tags| tags.0.iter().cloned()).collect();
     for (field, separators) in fields {
         for line in answer.headers.get_all(&field) {
             let names = line.as_bytes().split(|byte| separators.contains(byte)).map(lists::trim);

@@ -88,12 +88,16 @@
 //!   `no-store` or `no-cache`, the whole is `no-store`. `CDN-Cache-Control` of a part can only make it stricter.
 //! - **Private** it is if one part is, has `Set-Cookie` or `no-store`, is marked [`Personal`](crate::Personal), or was
 //!   asked with something that tells who is asking ([`PartContext`]) and does not say `public` or `s-maxage`.
-//! - **Tags** of the parts (`Surrogate-Key`, `Cache-Tag`, `Edge-Cache-Tag`) become one
+//! - **Tags** of the parts (`Surrogate-Key`, `Cache-Tag`, `Edge-Cache-Tag`, [`CacheTags`](crate::CacheTags)) become one
 //!   `Surrogate-Key`, so that whatever purges a part purges the whole.
 //! - **`Vary`** is the union, with the fields that the requests of parts were made from.
 //! - What is **partial** is not stored: `no-store`.
 //!
 //! No other field of a part's answer is passed on.
+//!
+//! A cache layer around a part takes the tags away unless it [exposes](crate::HttpCache::expose_tags) them, and then a
+//! purge reaches the part but not the whole. Tags and lifetimes that a part's cache is given by rules, and not by the
+//! part's answer, the whole does not know.
 //!
 //! # Bounds
 //! A part may take [5 seconds](Aggregate::DEFAULT_TIMEOUT) and have [1 MiB](Aggregate::DEFAULT_MAX_PART_SIZE), and

@@ -8,7 +8,7 @@ use http_body_util::Full;
 use proptest::prelude::{Strategy, prop};
 use tower::service_fn;
 use tower_gatehouse::{
-    Personal,
+    CacheTags, Personal, Tag,
     aggregate::{Aggregate, Part},
 };
 
@@ -170,6 +170,21 @@ async fn tags_are_the_union_in_one_field() {
     assert!(answer.field("cache-tag").is_none() && answer.field("edge-cache-tag").is_none());
     assert_eq!(answer.field("cache-control"), Some("max-age=60"));
     assert_eq!(of(&[&[]]).await.field("surrogate-key"), None);
+}
+
+#[tokio::test]
+async fn tags_that_a_handler_left_in_the_extensions_count_too() {
+    let service = service_fn(|_: Request<Full<Bytes>>| async {
+        let mut response = Response::new(Full::from("1"));
+        response.extensions_mut().insert(CacheTags::new([Tag::new("product:17").unwrap()]));
+        Ok::<_, Infallible>(response)
+    });
+    let aggregate = at_root()
+        .part("a", Part::new(service, |cx| cx.get("/")))
+        .part("b", answers(200, &[("surrogate-key", "b")], "1"))
+        .build()
+        .unwrap();
+    assert_eq!(get(aggregate, "/").await.field("surrogate-key"), Some("b product:17"));
 }
 
 #[tokio::test]

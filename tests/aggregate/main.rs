@@ -1,6 +1,8 @@
 //! Aggregates: what they answer, in which order they ask, what they say of caching, where they stand.
 
 mod answers;
+#[cfg(feature = "memory")]
+mod caches;
 mod caching;
 mod order;
 mod requests;
