@@ -50,12 +50,18 @@ impl Meter {
 
     /// Takes, whether it is there or not.
     pub fn take(&mut self, asks: &[Ask], now: Timestamp) {
+        if asks.iter().all(|ask| ask.cost == 0) {
+            return self.heal(asks.iter().map(|ask| ask.limit), now);
+        }
         self.change(now, asks.iter().map(|ask| ask.limit), |i, limit, level| limit.charged(level, asks[i].cost.into()));
     }
 
-    /// Notes the time of a clock that was set back, so that what was counted on the later time heals from now on.
-    pub fn heal(&mut self, now: Timestamp) {
-        self.at = self.at.min(now);
+    /// Notes the time of a clock that was set back, so that what was counted on the later time heals from now on; for
+    /// when nothing is taken.
+    pub fn heal(&mut self, limits: impl Iterator<Item = Limit>, now: Timestamp) {
+        if now < self.at {
+            self.change(now, limits, |_, _, level| level);
+        }
     }
 
     /// The state of every counter, in view of what was asked for: after [`take`](Self::take), or instead of it.
@@ -69,6 +75,9 @@ impl Meter {
 
     /// See [`Limits::settle`](super::Limits::settle).
     pub fn settle(&mut self, changes: &[Change], taken: Timestamp, now: Timestamp) {
+        if changes.iter().all(|change| change.units == 0) {
+            return self.heal(changes.iter().map(|change| change.limit), now);
+        }
         self.change(now, changes.iter().map(|change| change.limit), |i, limit, level| {
             let units = changes[i].units;
             if units < 0 {

@@ -133,7 +133,7 @@ impl Slot {
             self.meter.take(take.asks, at);
             self.weigh(take.asks, at);
         } else {
-            self.meter.heal(at);
+            self.meter.heal(take.asks.iter().map(|ask| ask.limit), at);
         }
         levels.extend(self.meter.report(take.asks, at, admitted).map(Some));
     }

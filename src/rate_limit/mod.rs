@@ -1,6 +1,55 @@
-//! Rate limits.
+//! Rate limits that are exact for all processes that share a backend.
+//!
+//! [`RateLimitLayer`] takes a name, who is limited ([`Key`]), and to what ([`Quota`]):
+//!
+//! ```
+//! use http::{Request, Response, StatusCode};
+//! use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+//! use tower_gatehouse::{
+//!     Backend,
+//!     rate_limit::{Key, Quota, RateLimitLayer},
+//! };
+//!
+//! # #[cfg(feature = "memory")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let backend = Backend::memory();
+//! let mut service = ServiceBuilder::new()
+//!     .layer(RateLimitLayer::new(&backend, "all", Key::global(), Quota::per_minute(2)))
+//!     .service(service_fn(async |_: Request<()>| Ok::<_, std::io::Error>(Response::new(String::new()))));
+//!
+//! let mut ask = async || service.ready().await?.call(Request::new(())).await;
+//! assert_eq!(ask().await?.headers()["ratelimit"], r#""all";r=1;t=30"#);
+//! assert_eq!(ask().await?.status(), StatusCode::OK);
+//! let refused = ask().await?;
+//! assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+//! assert_eq!(refused.headers()["retry-after"], "30");
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "memory"))]
+//! # fn main() {}
+//! ```
+//!
+//! # What is promised
+//! - **Exact.** However many processes ask at the same moment, no more is admitted than the quota says; [`Quota`]
+//!   has the bound for each kind. A call to the backend is sent once. A backend that forgets (a restart, an eviction)
+//!   admits anew what it had counted.
+//! - **All or nothing.** Of several policies ([`RateLimitLayer::with_policies`]), none counts a request that one of them
+//!   denies.
+//! - **Cheap under attack.** What was denied costs no round trip until it may pass (for 10 ms to 5 s, for 65,536 keys).
+//! - **Honest.** Who waits for as long as `Retry-After` says is not denied again, unless others use the same key.
+//! - **Never in the way.** While the backend is out of reach, each policy does what its [`OnError`] says.
+//!
+//! # Bounds
+//! On the embedded backend, 262,144 keys are counted; what has refilled gives way first, then what was used least, so
+//! that a flood of new keys does not push out a heavy one. On Redis every counter expires when it has refilled; with
+//! `maxmemory`, the policy `volatile-ttl` does the same as the embedded backend.
+//!
+//! # Many requests at once
+//! [`ConcurrencyLimitLayer`] limits how many are in progress.
 
 mod client_ip;
+mod concurrency;
 mod engine;
 mod fields;
 mod forwarded;
@@ -14,6 +63,7 @@ mod reject;
 mod service;
 
 pub use client_ip::{ClientIp, PeerAddr, TrustError};
+pub use concurrency::{ConcurrencyFuture, ConcurrencyLimit, ConcurrencyLimitLayer, PermitBody};
 pub use fields::Headers;
 pub use future::ResponseFuture;
 pub use key::{Key, RoutePattern};

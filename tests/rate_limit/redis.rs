@@ -1,0 +1,286 @@
+//! On one Redis: expiry, what is lost and cut under load, cost under attack, bounds.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tower_gatehouse::{
+    Backend,
+    backend::{Ask, Limit, LimitKey, MemoryBackend, Take},
+    rate_limit::{Key, OnError, Policy, Quota, RateLimitLayer},
+};
+
+use crate::{
+    App,
+    support::{RedisCluster, RedisServer},
+    with,
+};
+
+fn key(n: u64) -> LimitKey {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+    bytes[8..].copy_from_slice(&n.to_be_bytes());
+    LimitKey::from_bytes(bytes)
+}
+
+#[tokio::test]
+async fn every_key_has_an_expiry() {
+    let server = RedisServer::start();
+    let backend = Backend::redis(server.url()).connect().await.unwrap();
+    let user = || Key::header(http::HeaderName::from_static("x-user"));
+    let layer = RateLimitLayer::with_policies(
+        &backend,
+        [
+            Policy::new("burst", user(), Quota::per_second(3)),
+            Policy::new("daily", user(), Quota::per_day(10).fixed_window()),
+            Policy::new("all", Key::global(), Quota::per_hour(1000).strict()),
+            Policy::new("tokens", Key::global(), Quota::per_hour(10)).charge_after(|_| 50).shadow(),
+        ],
+    );
+    let app = App::new(&layer);
+    for n in 0..200 {
+        app.ask(with("x-user", &(n % 20).to_string())).await;
+    }
+    let keys: Vec<_> = server.keys().into_iter().filter(|key| key.contains(":n:")).collect();
+    assert!(keys.len() >= 22, "{keys:?}");
+    for key in &keys {
+        let ttl = server.command(&["PTTL", key]).integer();
+        assert!((1..=25 * 3_600_000).contains(&ttl), "{key}: {ttl}");
+    }
+}
+
+/// Takes from one key in many tasks until told to stop; how many were answered, and how many failed.
+struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    failed: Arc<AtomicU64>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+const PLENTY: u32 = 100_000_000;
+
+fn plenty() -> Limit {
+    // Hardly refills while a test runs: a unit takes 25 ms, all of them 29 days.
+    Limit::rate(Duration::from_millis(25), PLENTY)
+}
+
+impl Load {
+    fn start(backend: &Backend) -> Self {
+        let (stop, answered, failed) = <(Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
+        let tasks = (0..16).map(|_| {
+            let (backend, stop) = (backend.clone(), Arc::clone(&stop));
+            let (answered, failed) = (Arc::clone(&answered), Arc::clone(&failed));
+            tokio::spawn(async move {
+                let asks = [Ask { limit: plenty(), cost: 1 }];
+                while !stop.load(Ordering::Relaxed) {
+                    if let Ok(taken) = backend.take(&[Take { key: key(1), asks: &asks }]).await {
+                        assert!(taken.admitted);
+                        answered.fetch_add(1, Ordering::Relaxed);
+                    } else {
+                        failed.fetch_add(1, Ordering::Relaxed);
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                }
+            })
+        });
+        let tasks = tasks.collect();
+        Self { stop, answered, failed, tasks }
+    }
+
+    async fn stop(self) -> (u64, u64) {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+        (self.answered.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
+    }
+}
+
+/// What was taken in all, and how much of it may have refilled since `start`.
+async fn used(backend: &Backend, start: Instant) -> (u64, u64) {
+    let asks = [Ask { limit: plenty(), cost: 0 }];
+    let taken = backend.take(&[Take { key: key(1), asks: &asks }]).await.unwrap();
+    let left = taken.levels[0].unwrap().remaining;
+    (u64::from(PLENTY) - left, u64::try_from(start.elapsed().as_millis()).unwrap() / 25 + 1)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scripts_that_are_flushed_and_clients_that_are_killed_lose_and_double_nothing() {
+    let server = RedisServer::start();
+    let backend = Backend::redis(server.url()).connect().await.unwrap();
+    let (start, load) = (Instant::now(), Load::start(&backend));
+    for _ in 0..4 {
+        for _ in 0..14 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            server.command(&["SCRIPT", "FLUSH"]);
+        }
+        // Opens the breaker, for a second.
+        server.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+    }
+    let (answered, failed) = load.stop().await;
+    let fresh = Backend::redis(server.url()).operation_timeout(Duration::from_secs(5)).connect().await.unwrap();
+    let (used, refilled) = used(&fresh, start).await;
+    assert!(answered > 1000, "{answered} answered, {failed} failed");
+    // Each that was answered was counted once; each that failed at most once.
+    assert!(used + refilled >= answered, "{used} used, {refilled} refilled, {answered} answered");
+    assert!(used <= answered + failed, "{used} used, {answered} answered, {failed} failed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_layer_answers_all_requests_while_scripts_are_flushed_and_clients_are_killed() {
+    let server = RedisServer::start();
+    let backend = Backend::redis(server.url()).connect().await.unwrap();
+    let layer = RateLimitLayer::new(&backend, "all", Key::global(), Quota::per_hour(1_000_000_000));
+    let app = App::new(&layer);
+    let stop = Arc::new(AtomicBool::new(false));
+    let tasks: Vec<_> = (0..8)
+        .map(|_| {
+            let (app, stop) = (app.clone(), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let mut asked = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(app.get().await, 200);
+                    asked += 1;
+                    tokio::time::sleep(Duration::from_micros(100)).await;
+                }
+                asked
+            })
+        })
+        .collect();
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        server.command(&["SCRIPT", "FLUSH"]);
+        server.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut asked = 0;
+    for task in tasks {
+        asked += task.await.unwrap();
+    }
+    assert!(asked > 500, "{asked}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_in_the_middle_of_the_load_is_no_error_for_clients_and_doubles_nothing() {
+    let cluster = RedisCluster::start();
+    let backend = Backend::redis(cluster.url()).connect().await.unwrap();
+    let (start, load) = (Instant::now(), Load::start(&backend));
+    let policy = Policy::new("all", Key::global(), Quota::per_hour(1_000_000)).on_error(OnError::Allow);
+    let app = App::new(&RateLimitLayer::with_policies(&backend, [policy]));
+    let watch = tokio::spawn({
+        let app = app.clone();
+        async move {
+            let end = Instant::now() + Duration::from_secs(4);
+            let mut asked = 0;
+            while Instant::now() < end {
+                assert_eq!(app.get().await, 200);
+                asked += 1;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            asked
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let cluster = tokio::task::spawn_blocking(move || {
+        // The replicas of all three masters take over, one after the other.
+        (3..6).for_each(|replica| cluster.fail_over(replica));
+        cluster
+    })
+    .await
+    .unwrap();
+    assert!(watch.await.unwrap() > 100);
+    let (answered, failed) = load.stop().await;
+    let fresh = Backend::redis(cluster.url()).operation_timeout(Duration::from_secs(1)).connect().await.unwrap();
+    let (used, _) = used(&fresh, start).await;
+    assert!(answered > 100, "{answered} answered, {failed} failed");
+    assert!(used <= answered + failed, "{used} used, {answered} answered, {failed} failed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_a_hundred_times_the_limit_one_request_in_ten_or_less_asks_redis() {
+    for quota in [Quota::per_second(10), Quota::per_second(50).burst(5), Quota::per_minute(60).fixed_window()] {
+        let server = RedisServer::start();
+        let backend = Backend::redis(server.url()).connect().await.unwrap();
+        let app = App::new(&RateLimitLayer::new(&backend, "all", Key::global(), quota));
+        app.get().await;
+        server.reset_stats();
+        let end = Instant::now() + Duration::from_secs(2);
+        let tasks: Vec<_> = (0..16)
+            .map(|_| {
+                let app = app.clone();
+                tokio::spawn(async move {
+                    let (mut asked, mut admitted) = (0u64, 0u64);
+                    while Instant::now() < end {
+                        admitted += u64::from(app.get().await == 200);
+                        asked += 1;
+                        tokio::task::yield_now().await;
+                    }
+                    (asked, admitted)
+                })
+            })
+            .collect();
+        let (mut asked, mut admitted) = (0, 0);
+        for task in tasks {
+            let (a, b) = task.await.unwrap();
+            asked += a;
+            admitted += b;
+        }
+        let stats = server.commandstats();
+        let calls = stats.calls("evalsha") + stats.calls("eval");
+        assert!(asked >= 100 * admitted.max(1), "{quota:?}: not an overload: {asked} asked, {admitted} admitted");
+        assert!(calls * 10 <= asked, "{quota:?}: {calls} round trips for {asked} requests");
+        assert!(calls >= admitted, "every admission is asked for");
+    }
+}
+
+const HEAVY: u64 = u64::MAX;
+
+/// One key uses up its quota; a million others come by once each; the first is still denied.
+async fn flood(backend: &Backend, fresh: &Backend) {
+    let limit = Limit::rate(Duration::from_mins(6), 10);
+    let asks = [Ask { limit, cost: 1 }];
+    for n in 0..12 {
+        let taken = backend.take(&[Take { key: key(HEAVY), asks: &asks }]).await.unwrap();
+        assert_eq!(taken.admitted, n < 10);
+    }
+    let mut failed = 0;
+    for batch in 0..20_000 {
+        let keys: Vec<_> = (batch * 50..(batch + 1) * 50).map(key).collect();
+        let takes: Vec<_> = keys.iter().map(|&key| Take { key, asks: &asks }).collect();
+        match backend.take(&takes).await {
+            Ok(answer) => assert!(answer.admitted),
+            // A busy machine may take longer than a limit may.
+            Err(_) => failed += 1,
+        }
+    }
+    assert!(failed < 200, "{failed}");
+    assert!(
+        !fresh.take(&[Take { key: key(HEAVY), asks: &asks }]).await.unwrap().admitted,
+        "the heavy one is forgotten"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_million_keys_in_memory_are_bounded_and_the_heavy_offender_stays_denied() {
+    let store = MemoryBackend::new();
+    let backend = Backend::from(store.clone());
+    flood(&backend, &backend).await;
+    assert!(store.limit_keys() <= 262_144, "{}", store.limit_keys());
+    assert!(store.limit_keys() > 200_000, "the room is used: {}", store.limit_keys());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_million_keys_on_redis_are_bounded_and_the_heavy_offender_stays_denied() {
+    const MAX: u64 = 40 << 20;
+    let server = RedisServer::builder().maxmemory(MAX, "volatile-ttl").start();
+    let connect = || Backend::redis(server.url()).operation_timeout(Duration::from_secs(5)).connect();
+    let (backend, fresh) = (connect().await.unwrap(), connect().await.unwrap());
+    flood(&backend, &fresh).await;
+    let used: u64 = server.info("memory")["used_memory"].trim().parse().unwrap();
+    assert!(used <= MAX + (4 << 20), "{used} bytes");
+    assert!(server.info("stats")["evicted_keys"].trim() != "0", "it was full");
+}
