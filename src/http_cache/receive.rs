@@ -75,7 +75,8 @@ impl From<NotStored> for Reason {
                 | NotStored::RequestNoStore
                 | NotStored::Authorization
                 | NotStored::Identity
-                | NotStored::NoFreshness
+                // 429 and its like, which are about one client's conduct.
+                | NotStored::Status
                 | NotStored::Partial
         );
         Self { detail: reason.as_str(), of_the_answer: !of_the_request }
@@ -143,7 +144,9 @@ impl HttpCache {
                 None => Reception::Untouched { response, reason: Reason::BACKEND, lease: asked.lease },
             },
             Err(reason) => {
-                if base.is_some() && reason.of_the_answer && !status.is_server_error() {
+                // What somebody with credentials is told may be true for nobody else.
+                let outdates = reason.of_the_answer && !status.is_server_error() && !visit.credentials.any();
+                if base.is_some() && outdates {
                     self.discard(visit, &asked).await;
                 }
                 Reception::Untouched { response, reason, lease: asked.lease }

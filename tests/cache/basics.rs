@@ -174,3 +174,20 @@ async fn all_layers_stand_around_an_axum_router() {
     assert_eq!(answer().await, ("MISS".to_owned(), "content".into()));
     assert_eq!(answer().await, ("HIT".to_owned(), "content".into()));
 }
+
+#[tokio::test]
+async fn what_the_origin_has_removed_is_not_kept_for_its_window() {
+    let origin = Origin::script([
+        (200, &[("cache-control", "max-age=10, stale-while-revalidate=600")] as &[_], "content"),
+        (404, &[], "gone"),
+    ]);
+    let clock = TestClock::new();
+    let cache = HttpCache::new(&Backend::memory_with(&clock));
+    let app = boxed(tower_gatehouse::SwrLayer::new(&cache).layer(origin.clone()));
+    get(&app, URL).await;
+    clock.advance(Duration::from_secs(20));
+    assert_eq!(get(&app, URL).await.x_cache(), "STALE");
+    assert!(cache.shutdown(Duration::from_secs(5)).await, "the validation in the background has ended");
+    let after = get(&app, URL).await;
+    assert_eq!((after.status, after.body.as_str()), (404, "gone"));
+}
