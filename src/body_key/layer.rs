@@ -7,7 +7,7 @@ use tower_layer::Layer;
 
 use super::BodyKeyService;
 
-/// Makes requests with content cacheable; see the [module](self).
+/// Makes requests with content cacheable; see the [module](crate::body_key).
 #[derive(Clone, Debug)]
 pub struct BodyKeyLayer {
     pub(super) methods: Arc<[Box<str>]>,

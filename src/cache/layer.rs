@@ -5,7 +5,7 @@ use tower_layer::Layer;
 use super::CacheService;
 use crate::HttpCache;
 
-/// A shared HTTP cache; see the [module](self).
+/// A shared HTTP cache; see the [module](crate::cache).
 #[derive(Clone, Debug)]
 pub struct CacheLayer {
     cache: HttpCache,

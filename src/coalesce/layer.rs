@@ -5,7 +5,7 @@ use tower_layer::Layer;
 use super::CoalesceService;
 use crate::HttpCache;
 
-/// Collapses concurrent requests into one; see the [module](self).
+/// Collapses concurrent requests into one; see the [module](crate::coalesce).
 #[derive(Clone, Debug)]
 pub struct CoalesceLayer {
     cache: HttpCache,

@@ -5,7 +5,7 @@ use tower_layer::Layer;
 use super::SwrService;
 use crate::HttpCache;
 
-/// A shared HTTP cache that answers stale while it revalidates; see the [module](self).
+/// A shared HTTP cache that answers stale while it revalidates; see the [module](crate::swr).
 #[derive(Clone, Debug)]
 pub struct SwrLayer {
     cache: HttpCache,

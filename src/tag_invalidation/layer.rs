@@ -11,7 +11,7 @@ use crate::{
     http_cache::{Captures, PathTable},
 };
 
-/// Invalidates by what passes through; see the [module](self).
+/// Invalidates by what passes through; see the [module](crate::tag_invalidation).
 ///
 /// Stands outside the cache layers of the same [`HttpCache`].
 #[derive(Clone)]
