@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicU8, Ordering},
 };
 
 use crate::Tag;
@@ -12,19 +12,33 @@ use crate::Tag;
 /// `SessionLayer` leaves it in the extensions of the request, for layers within; the session's handle sets it when a
 /// handler reads or writes the session; and the answer carries it too, for layers around. A layer that shares answers
 /// looks at it when the head of the answer has come, and does not share what is personal, unless the answer says that
-/// it is public. Clones share the mark.
+/// it is public. What [brings a credential](Self::is_credential) is not shared whatever it says. Clones share the mark.
 #[derive(Clone, Debug, Default)]
-pub struct Personal(Arc<AtomicBool>);
+pub struct Personal(Arc<AtomicU8>);
+
+const PERSONAL: u8 = 1;
+const CREDENTIAL: u8 = 2;
 
 impl Personal {
     /// Marks the answer; for good.
     pub fn mark(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.fetch_max(PERSONAL, Ordering::AcqRel);
+    }
+
+    /// Marks the answer as one that brings or ends a credential, as that to a login; for good.
+    pub fn mark_credential(&self) {
+        self.0.fetch_max(CREDENTIAL, Ordering::AcqRel);
     }
 
     /// Whether the answer is marked.
     pub fn is_marked(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.load(Ordering::Acquire) >= PERSONAL
+    }
+
+    /// Whether the answer brings or ends a credential, and therefore is for nobody else even if it says that it is
+    /// public: a layer around adds the credential.
+    pub fn is_credential(&self) -> bool {
+        self.0.load(Ordering::Acquire) >= CREDENTIAL
     }
 }
 

@@ -43,6 +43,11 @@ impl Identity {
         Self { lookup: Some(lookup), ..Self::anonymous() }
     }
 
+    /// Whether who it is has to be looked up.
+    pub(crate) fn needs_lookup(&self) -> bool {
+        self.lookup.is_some()
+    }
+
     /// Who it is, looked up if that has not been done in this request.
     ///
     /// # Errors

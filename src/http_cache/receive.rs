@@ -328,10 +328,9 @@ impl HttpCache {
             received,
         };
         let mut store = self.config.policy.storable(&exchange, &lifetimes)?;
-        let personal = |mark: Option<&Personal>| mark.is_some_and(Personal::is_marked);
-        if (personal(visit.personal.as_ref()) || personal(response.extensions().get()))
-            && !store.meta.flags.has(Flags::SHAREABLE)
-        {
+        let public = store.meta.flags.has(Flags::SHAREABLE);
+        let personal = |mark: &Personal| mark.is_credential() || (mark.is_marked() && !public);
+        if visit.personal.iter().chain(response.extensions().get()).any(personal) {
             return Err(Reason::PERSONAL);
         }
         let length = content_length(response.headers());

@@ -14,7 +14,7 @@ use super::{
     reject,
 };
 use crate::{
-    Timestamp,
+    Identity, Timestamp,
     backend::{Ask, Backend, Change, Level, LimitKey, Settle, Take, Taken, Verdict},
 };
 
@@ -135,6 +135,14 @@ impl Plan {
 }
 
 impl Engine {
+    /// Who is asking, if that has to be looked up before keys and quotas can be told.
+    pub(super) fn unknown_identity(&self, parts: &request::Parts) -> Option<Identity> {
+        let unknown = parts.extensions.get::<Identity>().filter(|identity| identity.needs_lookup())?;
+        let asks = |policy: &Policy| policy.tier.is_some() || policy.cost.is_some();
+        let asked = self.config.groups.iter().any(|group| group.key.asks_who() || group.policies.iter().any(asks));
+        asked.then(|| unknown.clone())
+    }
+
     /// Keys, quotas and costs of a request. No subject is left where no policy applies.
     pub(super) fn plan(&self, parts: &request::Parts) -> Result<Plan, Unwired> {
         let mut subjects = Vec::with_capacity(self.config.groups.len());

@@ -14,7 +14,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::engine::{Admission, Decision, Engine, Plan};
-use crate::ProblemBody;
+use crate::{Identity, ProblemBody, backend::BackendError};
 
 pin_project! {
     /// The response of a [`RateLimit`](super::RateLimit) service.
@@ -27,6 +27,10 @@ pin_project! {
     }
 }
 
+type Known = Result<Identity, BackendError>;
+/// Plans anew for a request of a known identity.
+type Identified<Q> = fn(&Engine, Known, Q) -> Result<(Plan, Q), Response<Bytes>>;
+
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 pin_project! {
@@ -35,6 +39,8 @@ pin_project! {
     enum State<S, Q, F, R> {
         /// No limit applies.
         Bypass { #[pin] inner: F },
+        /// Who is asking is looked up.
+        Identifying { known: Boxed<Known>, identified: Identified<Q>, engine: Arc<Engine>, inner: S, request: Q },
         /// The counters are asked.
         Deciding { decision: Boxed<Decision>, engine: Arc<Engine>, inner: S, request: Q },
         /// The request is admitted.
@@ -57,12 +63,29 @@ impl<S: Service<Q>, Q, R> ResponseFuture<S, Q, R> {
         Self { state: State::Refused { answer } }
     }
 
+    pub(super) fn identify(
+        engine: Arc<Engine>,
+        identity: Identity,
+        identified: Identified<Q>,
+        inner: S,
+        request: Q,
+    ) -> Self {
+        let known = Box::pin(async move { identity.known().await });
+        Self { state: State::Identifying { known, identified, engine, inner, request } }
+    }
+
     pub(super) fn decide(engine: Arc<Engine>, plan: Plan, inner: S, request: Q) -> Self {
+        Self { state: State::deciding(engine, plan, inner, request) }
+    }
+}
+
+impl<S, Q, F, R> State<S, Q, F, R> {
+    fn deciding(engine: Arc<Engine>, plan: Plan, inner: S, request: Q) -> Self {
         let decision = {
             let engine = Arc::clone(&engine);
             Box::pin(async move { engine.decide(plan).await })
         };
-        Self { state: State::Deciding { decision, engine, inner, request } }
+        Self::Deciding { decision, engine, inner, request }
     }
 }
 
@@ -79,6 +102,19 @@ where
                 StateProject::Bypass { inner } => {
                     let response = ready!(inner.poll(cx))?;
                     return Poll::Ready(Ok(response.map(ProblemBody::inner)));
+                }
+                StateProject::Identifying { known, .. } => {
+                    let known = ready!(known.as_mut().poll(cx));
+                    let StateReplace::Identifying { identified, engine, mut inner, request, .. } =
+                        state.as_mut().project_replace(State::Done)
+                    else {
+                        unreachable!("the state was Identifying a moment ago")
+                    };
+                    match identified(&engine, known, request) {
+                        Ok((plan, request)) if plan.is_empty() => State::Bypass { inner: inner.call(request) },
+                        Ok((plan, request)) => State::deciding(engine, plan, inner, request),
+                        Err(answer) => State::Refused { answer },
+                    }
                 }
                 StateProject::Deciding { decision, .. } => {
                     let decision = ready!(decision.as_mut().poll(cx));

@@ -122,6 +122,16 @@ impl Key {
         Ok(Some(LimitKey::from_bytes(key)))
     }
 
+    /// Whether the key depends on who is asking, as far as can be told.
+    pub(super) fn asks_who(&self) -> bool {
+        match &*self.0 {
+            Part::User | Part::Session | Part::Function(_) => true,
+            Part::All(keys) => keys.iter().any(Self::asks_who),
+            Part::Or(first, second) => first.asks_who() || second.asks_who(),
+            _ => false,
+        }
+    }
+
     /// Whether both give the same key to all requests, as far as can be told.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header, request};
 
 use super::{fields::whole_seconds, key::Unwired};
-use crate::Problem;
+use crate::{Problem, backend::BackendError};
 
 /// A refusal, for those who shape the answer ([`RateLimitLayer::on_reject`](super::RateLimitLayer::on_reject)).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +94,17 @@ pub(super) fn unwired(Unwired(message): Unwired, request: &request::Parts) -> Re
         return grpc_status(13, message); // INTERNAL
     }
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, message).into_response_with_bytes()
+}
+
+/// The answer where it cannot be told who is asking. Whoever let the request pass would let everybody pass.
+pub(super) fn unidentified(error: &BackendError, request: &request::Parts) -> Response<Bytes> {
+    const MESSAGE: &str = "the session store is not available";
+
+    tracing::debug!(%error, "a request could not be identified");
+    if is_grpc(request) {
+        return grpc_status(14, MESSAGE); // UNAVAILABLE
+    }
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, MESSAGE).into_response_with_bytes()
 }
 
 /// Whether the client speaks gRPC (also gRPC-Web), and so looks for its status in other fields.

@@ -5,11 +5,16 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::{ResponseFuture, engine::Engine, reject};
-use crate::ProblemBody;
+use super::{
+    ResponseFuture,
+    engine::{Engine, Plan},
+    reject,
+};
+use crate::{Identity, ProblemBody, backend::BackendError};
 
 /// Refuses requests that are beyond a limit; made by a [`RateLimitLayer`](super::RateLimitLayer).
 ///
@@ -37,6 +42,12 @@ where
         if self.engine.config.is_exempt(&parts) {
             return ResponseFuture::bypass(self.inner.call(Request::from_parts(parts, body)));
         }
+        if let Some(identity) = self.engine.unknown_identity(&parts) {
+            let clone = self.inner.clone();
+            let inner = std::mem::replace(&mut self.inner, clone);
+            let request = Request::from_parts(parts, body);
+            return ResponseFuture::identify(Arc::clone(&self.engine), identity, identified, inner, request);
+        }
         match self.engine.plan(&parts) {
             Ok(plan) if plan.is_empty() => ResponseFuture::bypass(self.inner.call(Request::from_parts(parts, body))),
             Ok(plan) => {
@@ -48,4 +59,17 @@ where
             Err(unwired) => ResponseFuture::refused(reject::unwired(unwired, &parts)),
         }
     }
+}
+
+/// The plan for a request now that it is known who asks, or the answer.
+fn identified<B>(
+    engine: &Engine,
+    known: Result<Identity, BackendError>,
+    request: Request<B>,
+) -> Result<(Plan, Request<B>), Response<Bytes>> {
+    let (mut parts, body) = request.into_parts();
+    let identity = known.map_err(|error| reject::unidentified(&error, &parts))?;
+    parts.extensions.insert(identity);
+    let plan = engine.plan(&parts).map_err(|unwired| reject::unwired(unwired, &parts))?;
+    Ok((plan, Request::from_parts(parts, body)))
 }

@@ -75,6 +75,9 @@ impl Core {
         };
         let begin = config.begin_at_once && matches!(presented, Presented::Nothing);
         let new = begin.then(|| Token::mint(&config.keys, None));
+        if new.is_some() {
+            personal.mark_credential();
+        }
         let state = State {
             loaded,
             pending: BTreeMap::new(),
@@ -129,7 +132,7 @@ impl Core {
 
     /// Ends the session of the request without loading it.
     pub(super) async fn destroy(&self) -> Result<(), SessionError> {
-        self.personal.mark();
+        self.personal.mark_credential();
         let mut state = self.state.lock().await;
         let key = match (&state.loaded, &self.presented) {
             (Loaded::Live(live), _) => Some(live.key),

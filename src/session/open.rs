@@ -89,6 +89,9 @@ impl<'a> Open<'a> {
         changes: impl IntoIterator<Item = (Box<str>, Option<Bytes>)>,
     ) -> Result<(), SessionError> {
         self.check_writable()?;
+        if self.live().is_none() {
+            self.brings_credential();
+        }
         let before = self.state.pending.clone();
         self.state.pending.extend(changes);
         let checked = self.check_size();
@@ -96,6 +99,11 @@ impl<'a> Open<'a> {
             self.state.pending = before;
         }
         checked
+    }
+
+    /// The client will be told of a new token, or that its token is dead.
+    fn brings_credential(&self) {
+        self.core.personal().mark_credential();
     }
 
     fn check_writable(&self) -> Result<(), SessionError> {
@@ -225,6 +233,7 @@ impl<'a> Open<'a> {
 
     /// Makes sure that nothing of another user's session gets into that of this one.
     pub(super) async fn make_way_for(&mut self, user: &str) -> Result<(), SessionError> {
+        self.brings_credential();
         self.check_writable()?;
         if user.is_empty() || user.len() > Record::MAX_USER {
             return Err(SessionError::TooLarge("the name of a user has 1 to 256 bytes"));
@@ -263,6 +272,7 @@ impl<'a> Open<'a> {
 
     /// The session gets a new token; the old one is dead.
     pub(super) async fn cycle(&mut self) -> Result<(), SessionError> {
+        self.brings_credential();
         self.check_writable()?;
         let Some(live) = self.live().cloned() else { return self.save().await };
         let config = &self.core.config;
@@ -314,6 +324,7 @@ impl<'a> Open<'a> {
 
     /// Ends all sessions of the user, this one included.
     pub(super) async fn revoke_all(&mut self) -> Result<u64, SessionError> {
+        self.brings_credential();
         let backend = &self.core.config.backend;
         let ended = match &self.state.loaded {
             Loaded::Live(Live { record, key }) => match &record.user {
@@ -351,6 +362,7 @@ impl<'a> Open<'a> {
             return Ok(owner);
         }
         self.check_writable()?;
+        self.brings_credential();
         let keys = &self.core.config.keys;
         let token = self.state.new.insert(Token::mint(keys, None));
         Ok(MapOwner::Session(token.key()))

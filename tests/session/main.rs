@@ -5,14 +5,19 @@
 mod support;
 
 mod app;
+mod caches;
 mod commit;
 mod cookies;
 mod fixation;
 mod forward;
+#[cfg(feature = "jwt")]
+mod jwt;
 mod lifetime;
+mod limits;
 mod maps;
 mod outage;
 mod privacy;
 mod resolver;
 mod round_trips;
 mod secrets;
+mod strangers;

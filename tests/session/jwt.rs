@@ -1,0 +1,174 @@
+//! JWTs: those of an issuer, and ours for services that know nothing of this crate.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, jwk::Jwk};
+use serde_json::{Value, json};
+use tower_gatehouse::{
+    Backend,
+    session::{ForwardSessionLayer, JwtAlgorithm, JwtResolver, KeyRing, ResolveError, SessionLayer},
+};
+
+use crate::app::{App, routes};
+
+/// An issuer whose keys are P-256.
+#[derive(Clone)]
+struct Issuer {
+    keys: Arc<Mutex<Vec<(String, EncodingKey, Jwk)>>>,
+    fetched: Arc<AtomicUsize>,
+    down: Arc<AtomicBool>,
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+impl Issuer {
+    fn new() -> Self {
+        let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+        let issuer = Self { keys: Arc::default(), fetched: Arc::default(), down: Arc::default() };
+        issuer.rotate("one");
+        issuer
+    }
+
+    /// One more key, which signs from now on.
+    fn rotate(&self, kid: &str) {
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let key = EncodingKey::from_ec_der(pair.serialized_der());
+        let mut jwk = Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap();
+        jwk.common.key_id = Some(kid.to_owned());
+        self.keys.lock().unwrap().push((kid.to_owned(), key, jwk));
+    }
+
+    fn claims() -> Value {
+        json!({"iss": "https://login", "aud": "shop", "sub": "ann", "exp": now() + 60, "theme": "dark"})
+    }
+
+    fn sign(&self, claims: &Value) -> String {
+        let keys = self.keys.lock().unwrap();
+        let (kid, key, _) = keys.last().unwrap();
+        let header = Header { kid: Some(kid.clone()), ..Header::new(Algorithm::ES256) };
+        jsonwebtoken::encode(&header, claims, key).unwrap()
+    }
+
+    fn app(&self) -> App {
+        let issuer = self.clone();
+        let resolver = JwtResolver::new("https://login", "shop", [JwtAlgorithm::ES256], move || {
+            let issuer = issuer.clone();
+            async move {
+                issuer.fetched.fetch_add(1, Ordering::SeqCst);
+                if issuer.down.load(Ordering::SeqCst) {
+                    return Err(ResolveError::from("down"));
+                }
+                let keys: Vec<Jwk> = issuer.keys.lock().unwrap().iter().map(|(_, _, jwk)| jwk.clone()).collect();
+                Ok(Bytes::from(json!({ "keys": keys }).to_string()))
+            }
+        });
+        App::with(SessionLayer::new(&Backend::memory(), KeyRing::ephemeral()).resolver(resolver).required_under("/me"))
+    }
+}
+
+async fn me(app: &App, token: &str) -> (StatusCode, String) {
+    let request = Request::get("/me").header(header::AUTHORIZATION, format!("Bearer {token}"));
+    let response = app.send(request.body(axum::body::Body::empty()).unwrap()).await;
+    (response.status(), response.into_body())
+}
+
+#[tokio::test]
+async fn a_token_of_the_issuer_says_who_it_is_and_everything_else_is_refused() {
+    let issuer = Issuer::new();
+    let app = issuer.app();
+    assert_eq!(me(&app, &issuer.sign(&Issuer::claims())).await, (StatusCode::OK, "ann".into()));
+    assert_eq!(issuer.fetched.load(Ordering::SeqCst), 1);
+
+    let with = |name: &str, value: Value| {
+        let mut claims = Issuer::claims();
+        claims[name] = value;
+        issuer.sign(&claims)
+    };
+    let good = issuer.sign(&Issuer::claims());
+    let (signed, signature) = good.rsplit_once('.').unwrap();
+    let secret = EncodingKey::from_secret(b"secret");
+    let hmac = Header { kid: Some("one".into()), ..Header::new(Algorithm::HS256) };
+    let stranger = Issuer::new();
+    for (what, token) in [
+        ("expired", with("exp", json!(now() - 120))),
+        ("not good yet", with("nbf", json!(now() + 120))),
+        ("of another issuer", with("iss", json!("https://evil"))),
+        ("for another audience", with("aud", json!("bank"))),
+        ("of nobody", with("sub", json!(""))),
+        ("not signed", format!("{signed}.")),
+        ("without an algorithm", format!("eyJhbGciOiJub25lIn0.{}.", signed.split('.').nth(1).unwrap())),
+        ("tampered with", format!("{signed}.{}", signature.chars().rev().collect::<String>())),
+        ("signed with another algorithm", jsonwebtoken::encode(&hmac, &Issuer::claims(), &secret).unwrap()),
+        ("signed with another key of the same name", stranger.sign(&Issuer::claims())),
+    ] {
+        assert_eq!(me(&app, &token).await.0, StatusCode::UNAUTHORIZED, "{what}");
+    }
+    assert_eq!(issuer.fetched.load(Ordering::SeqCst), 1, "no token makes us fetch keys again and again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_key_is_fetched_and_an_issuer_that_is_down_logs_nobody_out() {
+    let issuer = Issuer::new();
+    let app = issuer.app();
+    let fetched = || issuer.fetched.load(Ordering::SeqCst);
+    issuer.down.store(true, Ordering::SeqCst);
+    let token = |n: u32| {
+        let mut claims = Issuer::claims();
+        claims["n"] = n.into();
+        issuer.sign(&claims)
+    };
+    assert_eq!(me(&app, &token(0)).await.0, StatusCode::SERVICE_UNAVAILABLE, "it cannot be said: not 401");
+    assert_eq!(me(&app, &token(1)).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(fetched(), 1, "nor is it asked at every request");
+    issuer.down.store(false, Ordering::SeqCst);
+    tokio::time::advance(std::time::Duration::from_secs(1)).await;
+    assert_eq!(me(&app, &token(2)).await.0, StatusCode::OK);
+    assert_eq!(fetched(), 2);
+    issuer.rotate("two");
+    assert_eq!(me(&app, &token(3)).await.0, StatusCode::UNAUTHORIZED, "keys are 30 seconds old at least");
+    tokio::time::advance(std::time::Duration::from_secs(30)).await;
+    assert_eq!(me(&app, &token(4)).await.0, StatusCode::OK);
+    assert_eq!(fetched(), 3);
+    issuer.down.store(true, Ordering::SeqCst);
+    tokio::time::advance(std::time::Duration::from_hours(1)).await;
+    assert_eq!(me(&app, &token(5)).await.0, StatusCode::OK, "keys that are known go on");
+}
+
+#[tokio::test]
+async fn a_service_verifies_what_it_is_told_with_a_jwt_library() {
+    let keys = KeyRing::ephemeral();
+    let seen = Arc::new(Mutex::new(None));
+    let keep = seen.clone();
+    let upstream = axum::routing::get(async move |headers: http::HeaderMap| {
+        *keep.lock().unwrap() = headers.get("x-session").cloned();
+    });
+    let forward = ForwardSessionLayer::new("orders", &keys).fields(["theme"]).hs256_jwt();
+    let router = axum::Router::new().route("/up", upstream).route_layer(forward);
+    let app = App(routes().merge(router).layer(SessionLayer::new(&Backend::memory(), keys.clone())));
+    let client = app.client();
+    client.ok("POST", "/theme/dark").await;
+    client.ok("POST", "/login/ann").await;
+    client.ok("GET", "/up").await;
+    let token = seen.lock().unwrap().take().unwrap().to_str().unwrap().to_owned();
+
+    let verify = |audience: &str, secret: [u8; 32]| {
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.set_audience(&[audience]);
+        jsonwebtoken::decode::<Value>(&token, &DecodingKey::from_secret(&secret), &validation)
+    };
+    let claims = verify("orders", keys.for_audience("orders").jwt_secret()).unwrap().claims;
+    assert_eq!((&claims["sub"], &claims["d"]), (&json!("ann"), &json!({"theme": "dark"})));
+    assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 30);
+    assert!(verify("orders", keys.for_audience("cart").jwt_secret()).is_err());
+    assert!(verify("cart", keys.for_audience("orders").jwt_secret()).is_err());
+}
