@@ -330,7 +330,7 @@ impl HttpCache {
         let mut store = self.config.policy.storable(&exchange, &lifetimes)?;
         let public = store.meta.flags.has(Flags::SHAREABLE);
         let personal = |mark: &Personal| mark.is_credential() || (mark.is_marked() && !public);
-        if visit.personal.iter().chain(response.extensions().get()).any(personal) {
+        if visit.personal.get().into_iter().chain(response.extensions().get()).any(personal) {
             return Err(Reason::PERSONAL);
         }
         let length = content_length(response.headers());

@@ -1,7 +1,7 @@
 //! One request on its way through the cache layers.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -34,7 +34,7 @@ pub(crate) struct Visit {
     /// Whether the request says who asks.
     pub(crate) credentials: Credentials,
     /// Whether the answer depends on who asks, as the session layer outside knows when the answer has come.
-    pub(crate) personal: Option<Personal>,
+    pub(crate) personal: OnceLock<Personal>,
     /// What was found; `None` where the backend was out of reach.
     pub(crate) lookup: Option<Lookup>,
     /// When the look-up was done, on the backend's clock.
@@ -151,7 +151,13 @@ impl HttpCache {
 
     /// The visit that a layer outside of the same cache has left.
     pub(crate) fn visit_of<B>(&self, request: &Request<B>) -> Option<Arc<Visit>> {
-        request.extensions().get::<Arc<Visit>>().filter(|visit| visit.cache == self.id()).cloned()
+        let visit = request.extensions().get::<Arc<Visit>>().filter(|visit| visit.cache == self.id())?;
+        if let Some(personal) = request.extensions().get::<Personal>() {
+            // The session layer stands between the layer that made this and the one that asks. Set once: it is the same
+            // mark all the way in.
+            let _ = visit.personal.set(personal.clone());
+        }
+        Some(visit.clone())
     }
 
     pub(crate) fn visit<B>(&self, request: &Request<B>, admitted: Admitted, lookup: Option<Lookup>) -> Visit {
@@ -167,7 +173,7 @@ impl HttpCache {
             },
             rule: admitted.rule,
             credentials: Credentials::of(request.headers(), &self.config.policy.identity),
-            personal: request.extensions().get().cloned(),
+            personal: request.extensions().get::<Personal>().cloned().map_or_else(OnceLock::new, OnceLock::from),
             lookup,
             at: self.state.backend.now(),
             claimed: AtomicBool::new(false),
