@@ -29,7 +29,7 @@ pin_project! {
 
 type Known = Result<Identity, BackendError>;
 /// Plans anew for a request of a known identity.
-type Identified<Q> = fn(&Engine, Known, Q) -> Result<(Plan, Q), Response<Bytes>>;
+type Identified<Q> = fn(&Engine, Known, Q) -> Result<(Plan, Q), Box<Response<Bytes>>>;
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -113,7 +113,7 @@ where
                     match identified(&engine, known, request) {
                         Ok((plan, request)) if plan.is_empty() => State::Bypass { inner: inner.call(request) },
                         Ok((plan, request)) => State::deciding(engine, plan, inner, request),
-                        Err(answer) => State::Refused { answer },
+                        Err(answer) => State::Refused { answer: *answer },
                     }
                 }
                 StateProject::Deciding { decision, .. } => {

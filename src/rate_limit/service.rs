@@ -66,7 +66,7 @@ fn identified<B>(
     engine: &Engine,
     known: Result<Identity, BackendError>,
     request: Request<B>,
-) -> Result<(Plan, Request<B>), Response<Bytes>> {
+) -> Result<(Plan, Request<B>), Box<Response<Bytes>>> {
     let (mut parts, body) = request.into_parts();
     let identity = known.map_err(|error| reject::unidentified(&error, &parts))?;
     parts.extensions.insert(identity);

@@ -11,7 +11,9 @@ use super::{
     core::{Core, Credential, Live, Loaded, Pending, State},
     token::Token,
 };
-use crate::backend::{Changes, Create, Cycle, Epoch, Lifetime, Link, MapOwner, Receipt, Record, Saved, UserKey};
+use crate::backend::{
+    Changes, Create, Cycle, Epoch, Lifetime, Link, MapOwner, Receipt, Record, RecordKey, Saved, UserKey,
+};
 
 /// A session that is loaded, held by one handle at a time.
 pub(super) struct Open<'a> {
@@ -353,8 +355,13 @@ impl<'a> Open<'a> {
 
     /// Whose maps were meant before the login.
     pub(super) fn known_anonymous_owner(&self) -> Option<MapOwner> {
+        self.maps_of().map(MapOwner::Session)
+    }
+
+    /// The key under which the session began, or will begin.
+    pub(super) fn maps_of(&self) -> Option<RecordKey> {
         let live = self.live().map(|live| live.record.began_as.unwrap_or(live.key));
-        live.or_else(|| self.state.new.as_ref().map(Token::key)).map(MapOwner::Session)
+        live.or_else(|| self.state.new.as_ref().map(Token::key))
     }
 
     fn anonymous_owner(&mut self) -> Result<MapOwner, SessionError> {

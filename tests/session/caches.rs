@@ -42,7 +42,7 @@ struct Fixture {
 }
 
 fn fixture(backend: &Backend, order: &[usize]) -> Fixture {
-    let cache = HttpCache::new(backend).default_ttl(Duration::from_secs(60));
+    let cache = HttpCache::new(backend).default_ttl(Duration::from_mins(1));
     let session = SessionLayer::new(backend, KeyRing::new([7; 32]).unwrap());
     let plain = Arc::new(AtomicUsize::new(0));
     let count = plain.clone();

@@ -116,7 +116,7 @@ impl Config {
             rid: request_id(parts),
             m: parts.method.as_str().to_owned(),
             h: path_hash(parts.uri.path()),
-            o: live.and_then(|live| live.record.began_as).map(|key| key.to_string()),
+            o: open.maps_of().filter(|owner| live.is_none_or(|live| live.key != *owner)).map(|key| key.to_string()),
             d: self.data(open)?,
             r: Vec::new(),
         };
