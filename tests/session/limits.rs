@@ -3,7 +3,7 @@
 use http::StatusCode;
 use tower_gatehouse::{
     Backend,
-    rate_limit::{Key, Quota, RateLimitLayer},
+    rate_limit::{ConcurrencyLimitLayer, Key, Quota, RateLimitLayer},
     session::{KeyRing, SessionLayer},
 };
 
@@ -29,4 +29,15 @@ async fn a_limit_by_user_counts_all_sessions_of_the_user_and_asks_for_the_sessio
         assert_eq!(admitted, 5, "{}", backend.name());
         assert_eq!(nobody.get("/").await.status(), StatusCode::OK);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_requests_in_progress_by_user_knows_the_user() {
+    let limit = ConcurrencyLimitLayer::new("user", Key::user(), 0);
+    let session = SessionLayer::new(&Backend::memory(), KeyRing::ephemeral());
+    let app = App(routes().layer(limit).layer(session));
+    let (ann, nobody) = (app.client(), app.client());
+    ann.ok("POST", "/login/ann").await;
+    assert_eq!(ann.get("/").await.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(nobody.get("/").await.status(), StatusCode::OK);
 }

@@ -8,7 +8,8 @@ use tower_service::Service;
 
 use super::{ConcurrencyFuture, ConcurrencyLimitLayer, PermitBody, permits::Permit};
 use crate::{
-    ProblemBody,
+    Identity, ProblemBody,
+    backend::BackendError,
     rate_limit::{Reason, Rejection, reject},
 };
 
@@ -22,28 +23,39 @@ pub struct ConcurrencyLimit<S> {
     pub(super) config: ConcurrencyLimitLayer,
 }
 
-impl<S> ConcurrencyLimit<S> {
+impl ConcurrencyLimitLayer {
+    /// The permit of a request; none where it has no key.
     fn permit(&self, parts: &request::Parts) -> Result<Option<Permit>, Box<Response<Bytes>>> {
-        let ConcurrencyLimitLayer { name, key, most, permits } = &self.config;
-        match key.of_request(parts, &[0; 16]) {
+        match self.key.of_request(parts, &[0; 16]) {
             Err(unwired) => Err(Box::new(reject::unwired(unwired, parts))),
             Ok(None) => Ok(None),
-            Ok(Some(key)) => permits.acquire(key, *most).map(Some).ok_or_else(|| {
-                let policies = vec![name.clone()];
+            Ok(Some(key)) => self.permits.acquire(key, self.most).map(Some).ok_or_else(|| {
+                let policies = vec![self.name.clone()];
                 let rejection = Rejection { reason: Reason::Concurrency, policies, retry_after: None };
                 Box::new(rejection.answer(reject::is_grpc(parts)))
             }),
         }
     }
+
+    /// The same for a request whose identity was looked up meanwhile.
+    fn permit_known<B>(
+        &self,
+        known: Result<Identity, BackendError>,
+        request: Request<B>,
+    ) -> Result<(Option<Permit>, Request<B>), Box<Response<Bytes>>> {
+        let (mut parts, body) = request.into_parts();
+        parts.extensions.insert(known.map_err(|error| Box::new(reject::unidentified(&error, &parts)))?);
+        Ok((self.permit(&parts)?, Request::from_parts(parts, body)))
+    }
 }
 
 impl<S, B, R> Service<Request<B>> for ConcurrencyLimit<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<B>, Response = Response<R>> + Clone,
 {
     type Response = Response<PermitBody<ProblemBody<R>>>;
     type Error = S::Error;
-    type Future = ConcurrencyFuture<S::Future>;
+    type Future = ConcurrencyFuture<S, Request<B>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -51,7 +63,21 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (parts, body) = request.into_parts();
-        match self.permit(&parts) {
+        let unknown = parts.extensions.get::<Identity>().filter(|identity| identity.needs_lookup());
+        if let Some(unknown) = unknown.filter(|_| self.config.key.asks_who()).cloned() {
+            // The clone is not ready; the service that was polled is.
+            let clone = self.inner.clone();
+            let inner = std::mem::replace(&mut self.inner, clone);
+            let (config, request) = (self.config.clone(), Request::from_parts(parts, body));
+            return ConcurrencyFuture::identify(
+                unknown,
+                config,
+                ConcurrencyLimitLayer::permit_known::<B>,
+                inner,
+                request,
+            );
+        }
+        match self.config.permit(&parts) {
             Ok(permit) => ConcurrencyFuture::admitted(self.inner.call(Request::from_parts(parts, body)), permit),
             Err(answer) => ConcurrencyFuture::refused(*answer),
         }
