@@ -49,3 +49,13 @@ pub fn date(data: &[u8]) {
 pub fn targeted(data: &[u8]) {
     let _ = targeted::parse(data);
 }
+
+/// No bytes are a session token that was not made here.
+pub fn session_token(data: &[u8]) {
+    crate::session::fuzz::token(data);
+}
+
+/// Any bytes are read as `x-session`, also as the payload of a field with a good MAC.
+pub fn x_session(data: &[u8]) {
+    crate::session::fuzz::x_session(data);
+}

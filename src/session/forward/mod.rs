@@ -22,6 +22,8 @@ mod verify;
 
 #[cfg(feature = "jwt")]
 pub(super) use self::codec::Payload;
+#[cfg(fuzzing)]
+pub(super) use self::codec::fuzz;
 pub use self::{
     audience::AudienceKeys,
     claims::{Authenticated, Claims, ClaimsError},
