@@ -17,6 +17,8 @@ mod fields;
 mod forwarded;
 mod ingress;
 mod layers;
+#[allow(dead_code, reason = "wired up with the flags of the store")]
+mod limits;
 mod server;
 mod signals;
 mod stats;

@@ -12,7 +12,7 @@ use http::Response;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{ConcurrencyLimitLayer, PermitBody, permits::Permit};
+use super::{ConcurrencyLimitLayer, PermitBody, permits::Permit, service::Refusal};
 use crate::{Identity, ProblemBody, backend::BackendError};
 
 pin_project! {
@@ -28,7 +28,7 @@ pin_project! {
 
 type Known = Result<Identity, BackendError>;
 /// The permit of a request of a known identity.
-type PermitKnown<Q> = fn(&ConcurrencyLimitLayer, Known, Q) -> Result<(Option<Permit>, Q), Box<Response<Bytes>>>;
+type PermitKnown<Q> = fn(&ConcurrencyLimitLayer, Known, Q) -> Result<(Option<Permit>, Q), Refusal>;
 
 pin_project! {
     #[project = StateProject]

@@ -23,9 +23,12 @@ pub struct ConcurrencyLimit<S> {
     pub(super) config: ConcurrencyLimitLayer,
 }
 
+/// The answer to a request that is refused.
+pub(super) type Refusal = Box<Response<Bytes>>;
+
 impl ConcurrencyLimitLayer {
     /// The permit of a request; none where it has no key.
-    fn permit(&self, parts: &request::Parts) -> Result<Option<Permit>, Box<Response<Bytes>>> {
+    fn permit(&self, parts: &request::Parts) -> Result<Option<Permit>, Refusal> {
         match self.key.of_request(parts, &[0; 16]) {
             Err(unwired) => Err(Box::new(reject::unwired(unwired, parts))),
             Ok(None) => Ok(None),
@@ -42,7 +45,7 @@ impl ConcurrencyLimitLayer {
         &self,
         known: Result<Identity, BackendError>,
         request: Request<B>,
-    ) -> Result<(Option<Permit>, Request<B>), Box<Response<Bytes>>> {
+    ) -> Result<(Option<Permit>, Request<B>), Refusal> {
         let (mut parts, body) = request.into_parts();
         parts.extensions.insert(known.map_err(|error| Box::new(reject::unidentified(&error, &parts)))?);
         Ok((self.permit(&parts)?, Request::from_parts(parts, body)))
