@@ -10,7 +10,7 @@ use tower_gatehouse::{
 /// What the flags say.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Limits {
-    pub(crate) limits: Vec<Limit>,
+    pub(crate) each: Vec<Limit>,
     pub(crate) on_error: Outage,
     pub(crate) headers: Fields,
     pub(crate) shadow: bool,
@@ -23,13 +23,13 @@ impl Limits {
             let policy = Policy::new(&limit.name, limit.key(client), limit.quota).on_error(self.on_error.0);
             if self.shadow { policy.shadow() } else { policy }
         };
-        (!self.limits.is_empty())
-            .then(|| RateLimitLayer::with_policies(backend, self.limits.iter().map(policy)).headers(self.headers.0))
+        (!self.each.is_empty())
+            .then(|| RateLimitLayer::with_policies(backend, self.each.iter().map(policy)).headers(self.headers.0))
     }
 
     /// Whether a limit asks who is logged in: then the session layer has to stand outside.
     pub(crate) fn need_session(&self) -> bool {
-        self.limits.iter().any(|limit| matches!(limit.by, By::User))
+        self.each.iter().any(|limit| matches!(limit.by, By::User))
     }
 }
 
