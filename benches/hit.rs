@@ -1,5 +1,8 @@
 //! What a hit costs beside what it replaces: in memory beside a bare axum route, on Redis beside a bare GET of the same
 //! bytes. Run with `cargo bench --all-features --bench hit`; the second half needs a `redis-server`.
+//!
+//! With `-- --times N` it only answers one request of 2 KiB N times from memory, for callgrind: what 2 N take more than
+//! N is what N hits cost.
 
 mod support;
 
@@ -17,7 +20,7 @@ use http::{Request, Response, header};
 use http_body_util::BodyExt;
 use servers::RedisServer;
 use support::{compare, each};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tower::{Layer, Service, ServiceExt};
 use tower_gatehouse::{
     Backend, BoxError, CacheLayer, CoalesceLayer, HttpCache, ResponseExt, SwrLayer, TagInvalidationLayer,
@@ -29,6 +32,10 @@ const PATH: &str = "/products/17?page=2";
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let _guard = runtime.enter();
+    let args: Vec<String> = std::env::args().collect();
+    if let Some(at) = args.iter().position(|arg| arg == "--times") {
+        return only_hits(args[at + 1].parse().expect("a number"));
+    }
     for size in SIZES {
         in_memory(size);
     }
@@ -51,9 +58,7 @@ fn in_memory(size: usize) {
     let mut quiet = CacheLayer::new(&quiet).layer(route.clone());
     let mut all = TagInvalidationLayer::new(&cache)
         .layer(SwrLayer::new(&cache).layer(CacheLayer::new(&cache).layer(CoalesceLayer::new(&cache).layer(route))));
-    ask(&mut in_router);
-    ask(&mut around);
-    ask(&mut all);
+    Handle::current().block_on(answer(&mut around));
     compare(
         &format!("A hit in memory beside a bare axum route, {size} bytes"),
         vec![
@@ -65,6 +70,14 @@ fn in_memory(size: usize) {
             each("the request alone", || request(PATH)),
         ],
     );
+}
+
+fn only_hits(times: u64) {
+    let content = content(SIZES[0]);
+    let route = Router::new().route("/products/{id}", get(async move || (FIELDS, content)));
+    let mut app = CacheLayer::new(&Backend::memory()).layer(route);
+    Handle::current().block_on(answer(&mut app));
+    (0..times).for_each(|_| assert_eq!(ask(&mut app), SIZES[0]));
 }
 
 const FIELDS: [(header::HeaderName, &str); 3] = [
@@ -87,20 +100,26 @@ fn request(path: &str) -> Request<Body> {
         .unwrap()
 }
 
-/// Sends a request and reads the answer, which in memory never waits.
+/// Sends a request and reads the answer.
+async fn answer<S, R>(service: &mut S) -> usize
+where
+    S: Service<Request<Body>, Response = Response<R>, Error = Infallible>,
+    R: http_body::Body<Data = Bytes>,
+    R::Error: Into<BoxError> + std::fmt::Debug,
+{
+    let Ok(service) = service.ready().await;
+    let Ok(response) = service.call(request(PATH)).await;
+    response.into_body().collect().await.unwrap().to_bytes().len()
+}
+
+/// The same for what is stored: in memory that never waits.
 fn ask<S, R>(service: &mut S) -> usize
 where
     S: Service<Request<Body>, Response = Response<R>, Error = Infallible>,
     R: http_body::Body<Data = Bytes>,
     R::Error: Into<BoxError> + std::fmt::Debug,
 {
-    let answer = async {
-        let Ok(response) = service.ready().await?.call(request(PATH)).await;
-        let content = response.into_body().collect().await.unwrap();
-        Ok::<_, Infallible>(content.to_bytes().len())
-    };
-    let Ok(len) = answer.now_or_never().expect("nothing waits");
-    len
+    answer(service).now_or_never().expect("nothing waits")
 }
 
 /// The floor is the client that the backend uses, reading a value of the same length.

@@ -1,5 +1,66 @@
-//! Sessions, HTTP caching, request coalescing, stale-while-revalidate, tag invalidation and rate limits for API
-//! gateways built on tower, hyper and axum; in memory or on Redis.
+//! What an API gateway needs, as independent tower layers for axum, hyper and tower stacks: HTTP caching, request
+//! coalescing, stale-while-revalidate, invalidation by tags, sessions, rate limits, aggregation; in memory in one
+//! process, on Redis for a fleet.
+//!
+//! The paved road: a [`Backend`], an [`HttpCache`] on it that says what is cached and how, and its layers around a
+//! router or any other service.
+//!
+//! ```
+//! # #[cfg(feature = "memory")]
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//!
+//! use axum::{Router, body::Body, routing::get};
+//! use http::Request;
+//! use http_body_util::BodyExt;
+//! use tower::ServiceExt;
+//! use tower_gatehouse::{Backend, HttpCache, ResponseExt, Rule};
+//!
+//! let backend = Backend::memory(); // or, for a fleet: Backend::redis("redis://…").connect().await?
+//! let cache = HttpCache::new(&backend)
+//!     .rule("/products/{id}", Rule::ttl(Duration::from_secs(300)).tag("product:{id}"))?;
+//! let app = Router::new().route("/products/{id}", get(async || "slow")).layer(cache.layers());
+//!
+//! let ask = || app.clone().oneshot(Request::get("http://shop.example/products/17").body(Body::empty()).unwrap());
+//! ask().await?.into_body().collect().await?;
+//! assert!(ask().await?.cache_status().unwrap().is_hit());
+//! cache.invalidate().tag("product:17").await?;
+//! assert!(!ask().await?.cache_status().unwrap().is_hit());
+//! # Ok(()) }
+//! # #[cfg(not(feature = "memory"))] fn main() {}
+//! ```
+//!
+//! # The stack
+//! The documented order, outermost first. Each layer stands alone, works in any order, and needs no other.
+//!
+//! ```text
+//!         request
+//!            │
+//!    RateLimitLayer        by IP: before anything costs something
+//!    SessionLayer          who is asking
+//!    RateLimitLayer        by user
+//!    TagInvalidationLayer  an answer that changes something invalidates what shows it
+//!    SwrLayer              serves stale at once, revalidates in the background
+//!    CacheLayer            RFC 9111
+//!    CoalesceLayer         one request per key, in the whole fleet
+//!            │
+//!         service          a handler, a router, a proxy
+//! ```
+//!
+//! [`cache`], [`swr`], [`coalesce`], [`tag_invalidation`] and [`body_key`] are the cache layers; [`session`],
+//! [`rate_limit`] and [`aggregate`] share nothing with them but the [`Backend`]; [`backend`] has the contracts for a
+//! store of one's own.
+//!
+//! # Features
+//! | feature | default | what it brings |
+//! |---|---|---|
+//! | `memory` | yes | the embedded backend: `Backend::memory()` |
+//! | `redis` | | the Redis backend: standalone and Cluster, with TLS |
+//! | `axum` | | extractors, and cache keys that know the path before `nest` stripped it |
+//! | `jwt` | | foreign tokens as JWTs, and forwarded identity as one |
+//! | `test-util` | | the conformance kit for a backend of one's own |
+//!
+//! Features only add; none changes what another does.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod aggregate;
