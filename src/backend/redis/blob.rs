@@ -103,7 +103,8 @@ fn put_prefix(blob: &mut BytesMut, tags: usize, off: usize, ticket: Ticket, fres
     blob.put_u16_le(saturated(tags));
     blob.put_u32_le(saturated(off));
     for number in [ticket.tick, ticket.born, fresh.as_micros(), keep.as_micros()] {
-        blob.put_f64_le(number as f64);
+        // A time beyond the year 2255 is as good as that one; unbounded it would read as damage.
+        blob.put_f64_le(number.min(1 << 53) as f64);
     }
 }
 
@@ -248,6 +249,15 @@ mod tests {
         let refreshed = Bytes::from([&head[..], &blob[head.len()..]].concat());
         assert_same(&decode(&refreshed).entry.unwrap(), &longer);
         assert!(encode_head(&sample(1, &[b'h'; 400], b"body"), &stored).is_none());
+    }
+
+    #[test]
+    fn a_time_too_far_away_for_the_format_is_the_last_one_that_it_has() {
+        let far = Timestamp::from_micros(u64::MAX);
+        let entry = Entry::builder(Ticket { tick: 1, born: 2 }).fresh_until(far).keep_until(far).build();
+        let decoded = decode(&encode(&entry).unwrap()).entry.unwrap();
+        assert_eq!(decoded.keep_until(), Timestamp::from_micros(1 << 53));
+        assert_eq!(decoded.fresh_until(), decoded.keep_until());
     }
 
     #[test]
