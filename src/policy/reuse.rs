@@ -80,7 +80,8 @@ impl Policy {
             return Reuse::Foreign;
         }
         let fresh_until = meta.fresh_until();
-        let end = stale_since.map_or(fresh_until, |soft| soft.min(fresh_until));
+        // What was invalidated is stale at once, also where the store's clock has not moved on since.
+        let end = stale_since.map_or(fresh_until, |soft| soft.min(fresh_until).min(now));
         let timing = Timing { age: meta.age(now), ttl: signed_seconds(now, end) };
         let fresh = now < end;
         let Some(directives) = directives else {
@@ -132,7 +133,7 @@ fn stale(meta: &Meta, timing: Timing, now: Timestamp, end: Timestamp, stale_sinc
     let within = |window: Duration| !window.is_zero() && late <= window;
     let why = if meta.flags.has(Flags::NO_CACHE) {
         Why::NoCache
-    } else if stale_since == Some(end) && end < meta.fresh_until() {
+    } else if stale_since.is_some() && end < meta.fresh_until() {
         Why::Invalidated
     } else {
         Why::Expired

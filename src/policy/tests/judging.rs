@@ -266,12 +266,13 @@ fn stale_windows_follow_the_response_and_its_prohibitions() {
 }
 
 #[test]
-fn a_soft_invalidation_ends_freshness_at_its_time() {
+fn a_soft_invalidation_ends_freshness_at_once() {
     let meta = meta("max-age=60, stale-while-revalidate=5");
     let judge = |after| {
         Policy::default().reuse(&meta, &HeaderMap::new(), None, NOW.plus(secs(after)), Some(NOW.plus(secs(20))))
     };
-    assert!(matches!(judge(19), Reuse::Fresh(t) if t.ttl == 1));
+    // The store's own clock may be ahead of the one that is asked for the time, or that one stands still.
+    assert!(matches!(judge(19), Reuse::Stale(s) if s.why == Why::Invalidated && s.timing.ttl == 0));
     assert!(
         matches!(judge(22), Reuse::Stale(s) if s.why == Why::Invalidated && s.while_revalidate && s.timing.ttl == -2)
     );
