@@ -325,6 +325,7 @@ impl HttpCache {
             uri: original_uri(request.uri(), request.extensions()).clone(),
             host: request.headers().get(http::header::HOST).cloned(),
         });
+        let leave_groups = request.extensions().get::<InvalidatesTags>().is_some();
         let mut response = oneshot(inner, request).await?;
         if let Some(changed) = changed
             && response.extensions().get() != Some(&Invalidated(self.id()))
@@ -344,7 +345,8 @@ impl HttpCache {
         {
             let forward = if bypass == Bypass::Method { Forward::Method } else { Forward::Bypass };
             let detail = Some(bypass.as_str()).filter(|_| bypass != Bypass::Method);
-            let report = Report { kind: Kind::Bypass, forward: Some(forward), detail, ..Report::default() };
+            let report =
+                Report { kind: Kind::Bypass, forward: Some(forward), detail, leave_groups, ..Report::default() };
             self.report(response.headers_mut(), None::<&PrimaryKey>, &report);
             response.extensions_mut().insert(Answered(self.id()));
         }

@@ -24,6 +24,8 @@ pub(crate) struct Report {
     pub(crate) stored: bool,
     pub(crate) collapsed: bool,
     pub(crate) detail: Option<&'static str>,
+    /// A layer outside has yet to read which groups the origin invalidates (RFC 9875 §3); it strips the field itself.
+    pub(crate) leave_groups: bool,
 }
 
 /// The word in `X-Cache`.
@@ -53,7 +55,9 @@ impl HttpCache {
     /// Writes the fields into an answer, and strips those that are for caches.
     pub(crate) fn report(&self, headers: &mut HeaderMap, key: Option<&PrimaryKey>, report: &Report) {
         if self.config.strip_tags {
-            for name in &tags::FIELDS {
+            for name in
+                tags::FIELDS.iter().filter(|name| !report.leave_groups || **name != tags::CACHE_GROUP_INVALIDATION)
+            {
                 headers.remove(name);
             }
         }

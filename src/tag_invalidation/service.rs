@@ -96,6 +96,9 @@ impl Changed<'_> {
             let origin = cache.config.keys.origin(&target);
             order = order.digests(policy::tags::invalidated_groups(response.headers(), origin));
         }
+        if cache.config.strip_tags {
+            response.headers_mut().remove(policy::tags::CACHE_GROUP_INVALIDATION);
+        }
         order.insist().await;
     }
 }
