@@ -12,11 +12,12 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use tower::{Service, ServiceExt, util::BoxCloneService};
+use tokio::sync::watch;
+use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 use tower_gatehouse::{BoxError, CacheStatus, ResponseExt};
 
 pub(crate) type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
-pub(crate) type App = BoxCloneService<Request<Body>, Response<Body>, BoxError>;
+pub(crate) type App = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
 
 pub(crate) fn full(content: impl Into<Bytes>) -> Body {
     Full::new(content.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
@@ -30,11 +31,13 @@ type Handler = dyn Fn(&Request<Body>, usize) -> Response<Body> + Send + Sync;
 pub(crate) struct Origin {
     handler: Arc<Handler>,
     pub(crate) seen: Arc<Mutex<Vec<(Method, String, HeaderMap)>>>,
+    /// Opens for answers with the field `x-wait`.
+    pub(crate) gate: Arc<watch::Sender<bool>>,
 }
 
 impl Origin {
     pub(crate) fn new(handler: impl Fn(&Request<Body>, usize) -> Response<Body> + Send + Sync + 'static) -> Self {
-        Self { handler: Arc::new(handler), seen: Arc::default() }
+        Self { handler: Arc::new(handler), seen: Arc::default(), gate: Arc::new(watch::channel(false).0) }
     }
 
     /// Answers with these header fields and the number of the request as content.
@@ -89,7 +92,11 @@ impl Service<Request<Body>> for Origin {
             seen.len()
         };
         let response = (self.handler)(&request, n);
+        let mut gate = self.gate.subscribe();
         Box::pin(async move {
+            if response.headers().contains_key("x-wait") {
+                gate.wait_for(|open| *open).await?;
+            }
             // The marker for "does not answer".
             if response.headers().contains_key("x-refuse") { Err("connection refused".into()) } else { Ok(response) }
         })
@@ -99,12 +106,12 @@ impl Service<Request<Body>> for Origin {
 /// Boxes a service, so that layers in any order have one type.
 pub(crate) fn boxed<S, R>(service: S) -> App
 where
-    S: Service<Request<Body>, Response = Response<R>, Error = BoxError> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<R>, Error = BoxError> + Clone + Send + Sync + 'static,
     S::Future: Send,
     R: http_body::Body<Data = Bytes> + Send + 'static,
     R::Error: Into<BoxError>,
 {
-    BoxCloneService::new(
+    BoxCloneSyncService::new(
         service.map_response(|response: Response<R>| response.map(|body| body.map_err(Into::into).boxed_unsync())),
     )
 }

@@ -1,0 +1,135 @@
+//! POST and QUERY answered from the store, keyed by their content.
+
+use http::{Method, Request};
+use tower::ServiceBuilder;
+use tower_gatehouse::{BodyKeyLayer, CacheLayer, CoalesceLayer, HttpCache, SwrLayer};
+
+use crate::{
+    app::{Answer, App, Body, Origin, boxed, full, respond, send},
+    world::World,
+};
+use http_body_util::BodyExt;
+use tower_gatehouse::BoxError;
+
+const URL: &str = "http://example.com/search";
+
+/// A search that answers with what was searched for.
+fn app(cache: &HttpCache, layer: BodyKeyLayer, origin: &Origin) -> App {
+    let origin = origin.clone();
+    let layers = ServiceBuilder::new()
+        .layer(layer)
+        .layer(SwrLayer::new(cache))
+        .layer(CacheLayer::new(cache))
+        .layer(CoalesceLayer::new(cache))
+        // The origin reads its content from a body of its own type.
+        .map_request(|request: Request<tower_gatehouse::body_key::KeyedBody<Body>>| {
+            request.map(|body| body.map_err(Into::<BoxError>::into).boxed_unsync())
+        });
+    boxed(layers.service(echo(origin)))
+}
+
+fn echo(
+    origin: Origin,
+) -> impl tower::Service<Request<Body>, Response = http::Response<Body>, Error = BoxError, Future: Send>
++ Clone
++ Send
++ Sync
++ 'static {
+    tower::service_fn(move |request: Request<Body>| {
+        let mut origin = origin.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            let content = body.collect().await?.to_bytes();
+            let asked = Request::from_parts(parts, full(content.clone()));
+            let response = tower::Service::call(&mut origin, asked).await?;
+            let (parts, body) = response.into_parts();
+            let answer = [content, body.collect().await?.to_bytes()].concat();
+            Ok(http::Response::from_parts(parts, full(answer)))
+        }
+    })
+}
+
+async fn ask(app: &App, method: &str, content_type: &str, content: impl Into<bytes::Bytes>) -> Answer {
+    let request = Request::builder().method(method).uri(URL).header("content-type", content_type);
+    send(app, request.body(full(content)).unwrap()).await
+}
+
+fn origin() -> Origin {
+    Origin::new(|_, n| respond(200, &[("cache-control", "max-age=60"), ("surrogate-key", "search")], format!(" {n}")))
+}
+
+#[tokio::test]
+async fn searches_are_told_apart_by_content_type_and_method() {
+    for world in World::all().await {
+        let layer = BodyKeyLayer::new().method(Method::POST);
+        let app = app(&world.cache(), layer, &origin());
+        let json = "application/json";
+        let rows = [
+            ("POST", json, r#"{"q":"a"}"#, "MISS", r#"{"q":"a"} 1"#),
+            ("POST", json, r#"{"q":"a"}"#, "HIT", r#"{"q":"a"} 1"#),
+            ("POST", json, r#"{"q":"b"}"#, "MISS", r#"{"q":"b"} 2"#),
+            ("QUERY", json, r#"{"q":"a"}"#, "MISS", r#"{"q":"a"} 3"#),
+            ("QUERY", json, r#"{"q":"a"}"#, "HIT", r#"{"q":"a"} 3"#),
+            ("QUERY", "text/plain", r#"{"q":"a"}"#, "MISS", r#"{"q":"a"} 4"#),
+            ("POST", json, "", "MISS", " 5"),
+            ("POST", json, "", "HIT", " 5"),
+            ("GET", json, "", "MISS", " 6"),
+        ];
+        for (method, content_type, content, x_cache, body) in rows {
+            let answer = ask(&app, method, content_type, content).await;
+            assert_eq!((answer.x_cache(), answer.body.as_str()), (x_cache, body), "{} {method} {content}", world.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_keyed_by_content_goes_with_its_tags_and_its_url() {
+    for world in World::all().await {
+        let cache = world.cache();
+        let app = app(&cache, BodyKeyLayer::new(), &origin());
+        for by in ["tag", "url", "put"] {
+            for content in ["a", "b"] {
+                ask(&app, "QUERY", "text/plain", content).await;
+                assert_eq!(ask(&app, "QUERY", "text/plain", content).await.x_cache(), "HIT");
+            }
+            match by {
+                "tag" => cache.invalidate().tag("search").await.unwrap(),
+                "url" => cache.invalidate().url(URL).await.unwrap(),
+                _ => assert_eq!(ask(&app, "PUT", "text/plain", "new").await.status, 200),
+            }
+            for content in ["a", "b"] {
+                assert_eq!(ask(&app, "QUERY", "text/plain", content).await.x_cache(), "MISS", "{} {by}", world.name);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn other_methods_and_large_contents_pass_through_whole() {
+    for world in World::all().await {
+        let app = app(&world.cache(), BodyKeyLayer::new().max_bytes(10), &origin());
+        for (method, length) in [("POST", 3), ("QUERY", 11), ("QUERY", 100_000)] {
+            for _ in 0..2 {
+                let content = "x".repeat(length);
+                let answer = ask(&app, method, "text/plain", content.clone()).await;
+                assert_eq!(answer.x_cache(), "BYPASS", "{} {method} {length}", world.name);
+                assert!(answer.body.starts_with(&content), "{method} {length}");
+            }
+        }
+        let at_the_limit = "x".repeat(10);
+        ask(&app, "QUERY", "text/plain", at_the_limit.clone()).await;
+        assert_eq!(ask(&app, "QUERY", "text/plain", at_the_limit).await.x_cache(), "HIT");
+    }
+}
+
+#[tokio::test]
+async fn a_keyed_post_does_not_invalidate_and_an_unkeyed_one_does() {
+    for world in World::all().await {
+        let app = app(&world.cache(), BodyKeyLayer::new().method(Method::POST).max_bytes(10), &origin());
+        assert_eq!(ask(&app, "GET", "text/plain", "").await.x_cache(), "MISS");
+        ask(&app, "POST", "text/plain", "a").await;
+        assert_eq!(ask(&app, "GET", "text/plain", "").await.x_cache(), "HIT", "{}: a search is a search", world.name);
+        ask(&app, "POST", "text/plain", "x".repeat(100)).await;
+        assert_eq!(ask(&app, "GET", "text/plain", "").await.x_cache(), "MISS", "{}", world.name);
+    }
+}
