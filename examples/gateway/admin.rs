@@ -7,6 +7,7 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tower_gatehouse::{HttpCache, PurgeToken, tag_invalidation::InvalidateService};
 
 use crate::{BoxError, stats::Stats};
 
@@ -20,15 +21,24 @@ struct Admin {
 }
 
 /// Records metrics from now on, and serves on `listener` until the process ends.
-pub(crate) fn start(listener: TcpListener, stats: Stats) -> Result<(), BoxError> {
+///
+/// `POST /invalidate` is there where somebody may use it.
+pub(crate) fn start(
+    listener: TcpListener,
+    stats: Stats,
+    invalidate: Option<(HttpCache, PurgeToken)>,
+) -> Result<(), BoxError> {
     let metrics = PrometheusBuilder::new().set_buckets(&BUCKETS)?.install_recorder()?;
     describe();
     tokio::spawn(upkeep(metrics.clone()));
-    let router = Router::new()
+    let mut router = Router::new()
         .route("/metrics", get(prometheus))
         .route("/stats", get(json))
         .route("/healthz", get(|| async { "ok\n" }))
         .with_state(Admin { metrics, stats });
+    if let Some((cache, token)) = invalidate {
+        router = router.route_service("/invalidate", InvalidateService::new(cache, token));
+    }
     tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(())
 }

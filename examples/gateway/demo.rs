@@ -51,20 +51,40 @@ pub(crate) async fn start() -> Result<Route, BoxError> {
 }
 
 /// Tells on stdout what to try, and what it will show.
-pub(crate) fn say_what_to_try(address: SocketAddr, _layers: &[Layer]) {
+pub(crate) fn say_what_to_try(address: SocketAddr, layers: &[Layer]) {
     let base = format!("http://{address}");
+    println!("\nThe demo shop runs behind this gateway; each of its answers takes it {WORK:?}. In another terminal:\n");
+    let cached = layers.contains(&Layer::Cache) || layers.contains(&Layer::Swr);
+    let lines: &[(&str, &str)] = if cached {
+        &[
+            ("/products/1", "200, X-Cache: MISS: the shop was asked"),
+            ("/products/1", "200, X-Cache: HIT, with Age: it was not"),
+            ("/products/1 -H 'If-None-Match: \"1-1\"'", "304 from the store, without content"),
+            ("/products/1 -X POST", "204, X-Cache: BYPASS: the product has changed"),
+            ("/products/1", "200, X-Cache: MISS: what was stored is gone"),
+            ("/time", "200, Cache-Status: ... detail=no-store: why it is never stored"),
+            ("/events -N", "one event each second, each at once"),
+            ("/nothing", "404 from the shop, detail=no-freshness"),
+        ]
+    } else {
+        &[
+            ("/products/1", "200, with an ETag"),
+            ("/products/1 -H 'If-None-Match: \"1-1\"'", "304 Not Modified, without content"),
+            ("/products/1 -X POST", "204, the product has changed"),
+            ("/products/1", "200, with another ETag"),
+            ("/events -N", "one event each second, each at once"),
+            ("/nothing", "404 from the shop"),
+        ]
+    };
+    for (request, shows) in lines {
+        println!("  curl -i {base}{request:<41} {shows}");
+    }
+    if layers.contains(&Layer::Coalesce) {
+        println!("\n  seq 50 | xargs -P 50 -I{{}} curl -s -o /dev/null -w '%{{time_total}}\\n' {base}/products/2");
+        println!("                                     fifty at once: the shop is asked once");
+    }
     println!(
         "
-The demo shop runs behind this gateway; each of its answers takes it {WORK:?}. In another terminal:
-
-  curl -i {base}/products/1                              200, with an ETag
-  curl -i {base}/products/1 -H 'If-None-Match: \"1-1\"'    304 Not Modified, without content
-  curl -i {base}/products/1 -X POST                      204, the product has changed
-  curl -i {base}/products/1                              200, with another ETag
-  curl -i {base}/time                                    200, Cache-Control: no-store
-  curl -N {base}/events                                  one event each second, each at once
-  curl -i {base}/nothing                                 404 from the shop
-
 In front of a service of your own, such as one on port 3000:
 
   cargo run --example gateway -- --upstream http://127.0.0.1:3000

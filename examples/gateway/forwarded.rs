@@ -3,7 +3,11 @@
 //! Anyone can send these fields. So what comes in is dropped, and set anew from the connection; from proxies that
 //! `--trust` names, exactly that part is kept which one of them has written.
 
-use std::{net::IpAddr, num::NonZeroU8, str::FromStr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU8,
+    str::FromStr,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
@@ -11,6 +15,10 @@ use ipnet::IpNet;
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// The other end of the client's connection, in a request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
 
 /// Which proxies in front of the gateway are believed.
 #[derive(Clone, Debug, Default)]
@@ -83,7 +91,7 @@ fn path_of_addresses(headers: &HeaderMap, peer: IpAddr, trust: &Trust) -> Header
 /// The address in a member: some proxies add the port, and then brackets.
 fn address(member: &str) -> Option<IpAddr> {
     let bare = member.trim_start_matches('[').trim_end_matches(']');
-    let address = bare.parse().or_else(|_| member.parse::<std::net::SocketAddr>().map(|address| address.ip()));
+    let address = bare.parse().or_else(|_| member.parse::<SocketAddr>().map(|address| address.ip()));
     address.ok().map(|address| address.to_canonical())
 }
 

@@ -5,7 +5,6 @@ use std::{
     future::{self, Future},
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -17,12 +16,7 @@ use http_body_util::BodyExt;
 use tower::{Service, ServiceExt};
 use tower_gatehouse::Problem;
 
-use crate::{
-    Body, BoxError, fields,
-    forwarded::{self, Trust},
-    layers::Stack,
-    stats::Stats,
-};
+use crate::{Body, BoxError, fields, forwarded::Peer, layers::Stack, stats::Stats};
 
 const MAX_FORWARDS: HeaderName = HeaderName::from_static("max-forwards");
 /// Our name at the end of a member of `Via` (RFC 9110 §7.6.3), and how often one request may pass gateways: an origin
@@ -35,7 +29,6 @@ const MAX_VISITS: usize = 10;
 pub(crate) struct Ingress {
     pub(crate) stack: Stack,
     pub(crate) stats: Stats,
-    pub(crate) trust: Arc<Trust>,
     pub(crate) peer: SocketAddr,
 }
 
@@ -53,7 +46,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let under_way = self.stats.request();
-        match screen(request, self.peer, &self.trust) {
+        match screen(request, self.peer) {
             Ok(request) => Box::pin(self.stack.clone().oneshot(request).map(move |result| {
                 let response = result.unwrap_or_else(|error| answer(error.to_problem()));
                 under_way.answered(response.status());
@@ -82,7 +75,7 @@ impl From<Problem> for Refusal {
 }
 
 /// The request as the layers get it; or the answer to one that goes no further.
-fn screen<B>(request: Request<B>, peer: SocketAddr, trust: &Trust) -> Result<Request<Body>, Refusal>
+fn screen<B>(request: Request<B>, peer: SocketAddr) -> Result<Request<Body>, Refusal>
 where
     B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
@@ -114,7 +107,7 @@ where
     if websocket {
         fields::set_websocket(&mut parts.headers);
     }
-    forwarded::set(&mut parts.headers, peer.ip(), &host, trust);
+    parts.extensions.insert(Peer(peer));
     parts.headers.insert(header::HOST, host);
     let via = if parts.version == Version::HTTP_2 { "2.0 gatehouse" } else { "1.1 gatehouse" };
     parts.headers.append(header::VIA, HeaderValue::from_static(via));

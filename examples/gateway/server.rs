@@ -1,6 +1,6 @@
 //! Listening, serving, and ending in good order.
 
-use std::{convert::Infallible, io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io::ErrorKind, net::SocketAddr, time::Duration};
 
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -15,7 +15,6 @@ use crate::{
     BoxError, admin,
     cli::Args,
     demo,
-    forwarded::Trust,
     ingress::Ingress,
     layers::{self, Stack},
     signals::Signals,
@@ -43,15 +42,16 @@ pub(crate) async fn run(mut args: Args) -> Result<(), BoxError> {
         routes.push(demo::start().await?);
     }
     let (stats, tunnels) = (Stats::new(), TaskTracker::new());
+    let upstream = Upstream::new(routes, &args, stats.clone(), tunnels.clone());
+    let layers = layers::build(&args, upstream).await?;
     if let Some(admin) = admin {
         println!("admin on http://{}", admin.local_addr()?);
-        admin::start(admin, stats.clone())?;
+        let invalidate = layers.cache.clone().zip(args.cache.purge_token.clone());
+        admin::start(admin, stats.clone(), invalidate)?;
     }
-    let upstream = Upstream::new(routes, &args, stats.clone(), tunnels.clone());
     let server = Server {
-        stack: layers::stack(upstream),
+        stack: layers.stack,
         stats,
-        trust: Arc::new(args.trust),
         http: http(),
         connections: GracefulShutdown::new(),
         ending: CancellationToken::new(),
@@ -72,6 +72,10 @@ pub(crate) async fn run(mut args: Args) -> Result<(), BoxError> {
     let drained = async {
         server.connections.shutdown().await;
         tunnels.wait().await;
+        if let Some(cache) = &layers.cache {
+            // What goes on without a client: fills whose client has left, revalidations.
+            cache.shutdown(args.drain_timeout).await;
+        }
     };
     tokio::select! {
         () = drained => info!("ended"),
@@ -103,7 +107,6 @@ fn http() -> auto::Builder<TokioExecutor> {
 struct Server {
     stack: Stack,
     stats: Stats,
-    trust: Arc<Trust>,
     http: auto::Builder<TokioExecutor>,
     connections: GracefulShutdown,
     ending: CancellationToken,
@@ -127,7 +130,7 @@ impl Server {
 
     fn serve(&self, stream: TcpStream, peer: SocketAddr) {
         let _ = stream.set_nodelay(true);
-        let ingress = Ingress { stack: self.stack.clone(), stats: self.stats.clone(), trust: self.trust.clone(), peer };
+        let ingress = Ingress { stack: self.stack.clone(), stats: self.stats.clone(), peer };
         let (http, watcher, ending) = (self.http.clone(), self.connections.watcher(), self.ending.clone());
         tokio::spawn(async move {
             // Until the first byte has come nothing tells HTTP/1 from HTTP/2, and hyper's timer does not run.

@@ -1,11 +1,14 @@
 //! The command line. What it accepts is a contract: flags are added, none changes its meaning.
 
+mod cache;
+mod help;
+mod store;
+mod value;
+
 use std::{
     ffi::OsString,
-    fmt,
     net::{Ipv4Addr, SocketAddr},
     num::NonZeroUsize,
-    str::FromStr,
     time::Duration,
 };
 
@@ -16,37 +19,16 @@ use crate::{
     layers::Layer,
     upstream::{Origin, Route},
 };
+use value::{Flag, Threads};
 
-pub(crate) const HELP: &str = "\
-A reverse proxy built from the layers of tower-gatehouse.
-
-Usage: gateway [FLAGS]     without --upstream: a demo that says what to try
-
-  --listen ADDR              default 127.0.0.1:8080; port 0 takes a free one; the one chosen is printed
-  --upstream [PREFIX=]URL    an http:// origin for all paths, or for those under PREFIX; repeatable; longest prefix wins
-  --trust hops:N|CIDR,...    proxies in front whose X-Forwarded-* are believed; default: none, they are set here
-  --layers LIST              of limit,session,tags,swr,cache,coalesce; `none` is a plain proxy
-  --admin ADDR               a second listener: /metrics (Prometheus), /stats (JSON), /healthz
-  --connect-timeout SECONDS  for a connection to an origin, then 504; default 5
-  --head-timeout SECONDS     for the head of an origin's answer, then 504; default 30
-  --drain-timeout SECONDS    for what is under way after SIGTERM or SIGINT; default 8
-  --threads N                default: one for each core
-  --help
-
-RUST_LOG sets what is logged to stderr: error, warn, info (default), debug, trace.
-";
+pub(crate) use cache::{CacheArgs, PathRule};
+pub(crate) use help::HELP;
+pub(crate) use store::StoreArgs;
+pub(crate) use value::Usage;
 
 /// Flags of the contract whose layers are not in this version: refused, rather than silently ignored.
-const NOT_YET: [&str; 18] = [
-    "redis",
+const NOT_YET: [&str; 10] = [
     "session-redis",
-    "namespace",
-    "profile",
-    "default-ttl",
-    "ttl",
-    "bypass",
-    "max-body",
-    "purge-token-env",
     "session-key-env",
     "session-source",
     "session-required",
@@ -59,7 +41,6 @@ const NOT_YET: [&str; 18] = [
 ];
 
 /// What the gateway is to do.
-#[derive(Debug)]
 pub(crate) struct Args {
     pub(crate) listen: SocketAddr,
     /// None: the demo.
@@ -67,6 +48,8 @@ pub(crate) struct Args {
     pub(crate) trust: Trust,
     /// Those to build; the order in which they stand is fixed.
     pub(crate) layers: Vec<Layer>,
+    pub(crate) store: StoreArgs,
+    pub(crate) cache: CacheArgs,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) connect_timeout: Duration,
     pub(crate) head_timeout: Duration,
@@ -81,6 +64,8 @@ impl Default for Args {
             upstreams: Vec::new(),
             trust: Trust::default(),
             layers: Layer::DEFAULT.to_vec(),
+            store: StoreArgs::default(),
+            cache: CacheArgs::default(),
             admin: None,
             connect_timeout: Duration::from_secs(5),
             head_timeout: Duration::from_secs(30),
@@ -90,34 +75,9 @@ impl Default for Args {
     }
 }
 
-#[derive(Debug)]
 pub(crate) enum Command {
     Run(Box<Args>),
     Help,
-}
-
-/// What is wrong with the command line, in one sentence.
-#[derive(Debug)]
-pub(crate) struct Usage(String);
-
-impl fmt::Display for Usage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl From<lexopt::Error> for Usage {
-    fn from(error: lexopt::Error) -> Self {
-        Self(match error {
-            lexopt::Error::UnexpectedOption(flag) => format!("There is no flag {flag}; --help lists those there are."),
-            lexopt::Error::UnexpectedArgument(value) => {
-                format!("{} is not a flag; --help lists those there are.", value.display())
-            }
-            lexopt::Error::MissingValue { option: Some(flag) } => format!("{flag} needs a value."),
-            lexopt::Error::UnexpectedValue { option, .. } => format!("{option} takes no value."),
-            other => format!("The command line cannot be read: {other}."),
-        })
-    }
 }
 
 /// Reads the arguments after the program's name.
@@ -135,57 +95,16 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
             "trust" => args.trust = flag.value("hops:N or a list of networks such as 10.0.0.0/8")?,
             "layers" => args.layers = layers(&flag.text()?)?,
             "threads" => args.threads = Some(flag.value::<Threads>("a number from 1 to 1024")?.0),
-            "connect-timeout" => args.connect_timeout = flag.seconds()?,
-            "head-timeout" => args.head_timeout = flag.seconds()?,
-            "drain-timeout" => args.drain_timeout = flag.seconds()?,
+            "connect-timeout" => args.connect_timeout = flag.timeout()?,
+            "head-timeout" => args.head_timeout = flag.timeout()?,
+            "drain-timeout" => args.drain_timeout = flag.timeout()?,
+            name if StoreArgs::FLAGS.contains(&name) => args.store.set(&mut flag)?,
+            name if CacheArgs::FLAGS.contains(&name) => args.cache.set(&mut flag)?,
             name if NOT_YET.contains(&name) => return Err(not_yet(&format!("--{name}"))),
             name => return Err(lexopt::Error::UnexpectedOption(format!("--{name}")).into()),
         }
     }
     Ok(if help { Command::Help } else { Command::Run(Box::new(args)) })
-}
-
-/// A flag, and where its value comes from.
-struct Flag<'a> {
-    name: String,
-    parser: &'a mut Parser,
-}
-
-impl Flag<'_> {
-    fn text(&mut self) -> Result<String, Usage> {
-        let value = self.parser.value()?;
-        value.into_string().map_err(|value| Usage(format!("--{}: {} is not UTF-8.", self.name, value.display())))
-    }
-
-    fn value<T: FromStr>(&mut self, expected: &str) -> Result<T, Usage> {
-        let text = self.text()?;
-        text.parse().map_err(|_| Usage(format!("--{} takes {expected}, not {text:?}.", self.name)))
-    }
-
-    fn seconds(&mut self) -> Result<Duration, Usage> {
-        self.value::<Seconds>("seconds from 0.001 to 86400").map(|Seconds(duration)| duration)
-    }
-}
-
-struct Seconds(Duration);
-
-impl FromStr for Seconds {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let seconds: f64 = text.parse().map_err(|_| ())?;
-        if (0.001..=86_400.0).contains(&seconds) { Ok(Self(Duration::from_secs_f64(seconds))) } else { Err(()) }
-    }
-}
-
-struct Threads(NonZeroUsize);
-
-impl FromStr for Threads {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        text.parse().ok().filter(|threads: &NonZeroUsize| threads.get() <= 1024).map(Self).ok_or(())
-    }
 }
 
 fn add_route(routes: &mut Vec<Route>, text: &str) -> Result<(), Usage> {

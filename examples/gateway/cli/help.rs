@@ -1,0 +1,32 @@
+//! What `--help` prints.
+
+pub(crate) const HELP: &str = "\
+A reverse proxy built from the layers of tower-gatehouse.
+
+Usage: gateway [FLAGS]     without --upstream: a demo that says what to try
+
+  --listen ADDR              default 127.0.0.1:8080; port 0 takes a free one; the one chosen is printed
+  --upstream [PREFIX=]URL    an http:// origin for all paths, or for those under PREFIX; repeatable; longest prefix wins
+  --trust hops:N|CIDR,...    proxies in front whose X-Forwarded-* are believed; default: none, they are set here
+  --connect-timeout SECONDS  for a connection to an origin, then 504; default 5
+  --head-timeout SECONDS     for the head of an origin's answer, then 504; default 30
+  --drain-timeout SECONDS    for what is under way after SIGTERM or SIGINT; default 8
+  --threads N                default: one for each core
+  --admin ADDR               a second listener: /metrics (Prometheus), /stats (JSON), /healthz, POST /invalidate
+
+  --layers LIST              of limit,session,tags,swr,cache,coalesce; default tags,swr,cache,coalesce; `none` is a
+                             plain proxy
+  --redis URL                redis:// rediss:// redis-cluster:// rediss-cluster://; default: in memory
+  --namespace NAME           what all keys in Redis begin with; default gh
+
+  --profile safe|rfc9111     how the cache reads RFC 9111 where the two differ; default safe
+  --default-ttl SECONDS      how long answers are fresh that do not say it; default 0: they are not stored
+  --ttl PREFIX=SECONDS       the same for paths under PREFIX; repeatable
+  --bypass PREFIX            paths that are not cached; repeatable
+  --max-body BYTES           the largest content that is stored; default 1048576
+  --purge-token-env NAME     the variable with the token that allows PURGE, and POST /invalidate on --admin
+
+  --help
+
+RUST_LOG sets what is logged to stderr: error, warn, info (default), debug, trace.
+";

@@ -1,0 +1,38 @@
+//! The backend: Redis, or the memory of this process.
+
+use tower_gatehouse::Backend;
+
+use crate::{BoxError, cli::StoreArgs};
+
+/// Opens the store that the flags name. An error is one sentence, without the password that a URL may have.
+pub(super) async fn open(args: &StoreArgs) -> Result<Backend, BoxError> {
+    match &args.redis {
+        Some(url) => redis(url, args.namespace.as_deref()).await,
+        None => memory(),
+    }
+}
+
+#[cfg(feature = "redis")]
+async fn redis(url: &str, namespace: Option<&str>) -> Result<Backend, BoxError> {
+    let mut builder = Backend::redis(url);
+    if let Some(namespace) = namespace {
+        builder = builder.namespace(namespace);
+    }
+    Ok(builder.connect().await?)
+}
+
+#[cfg(not(feature = "redis"))]
+async fn redis(_: &str, _: Option<&str>) -> Result<Backend, BoxError> {
+    Err("This build has no Redis: build it with --features redis.".into())
+}
+
+#[cfg(feature = "memory")]
+#[expect(clippy::unnecessary_wraps, reason = "without the feature it fails")]
+fn memory() -> Result<Backend, BoxError> {
+    Ok(Backend::memory())
+}
+
+#[cfg(not(feature = "memory"))]
+fn memory() -> Result<Backend, BoxError> {
+    Err("This build keeps nothing in memory: give --redis URL, or --layers none.".into())
+}
