@@ -11,6 +11,7 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
+use tower_gatehouse::rate_limit::ClientIp;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -46,6 +47,18 @@ impl FromStr for Trust {
 }
 
 impl Trust {
+    /// Whom limits by address count.
+    pub(crate) fn client_ip(&self) -> ClientIp {
+        match self {
+            Self::Nobody => ClientIp::peer(),
+            Self::Hops(hops) => ClientIp::behind(hops.get()),
+            Self::Networks(networks) => {
+                let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
+                ClientIp::trusting(&networks.join(",")).unwrap_or_else(|_| ClientIp::peer())
+            }
+        }
+    }
+
     /// Whether the `nth` proxy before the gateway, counted from 0 and seen at `address`, is one of ours.
     fn covers(&self, nth: usize, address: IpAddr) -> bool {
         match self {

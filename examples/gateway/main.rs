@@ -17,7 +17,6 @@ mod fields;
 mod forwarded;
 mod ingress;
 mod layers;
-#[allow(dead_code, reason = "wired up with the flags of the store")]
 mod limits;
 mod server;
 mod signals;

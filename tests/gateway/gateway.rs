@@ -10,6 +10,9 @@ use std::{
 
 use crate::{support::process::Process, wire::Wire};
 
+/// What `--purge-token-env TEST_PURGE_TOKEN` finds.
+pub(crate) const PURGE_TOKEN: &str = "a token of the tests' own";
+
 /// A gateway on a free port; it ends with this value.
 pub(crate) struct Gateway {
     pub(crate) process: Process,
@@ -28,6 +31,7 @@ impl Gateway {
     pub(crate) fn with(flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory for the log");
         let mut command = command();
+        command.env("TEST_PURGE_TOKEN", PURGE_TOKEN);
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).args(flags);
         let process = Process::spawn(&mut command, &dir.path().join("log")).expect("the gateway starts");
         let start = Instant::now();

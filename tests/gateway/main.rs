@@ -11,6 +11,7 @@ mod faults;
 mod fields;
 mod forwarded;
 mod gateway;
+mod layers;
 mod origin;
 mod smuggling;
 mod switching;

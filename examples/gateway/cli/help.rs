@@ -26,6 +26,12 @@ Usage: gateway [FLAGS]     without --upstream: a demo that says what to try
   --max-body BYTES           the largest content that is stored; default 1048576
   --purge-token-env NAME     the variable with the token that allows PURGE, and POST /invalidate on --admin
 
+  --limit LIMIT              such as \"api=100/60s;burst=20;key=ip\"; keys: ip, header:NAME, global; repeatable, and
+                             nothing is counted where one of them refuses
+  --limit-on-error WHAT      while Redis is away: local (default), allow or deny
+  --limit-headers FORM       draft (default), triple, x or none
+  --limit-shadow             counts and logs, and refuses nobody
+
   --help
 
 RUST_LOG sets what is logged to stderr: error, warn, info (default), debug, trace.

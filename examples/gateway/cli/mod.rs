@@ -17,6 +17,7 @@ use lexopt::{Arg, Parser};
 use crate::{
     forwarded::Trust,
     layers::Layer,
+    limits::Limits,
     upstream::{Origin, Route},
 };
 use value::{Flag, Threads};
@@ -27,18 +28,8 @@ pub(crate) use store::StoreArgs;
 pub(crate) use value::Usage;
 
 /// Flags of the contract whose layers are not in this version: refused, rather than silently ignored.
-const NOT_YET: [&str; 10] = [
-    "session-redis",
-    "session-key-env",
-    "session-source",
-    "session-required",
-    "forward",
-    "audience",
-    "limit",
-    "limit-on-error",
-    "limit-headers",
-    "limit-shadow",
-];
+const NOT_YET: [&str; 6] =
+    ["session-redis", "session-key-env", "session-source", "session-required", "forward", "audience"];
 
 /// What the gateway is to do.
 pub(crate) struct Args {
@@ -50,6 +41,7 @@ pub(crate) struct Args {
     pub(crate) layers: Vec<Layer>,
     pub(crate) store: StoreArgs,
     pub(crate) cache: CacheArgs,
+    pub(crate) limits: Limits,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) connect_timeout: Duration,
     pub(crate) head_timeout: Duration,
@@ -66,6 +58,7 @@ impl Default for Args {
             layers: Layer::DEFAULT.to_vec(),
             store: StoreArgs::default(),
             cache: CacheArgs::default(),
+            limits: Limits::default(),
             admin: None,
             connect_timeout: Duration::from_secs(5),
             head_timeout: Duration::from_secs(30),
@@ -98,11 +91,24 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
             "connect-timeout" => args.connect_timeout = flag.timeout()?,
             "head-timeout" => args.head_timeout = flag.timeout()?,
             "drain-timeout" => args.drain_timeout = flag.timeout()?,
+            "limit" => {
+                let text = flag.text()?;
+                args.limits.each.push(text.parse().map_err(|error| flag.refuse(error))?);
+            }
+            "limit-on-error" => args.limits.on_error = flag.value("local, allow or deny")?,
+            "limit-headers" => args.limits.headers = flag.value("draft, triple, x or none")?,
+            "limit-shadow" => args.limits.shadow = true,
             name if StoreArgs::FLAGS.contains(&name) => args.store.set(&mut flag)?,
             name if CacheArgs::FLAGS.contains(&name) => args.cache.set(&mut flag)?,
             name if NOT_YET.contains(&name) => return Err(not_yet(&format!("--{name}"))),
             name => return Err(lexopt::Error::UnexpectedOption(format!("--{name}")).into()),
         }
+    }
+    if args.limits.need_session() {
+        return Err(not_yet("--limit with key=user, which needs the session layer,"));
+    }
+    if args.layers.contains(&Layer::Limit) && args.limits.each.is_empty() {
+        return Err(Usage("--layers limit needs a --limit, such as \"api=100/60s;key=ip\".".to_owned()));
     }
     Ok(if help { Command::Help } else { Command::Run(Box::new(args)) })
 }
@@ -134,7 +140,7 @@ fn layers(text: &str) -> Result<Vec<Layer>, Usage> {
         let layer: Layer = name
             .parse()
             .map_err(|()| Usage(format!("--layers: {name:?} is none of {}; or `none` alone.", Layer::names())))?;
-        if !Layer::DEFAULT.contains(&layer) {
+        if layer == Layer::Session {
             return Err(not_yet(&format!("--layers {name}")));
         }
         if !layers.contains(&layer) {

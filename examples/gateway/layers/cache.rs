@@ -1,18 +1,15 @@
 //! The cache that all cache layers share.
 
-use tower_gatehouse::{HttpCache, Rule};
+use tower_gatehouse::{Backend, HttpCache, Rule};
 
-use super::store;
 use crate::{
     BoxError,
-    cli::{Args, PathRule},
+    cli::{CacheArgs, PathRule},
 };
 
-/// Opens the store and sets the cache up as the flags say.
-pub(super) async fn open(args: &Args) -> Result<HttpCache, BoxError> {
-    let backend = store::open(&args.store).await?;
-    let args = &args.cache;
-    let mut cache = HttpCache::new(&backend).profile(args.profile);
+/// Sets the cache up as the flags say.
+pub(super) fn set_up(backend: &Backend, args: &CacheArgs) -> Result<HttpCache, BoxError> {
+    let mut cache = HttpCache::new(backend).profile(args.profile);
     if let Some(ttl) = args.default_ttl {
         cache = cache.default_ttl(ttl);
     }

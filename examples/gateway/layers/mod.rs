@@ -1,7 +1,7 @@
 //! Which layers stand between the ingress and the origins.
 //!
 //! ```text
-//! forwarded ─ tags ─ body key ─ swr ─ cache ─ coalesce ─ upstream
+//! limit ─ forwarded ─ tags ─ body key ─ swr ─ cache ─ coalesce ─ upstream
 //! ```
 
 mod cache;
@@ -14,7 +14,9 @@ use http::{Request, Response, header};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use tower::{Service, ServiceBuilder, ServiceExt, util::BoxCloneService};
-use tower_gatehouse::{BodyKeyLayer, CacheLayer, CoalesceLayer, HttpCache, SwrLayer, TagInvalidationLayer};
+use tower_gatehouse::{
+    BodyKeyLayer, CacheLayer, CoalesceLayer, HttpCache, SwrLayer, TagInvalidationLayer, rate_limit::PeerAddr,
+};
 
 use crate::{
     Body, BoxError,
@@ -76,7 +78,12 @@ pub(crate) struct Layers {
 /// Builds the stack, from the inside out.
 pub(crate) async fn build(args: &Args, upstream: Upstream) -> Result<Layers, BoxError> {
     let mut stack = BoxCloneService::new(upstream);
-    let cache = if args.layers.is_empty() { None } else { Some(cache::open(args).await?) };
+    let caches = args.layers.iter().any(|layer| Layer::DEFAULT.contains(layer));
+    let backend = if caches || !args.limits.each.is_empty() { Some(store::open(&args.store).await?) } else { None };
+    let cache = match &backend {
+        Some(backend) if caches => Some(cache::set_up(backend, &args.cache)?),
+        _ => None,
+    };
     if let Some(cache) = &cache {
         stack = around(stack, cache, args);
     }
@@ -90,7 +97,18 @@ pub(crate) async fn build(args: &Args, upstream: Upstream) -> Result<Layers, Box
         }
         request
     });
-    Ok(Layers { stack: BoxCloneService::new(stack), cache })
+    let mut stack: Stack = BoxCloneService::new(stack);
+    // Outermost: it looks at X-Forwarded-For as the proxies in front have written it.
+    if let Some(limits) = backend.and_then(|backend| args.limits.layer(&backend, &args.trust.client_ip())) {
+        let limited = ServiceBuilder::new().layer(limits).service(stack).map_request(|mut request: Request<Body>| {
+            if let Some(Peer(peer)) = request.extensions().get().copied() {
+                request.extensions_mut().insert(PeerAddr(peer));
+            }
+            request
+        });
+        stack = boxed(limited);
+    }
+    Ok(Layers { stack, cache })
 }
 
 /// The cache layers. Each is boxed: the type of all of them in each other takes minutes to compile.

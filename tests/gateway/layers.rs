@@ -1,0 +1,84 @@
+//! The gateway's layers, in memory and on Redis.
+
+use std::net::SocketAddr;
+
+use crate::{
+    gateway::{Gateway, PURGE_TOKEN},
+    origin::Origin,
+    support::RedisServer,
+    wire::Message,
+};
+
+const CACHEABLE: &str =
+    "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nSurrogate-Key: stock\r\nContent-Length: 5\r\n\r\nhello";
+
+fn flags(origin: SocketAddr, more: &[&str]) -> Gateway {
+    let upstream = format!("http://{origin}");
+    Gateway::with(&[&["--upstream", &upstream], more].concat())
+}
+
+fn x_cache(answer: &Message) -> &str {
+    answer.head.get("x-cache").unwrap_or("none")
+}
+
+#[test]
+fn what_one_gateway_has_stored_another_on_the_same_redis_serves_and_purges() {
+    let redis = RedisServer::start();
+    let origin = Origin::always(CACHEABLE);
+    let on_redis = ["--redis", &redis.url(), "--namespace", "shop", "--purge-token-env", "TEST_PURGE_TOKEN"];
+    let (one, two) = (flags(origin.address(), &on_redis), flags(origin.address(), &on_redis));
+    let first = one.connect().get("/a", "");
+    assert_eq!((first.status(), x_cache(&first), first.text().as_str()), (200, "MISS", "hello"));
+    let second = two.connect().get("/a", "");
+    assert_eq!((x_cache(&second), second.text().as_str()), ("HIT", "hello"));
+    assert_eq!(second.head.get("surrogate-key"), None, "tags are not for clients");
+    assert_eq!(origin.heads().len(), 1);
+
+    let purge = |token: &str| {
+        let lines = format!("Host: shop.example\r\nSurrogate-Key: stock\r\nAuthorization: Bearer {token}\r\n");
+        two.connect().ask(format!("PURGE /whatever HTTP/1.1\r\n{lines}\r\n"))
+    };
+    assert_eq!(purge("not the token at all").status(), 401);
+    assert_eq!(x_cache(&one.connect().get("/a", "")), "HIT");
+    let purged = purge(PURGE_TOKEN);
+    assert_eq!((purged.status(), purged.text().as_str()), (200, r#"{"invalidated":["stock"],"mode":"hard"}"#));
+    assert_eq!(x_cache(&one.connect().get("/a", "")), "MISS");
+
+    let order = r#"{"prefixes":["/a"]}"#;
+    let lines = format!("Host: a\r\nAuthorization: Bearer {PURGE_TOKEN}\r\nContent-Length: {}\r\n", order.len());
+    let done = one.connect_admin().ask(format!("POST /invalidate HTTP/1.1\r\n{lines}\r\n{order}"));
+    assert_eq!(done.status(), 200, "{}", done.text());
+    assert_eq!(x_cache(&two.connect().get("/a", "")), "MISS");
+}
+
+#[test]
+fn paths_have_lifetimes_and_bypasses_of_their_own() {
+    let origin = Origin::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let gateway = flags(origin.address(), &["--ttl", "/products=60", "--bypass", "/admin", "--default-ttl", "0"]);
+    let mut client = gateway.connect();
+    for (path, first, second) in [
+        ("/products/1", "MISS", "HIT"),
+        ("/products", "MISS", "HIT"),
+        ("/admin/x", "BYPASS", "BYPASS"),
+        ("/", "MISS", "MISS"),
+    ] {
+        assert_eq!(x_cache(&client.get(path, "")), first, "{path}");
+        assert_eq!(x_cache(&client.get(path, "")), second, "{path}");
+    }
+}
+
+#[test]
+fn limits_refuse_with_429_and_say_when_to_come_back() {
+    let origin = Origin::always(CACHEABLE);
+    let gateway = flags(origin.address(), &["--limit", "ip=2/60s;key=ip"]);
+    let mut client = gateway.connect();
+    for _ in 0..2 {
+        let answer = client.get("/a", "");
+        assert_eq!(answer.status(), 200);
+        assert!(answer.head.get("ratelimit").is_some());
+    }
+    // X-Forwarded-For is not believed.
+    let refused = client.get("/a", "X-Forwarded-For: 192.0.2.7\r\n");
+    assert_eq!(refused.status(), 429);
+    assert!(refused.head.get("retry-after").is_some());
+}
