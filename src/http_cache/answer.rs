@@ -64,7 +64,7 @@ impl HttpCache {
             }
         };
         headers.insert(header::AGE, age::field_value(age));
-        self.report(&mut headers, Some(key), report);
+        self.mark(&mut headers, Some(key), report);
         let mut response = Response::new(content.map_or_else(CacheBody::empty, CacheBody::stored));
         *response.status_mut() = status;
         *response.headers_mut() = headers;

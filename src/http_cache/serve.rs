@@ -74,7 +74,7 @@ impl HttpCache {
         let visit = match self.visit_of(&request) {
             Some(visit) => visit,
             None => match self.admit(&request) {
-                Err(bypass) => return self.pass(inner, request, bypass).await,
+                Err(bypass) => return Box::pin(self.pass(inner, request, bypass)).await,
                 Ok(admitted) => {
                     let lookup = self.look_up(&admitted.key, request.headers()).await;
                     let directives = self.directives(request.headers());
@@ -116,9 +116,10 @@ impl HttpCache {
             && !visit.is_claimed()
             && self.stand_in(visit.lookup.as_ref(), &visit.head.headers, Failure::Slow).is_some()
         {
-            return self.ask_softly(visit, inner, request, soft_timeout).await;
+            return Box::pin(self.ask_softly(visit, inner, request, soft_timeout)).await;
         }
-        self.ask(visit, inner, request).await
+        // Boxed, so that the future of a hit, which is moved, is small.
+        Box::pin(self.ask(visit, inner, request)).await
     }
 
     /// Asks the inner service, and answers stale if it takes too long; then its answer goes into the store all the

@@ -61,6 +61,11 @@ impl HttpCache {
                 headers.remove(name);
             }
         }
+        self.mark(headers, key, report);
+    }
+
+    /// Writes the fields into an answer that has none for caches.
+    pub(crate) fn mark(&self, headers: &mut HeaderMap, key: Option<&PrimaryKey>, report: &Report) {
         if self.config.x_cache {
             headers.insert(X_CACHE, HeaderValue::from_static(report.kind.as_str()));
         }

@@ -70,29 +70,29 @@ impl KeyScheme {
         more_headers: &[HeaderName],
         body: Option<&BodyKey>,
     ) -> PrimaryKey {
-        let mut hasher = self.start(b"response", target);
+        let mut fields = self.start(b"response", target);
         if let Some(BodyKey(digest)) = body {
-            field(&mut hasher, method.as_str().as_bytes());
-            field(&mut hasher, digest);
+            field(&mut fields, method.as_str().as_bytes());
+            field(&mut fields, digest);
         } else {
-            field(&mut hasher, b"GET");
+            field(&mut fields, b"GET");
         }
         for name in self.headers.iter().chain(more_headers) {
-            field(&mut hasher, name.as_str().as_bytes());
+            field(&mut fields, name.as_str().as_bytes());
             let values = headers.get_all(name);
-            hasher.update(&(values.iter().count() as u64).to_le_bytes());
+            fields.extend_from_slice(&(values.iter().count() as u64).to_le_bytes());
             for value in values {
-                field(&mut hasher, value.as_bytes());
+                field(&mut fields, value.as_bytes());
             }
         }
         let mut key = [0; 16];
-        key.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        key.copy_from_slice(&blake3::hash(&fields).as_bytes()[..16]);
         PrimaryKey::from_bytes(key)
     }
 
     /// The tag that responses carry whose key is more than their URL, so that they can be invalidated by it.
     pub(crate) fn url_tag(&self, target: &Target<'_>) -> TagDigest {
-        let digest = self.start(b"url", target).finalize();
+        let digest = blake3::hash(&self.start(b"url", target));
         TagDigest::of(b"url", &[&digest.as_bytes()[..16]])
     }
 
@@ -115,31 +115,32 @@ impl KeyScheme {
         }
     }
 
-    fn start(&self, domain: &[u8], target: &Target<'_>) -> blake3::Hasher {
-        let mut hasher = blake3::Hasher::new();
-        field(&mut hasher, domain);
-        field(&mut hasher, self.scope.as_bytes());
+    /// The fields, hashed in one pass when all are there: a hasher that takes them one by one is 2 kB of state.
+    fn start(&self, domain: &[u8], target: &Target<'_>) -> Vec<u8> {
+        let mut fields = Vec::with_capacity(256);
+        field(&mut fields, domain);
+        field(&mut fields, self.scope.as_bytes());
         if self.any_host {
-            hasher.update(&[0]);
+            fields.push(0);
         } else {
-            hasher.update(if target.https { &[2] } else { &[1] });
-            field(&mut hasher, target.authority.as_bytes());
+            fields.push(if target.https { 2 } else { 1 });
+            field(&mut fields, target.authority.as_bytes());
         }
-        field(&mut hasher, target.path.as_bytes());
+        field(&mut fields, target.path.as_bytes());
         match self.query.apply(target.query) {
-            None => hasher.update(&[0]),
+            None => fields.push(0),
             Some(query) => {
-                hasher.update(&[1]);
-                field(&mut hasher, query.as_bytes());
-                &mut hasher
+                fields.push(1);
+                field(&mut fields, query.as_bytes());
             }
-        };
-        hasher
+        }
+        fields
     }
 }
 
-fn field(hasher: &mut blake3::Hasher, bytes: &[u8]) {
-    hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+fn field(fields: &mut Vec<u8>, bytes: &[u8]) {
+    fields.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+    fields.extend_from_slice(bytes);
 }
 
 #[cfg(test)]

@@ -61,6 +61,9 @@ pub(crate) fn not_modified(method: &Method, request: &HeaderMap, status: StatusC
         return lists::field_members(request, &header::IF_NONE_MATCH)
             .any(|asked| asked == b"*" || tag.is_some_and(|tag| opaque(asked) == opaque(tag.as_bytes())));
     }
+    if !request.contains_key(header::IF_MODIFIED_SINCE) {
+        return false;
+    }
     // The reference time of RFC 850 years hardly matters: both dates are read against the stored Date.
     let at = read_date(stored, &header::DATE, Timestamp::EPOCH).map_or(Timestamp::EPOCH, timestamp);
     let Some(since) = read_date(request, &header::IF_MODIFIED_SINCE, at) else { return false };
