@@ -390,7 +390,7 @@ impl HttpCache {
         tags
     }
 
-    fn arriving<R>(
+    fn arriving<R: Body>(
         &self,
         visit: &Visit,
         plan: Plan,
@@ -407,7 +407,8 @@ impl HttpCache {
             ..Report::default()
         };
         let shareable = plan.store.for_followers(Credentials::default());
-        let (cache, length) = (self.clone(), plan.length);
+        // A length that only the body knows is kept: its client would get chunks otherwise.
+        let (cache, length) = (self.clone(), plan.length.or_else(|| body.size_hint().exact()));
         let variant = self.variant(&plan.store.vary, &visit.head.headers);
         let make = move |content: Bytes| cache.entry(&plan, ticket, &as_stored, content);
         let fill =
