@@ -319,7 +319,8 @@ impl HttpCache {
         S: Origin<B, R>,
         R: Content,
     {
-        let may_invalidate = !invalidation::is_safe(request.method());
+        // What gRPC calls change has no URLs that GET asks for.
+        let may_invalidate = !invalidation::is_safe(request.method()) && bypass != Bypass::Grpc;
         let has_invalidator = request.extensions().get::<InvalidatesTags>().is_some();
         let changed = may_invalidate.then(|| Changed {
             method: request.method().clone(),

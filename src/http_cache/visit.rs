@@ -100,6 +100,10 @@ impl HttpCache {
     pub(crate) fn admit<B: Body>(&self, request: &Request<B>) -> Result<Admitted, Bypass> {
         let headers = request.headers();
         let body_key = request.extensions().get::<BodyKey>();
+        // Before the method: its calls are POSTs, and go through untouched.
+        if headers.get(header::CONTENT_TYPE).is_some_and(is_grpc) {
+            return Err(Bypass::Grpc);
+        }
         match *request.method() {
             Method::GET | Method::HEAD => {
                 if headers.contains_key(header::UPGRADE) {
@@ -115,9 +119,6 @@ impl HttpCache {
             Method::CONNECT => return Err(Bypass::Upgrade),
             _ if body_key.is_none() => return Err(Bypass::Method),
             _ => {}
-        }
-        if headers.get(header::CONTENT_TYPE).is_some_and(is_grpc) {
-            return Err(Bypass::Grpc);
         }
         let uri = original_uri(request.uri(), request.extensions());
         let rule = self.config.paths.find(uri.path());
