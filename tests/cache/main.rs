@@ -1,12 +1,16 @@
 //! The cache layers around a handler, in memory and on Redis.
 
 mod app;
+mod auto_traits;
 mod basics;
+mod bodies;
 mod body_key;
 mod conditional;
 mod freshness;
 mod invalidation;
 mod keys;
+mod outage;
+mod placement;
 mod privacy;
 mod range;
 mod request_directives;
@@ -19,5 +23,6 @@ mod support;
 mod tags;
 mod targeted;
 mod validation;
+mod value;
 mod vary;
 mod world;
