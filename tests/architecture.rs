@@ -29,9 +29,9 @@ const LEVELS: [(Level, &[&str]); 6] = [
     ),
     (
         Level::Capability,
-        &["aggregate", "body_key", "cache", "coalesce", "fuzz", "rate_limit", "session", "swr", "tag_invalidation"],
+        &["aggregate", "body_key", "cache", "coalesce", "rate_limit", "session", "swr", "tag_invalidation"],
     ),
-    (Level::Road, &["stack"]),
+    (Level::Road, &["fuzz", "stack"]),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

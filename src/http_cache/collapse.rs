@@ -147,7 +147,7 @@ impl HttpCache {
             return false;
         }
         if visit.credentials.any() && visit.rule().shareable != Some(true) {
-            let public = self.base(visit).is_some_and(|stored| stored.response().meta.flags.has(Flags::SHAREABLE));
+            let public = self.base(visit).is_some_and(|stored| stored.response().meta.flags.has(Flags::PUBLIC));
             if !public {
                 return false;
             }
@@ -340,7 +340,7 @@ impl HttpCache {
     fn timing(&self, visit: &Visit, stored: &Stored) -> Option<Timing> {
         let headers = &visit.head.headers;
         let (meta, now) = (&stored.response().meta, self.state.backend.now());
-        let public = meta.flags.has(Flags::SHAREABLE) || visit.rule().shareable == Some(true);
+        let public = meta.flags.has(Flags::PUBLIC) || visit.rule().shareable == Some(true);
         if visit.credentials.any() && !public {
             return None;
         }

@@ -109,7 +109,7 @@ impl HttpCache {
     /// directions: their responses are not stored by it, and they are not served what was stored by it.
     #[must_use]
     pub fn default_ttl(self, lifetime: Duration) -> Self {
-        self.set(|config| config.default_ttl = Some(lifetime))
+        self.set(|config| config.default_ttl = Some(bounded(lifetime)))
     }
 
     /// How strictly HTTP's rules are followed where they are lax; [`Profile::Safe`](crate::Profile) unless set.
@@ -172,7 +172,7 @@ impl HttpCache {
     /// for a failing origin; 1 h unless set.
     #[must_use]
     pub fn keep_stale(self, duration: Duration) -> Self {
-        self.set(|config| config.policy.keep_stale = duration)
+        self.set(|config| config.policy.keep_stale = bounded(duration))
     }
 
     /// The largest content that is stored, in bytes; 1 MiB unless set. Larger responses stream through.
@@ -243,13 +243,13 @@ impl HttpCache {
     /// renews itself every third of this.
     #[must_use]
     pub fn lease(self, ttl: Duration) -> Self {
-        self.set(|config| config.coalesce.lease = ttl.max(Duration::from_millis(30)))
+        self.set(|config| config.coalesce.lease = bounded(ttl).max(Duration::from_millis(30)))
     }
 
     /// How long a process waits for another one's answer before it asks the origin itself; 5 s unless set.
     #[must_use]
     pub fn wait(self, at_most: Duration) -> Self {
-        self.set(|config| config.coalesce.wait = at_most)
+        self.set(|config| config.coalesce.wait = bounded(at_most))
     }
 
     /// How long a key is remembered as uncacheable, so that its requests do not wait for each other; 10 s unless set,
@@ -263,19 +263,19 @@ impl HttpCache {
     /// wait.
     #[must_use]
     pub fn hold_errors(self, duration: Duration) -> Self {
-        self.set(|config| config.coalesce.hold_errors = duration)
+        self.set(|config| config.coalesce.hold_errors = bounded(duration))
     }
 
     /// After how long a client gets a stale answer, where one is allowed, while the origin's goes on; not unless set.
     #[must_use]
     pub fn soft_timeout(self, after: Duration) -> Self {
-        self.set(|config| config.stale.soft_timeout = Some(after))
+        self.set(|config| config.stale.soft_timeout = Some(bounded(after)))
     }
 
     /// The longest background revalidation; 30 s unless set.
     #[must_use]
     pub fn revalidation_timeout(self, timeout: Duration) -> Self {
-        self.set(|config| config.stale.revalidation_timeout = timeout)
+        self.set(|config| config.stale.revalidation_timeout = bounded(timeout))
     }
 
     /// The most background revalidations at a time in this process, in all and for one origin; 256 and 64 unless set.
@@ -293,4 +293,9 @@ impl HttpCache {
     pub fn jitter(self, fraction: f64) -> Self {
         self.set(|config| config.stale.jitter = fraction.clamp(0.0, 0.5))
     }
+}
+
+/// At most a year, so that no sum of times overflows.
+pub(super) fn bounded(duration: Duration) -> Duration {
+    duration.min(Duration::from_hours(365 * 24))
 }

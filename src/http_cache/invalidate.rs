@@ -99,20 +99,15 @@ impl Invalidate {
         self
     }
 
-    fn target(&mut self, target: &Target<'_>) {
-        let config = &self.cache.config;
-        self.keys.push(config.keys.primary(target, &Method::GET, &HeaderMap::new(), &[], None));
-        // What has more in its key than its URL carries its URL as a tag.
-        self.tags.push(config.keys.url_tag(target));
-    }
-
-    /// A URL that an unsafe request has changed. One key in one bucket, unless some keys here are more than URLs.
-    pub(crate) fn changed(mut self, target: &Target<'_>) -> Self {
-        self.target(target);
-        if !self.cache.keys_beyond_urls() {
-            self.tags.pop();
+    /// A URL over both schemes: whether a request came by TLS is not always known, behind a proxy or in HTTP/1.1.
+    pub(crate) fn target(&mut self, target: &Target<'_>) {
+        let keys = &self.cache.config.keys;
+        for https in [false, true] {
+            let target = Target { https, ..target.clone() };
+            self.keys.push(keys.primary(&target, &Method::GET, &HeaderMap::new(), &[], None));
+            // What has more in its key than its URL carries its URL as a tag.
+            self.tags.push(keys.url_tag(&target));
         }
-        self
     }
 
     /// Carries it out; if the backend fails, logs it and tries again in the background, a few times, less and less

@@ -21,14 +21,7 @@ mod turn;
 mod value;
 mod visit;
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 pub use future::CacheFuture;
 pub use invalidate::{Invalidate, InvalidationError};
@@ -68,8 +61,6 @@ pub(crate) struct State {
     /// Requests to the origin that others follow.
     flights: Flights<collapse::FlightKey, collapse::Landing>,
     pub(crate) revalidations: revalidate::Revalidations,
-    /// Whether requests with keyed content have been seen.
-    keys_content: AtomicBool,
     /// Values that are being computed.
     values: Flights<PrimaryKey, value::Computed>,
 }
@@ -84,7 +75,6 @@ impl HttpCache {
             uncacheable: Memo::default(),
             flights: Flights::default(),
             revalidations: revalidate::Revalidations::default(),
-            keys_content: AtomicBool::new(false),
             values: Flights::default(),
         };
         Self { config: Arc::default(), state: Arc::new(state) }
@@ -93,13 +83,6 @@ impl HttpCache {
     /// The backend.
     pub fn backend(&self) -> &Backend {
         &self.state.backend
-    }
-
-    /// Whether there are keys that are more than a URL.
-    fn keys_beyond_urls(&self) -> bool {
-        !self.config.keys.headers.is_empty()
-            || self.config.paths.keys_headers
-            || self.state.keys_content.load(Ordering::Relaxed)
     }
 
     /// Lets no new background work begin, waits until what is under way has finished, at most until the deadline, and

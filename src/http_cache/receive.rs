@@ -165,9 +165,17 @@ impl HttpCache {
     ) -> Reception<R> {
         let old = base.response();
         if !validation::selects(&old.headers, response.headers()) {
-            // It is about another response than the one that was asked about; what is stored is of no use any more.
+            // It answers a condition that names what is stored, and says that it is about something else. The client
+            // gets what was stored; the next one asks for the whole.
             self.discard(visit, &asked).await;
-            return Reception::Untouched { response, reason: Reason::MISMATCH, lease: asked.lease };
+            let report = Report {
+                kind: Kind::Revalidated,
+                forward: Some(self.why(visit)),
+                forward_status: Some(StatusCode::NOT_MODIFIED),
+                detail: Some(Reason::MISMATCH.detail),
+                ..Report::default()
+            };
+            return Reception::Stored { age: old.meta.age(received), stored: base.clone(), report, lease: asked.lease };
         }
         let mut merged = old.headers.clone();
         self.merge(&mut merged, response.headers(), received);
@@ -183,8 +191,10 @@ impl HttpCache {
         };
         let (stored, lease) = match (self.plan(visit, asked.at, &as_stored, received), asked.ticket) {
             (Ok(mut plan), Some(ticket)) => {
-                // A 304 need not repeat the tags.
-                plan.tags.extend(base.entry().tags());
+                // A 304 need not repeat the tags. If it has some, they are all.
+                if !tags::FIELDS.iter().any(|name| response.headers().contains_key(name)) {
+                    plan.tags.extend(base.entry().tags());
+                }
                 let entry = self.entry(&plan, ticket, &as_stored, base.entry().body().clone());
                 report.stored = true;
                 (entry.clone(), self.refresh(visit, &plan, entry, base.entry(), asked.lease).await)
@@ -328,7 +338,7 @@ impl HttpCache {
             received,
         };
         let mut store = self.config.policy.storable(&exchange, &lifetimes)?;
-        let public = store.meta.flags.has(Flags::SHAREABLE);
+        let public = store.meta.flags.has(Flags::PUBLIC);
         let personal = |mark: &Personal| mark.is_credential() || (mark.is_marked() && !public);
         if visit.personal.get().into_iter().chain(response.extensions().get()).any(personal) {
             return Err(Reason::PERSONAL);

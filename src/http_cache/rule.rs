@@ -1,9 +1,10 @@
 //! Rules: what a user says of some responses that the responses do not say of themselves.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, fmt::Write as _, sync::Arc, time::Duration};
 
 use http::HeaderName;
 
+use super::config::bounded;
 use crate::Tag;
 
 /// How the responses of a path or a route are cached.
@@ -68,12 +69,12 @@ impl Rule {
     /// [`HttpCache::default_ttl`](crate::HttpCache::default_ttl), never for requests with credentials or cookies,
     /// unless [`Rule::shareable`].
     pub fn ttl(lifetime: Duration) -> Self {
-        Self::with(|parts| parts.ttl = Some(Ttl { lifetime, overrides: false }))
+        Self::with(|parts| parts.ttl = Some(Ttl { lifetime: bounded(lifetime), overrides: false }))
     }
 
     /// Responses are fresh for this long, whatever lifetime they give themselves. `no-store` and `private` still hold.
     pub fn override_ttl(lifetime: Duration) -> Self {
-        Self::with(|parts| parts.ttl = Some(Ttl { lifetime, overrides: true }))
+        Self::with(|parts| parts.ttl = Some(Ttl { lifetime: bounded(lifetime), overrides: true }))
     }
 
     /// Requests go to the inner service, and nothing is stored.
@@ -91,14 +92,14 @@ impl Rule {
     /// Only the first half of [`Rule::stale`].
     #[must_use]
     pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
-        self.parts.stale_while_revalidate = Some(window);
+        self.parts.stale_while_revalidate = Some(bounded(window));
         self
     }
 
     /// Only the second half of [`Rule::stale`].
     #[must_use]
     pub fn stale_if_error(mut self, window: Duration) -> Self {
-        self.parts.stale_if_error = Some(window);
+        self.parts.stale_if_error = Some(bounded(window));
         self
     }
 
@@ -214,16 +215,42 @@ impl Captures {
                 continue;
             };
             if let Some(name) = name.strip_prefix('*') {
-                captures.push((name.into(), rest.into()));
+                captures.push((name.into(), canonical(rest)));
                 break;
             }
             let (value, after) = rest.split_once('/').unwrap_or((rest, ""));
             let value = value.strip_prefix(prefix).unwrap_or(value);
-            captures.push((name.into(), value.strip_suffix(suffix).unwrap_or(value).into()));
+            captures.push((name.into(), canonical(value.strip_suffix(suffix).unwrap_or(value))));
             rest = after;
         }
         Self(captures)
     }
+}
+
+/// A part of a path in the one form that all equal ones have (RFC 3986 §6.2.2): unreserved characters are not encoded,
+/// and what is encoded has capital digits. Else a request could be written so that its tags are not those that others
+/// know.
+fn canonical(part: &str) -> Box<str> {
+    let mut text = String::with_capacity(part.len());
+    let mut rest = part;
+    while let Some((before, after)) = rest.split_once('%') {
+        text.push_str(before);
+        let octet = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match octet {
+            Some(octet) if octet.is_ascii_alphanumeric() || b"-._~".contains(&octet) => text.push(octet.into()),
+            Some(octet) => {
+                let _ = write!(text, "%{octet:02X}");
+            }
+            None => {
+                text.push('%');
+                rest = after;
+                continue;
+            }
+        }
+        rest = &after[2..];
+    }
+    text.push_str(rest);
+    text.into()
 }
 
 /// The rules by path.
@@ -231,8 +258,6 @@ impl Captures {
 pub(crate) struct PathTable {
     router: matchit::Router<Arc<(Box<str>, Rule)>>,
     len: usize,
-    /// Whether some rule keys header fields.
-    pub(crate) keys_headers: bool,
 }
 
 impl PathTable {
@@ -248,7 +273,6 @@ impl PathTable {
                 }
             }
         }
-        self.keys_headers |= !rule.parts.key_headers.is_empty();
         self.router.insert(pattern, Arc::new((pattern.into(), rule))).map_err(|error| fail(error.to_string()))?;
         self.len += 1;
         Ok(())
@@ -322,6 +346,7 @@ mod tests {
             ("/p/{id}.json", "/p/17.json", "p{id}", Some("p17")),
             ("/p/{*rest}", "/p/a/b", "p:{*rest}", Some("p:a/b")),
             ("/p/{id}", "/p/a,b", "p:{id}", Some("p:a%2Cb")),
+            ("/p/{id}", "/p/%31%2f%zz%7E", "p:{id}", Some("p:1%2F%zz~")),
             ("/p/{id}", "/p/1", "all", Some("all")),
             ("/p/{id}", "/p/1", "{other}", None),
         ] {

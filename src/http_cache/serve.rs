@@ -265,7 +265,11 @@ impl HttpCache {
         self.report(response.headers_mut(), Some(&visit.key), &report);
         response.extensions_mut().insert(Answered(self.id()));
         let response = response.map(CacheBody::inner);
-        if visit.is_conditional() { self.shape(visit, response) } else { response }
+        // Only for a validator that it has: its date stands for one only in what is stored (RFC 9111 §4.3.2).
+        let has_validator = [http::header::ETAG, http::header::LAST_MODIFIED]
+            .iter()
+            .any(|validator| response.headers().contains_key(validator));
+        if visit.is_conditional() && has_validator { self.shape(visit, response) } else { response }
     }
 
     pub(crate) fn why(&self, visit: &Visit) -> Forward {
@@ -360,12 +364,13 @@ impl HttpCache {
         let mut headers = HeaderMap::new();
         headers.extend(changed.host.clone().map(|host| (http::header::HOST, host)));
         let Some(target) = Target::of(&changed.uri, &headers) else { return };
-        let mut order = self.invalidate().changed(&target);
+        let mut order = self.invalidate();
+        order.target(&target);
         let (scheme, path) = (if target.https { "https" } else { "http" }, target.path);
         if let Ok(absolute) = format!("{scheme}://{}{path}", target.authority).parse() {
             for uri in invalidation::also(&absolute, response) {
                 if let Some(target) = Target::of(&uri, &headers) {
-                    order = order.changed(&target);
+                    order.target(&target);
                 }
             }
         }

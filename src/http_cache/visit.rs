@@ -128,9 +128,6 @@ impl HttpCache {
         let target = Target::of(uri, headers).ok_or(Bypass::Host)?;
         let more = &*parts(rule.as_deref()).key_headers;
         let key = self.config.keys.primary(&target, request.method(), headers, more, body_key);
-        if body_key.is_some() {
-            self.state.keys_content.store(true, Ordering::Relaxed);
-        }
         let keyed_beyond_url = body_key.is_some() || !more.is_empty() || !self.config.keys.headers.is_empty();
         Ok(Admitted { key, rule, keyed_beyond_url })
     }

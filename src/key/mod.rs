@@ -40,21 +40,29 @@ pub(crate) struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// The target of a request: an absolute URI as it stands, else the `Host` field. `None` where there are several
-    /// `Host` fields or one that is not text: such a request is not cacheable.
+    /// The target of a request: an absolute URI as it stands, else the `Host` field. `None` where it is not clear
+    /// which host is meant (several `Host` fields, one that is not text or not that of the URI): such a request is not
+    /// cacheable.
     pub(crate) fn of(uri: &'a Uri, headers: &'a HeaderMap) -> Option<Self> {
         let https = uri.scheme_str().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
-        let authority = if let Some(authority) = uri.authority() {
-            authority.as_str()
-        } else {
-            let mut hosts = headers.get_all(header::HOST).iter();
-            let host = hosts.next().map_or(Ok(""), |host| host.to_str()).ok()?;
-            if hosts.next().is_some() {
-                return None;
+        let mut hosts = headers.get_all(header::HOST).iter();
+        let host = hosts.next().map(|host| host.to_str().map(|host| authority::normalise(host, https)));
+        let host = host.transpose().ok()?;
+        if hosts.next().is_some() {
+            return None;
+        }
+        let authority = match (uri.authority(), host) {
+            (None, host) => host.unwrap_or_default(),
+            (Some(authority), host) => {
+                let authority = authority::normalise(authority.as_str(), https);
+                // An application that goes by the other one would answer for another host.
+                if host.is_some_and(|host| host != authority) {
+                    return None;
+                }
+                authority
             }
-            host
         };
-        Some(Self { https, authority: authority::normalise(authority, https), path: uri.path(), query: uri.query() })
+        Some(Self { https, authority, path: uri.path(), query: uri.query() })
     }
 }
 
@@ -264,5 +272,15 @@ mod tests {
         let mut request = get("/").header("host", "a").body(()).unwrap();
         request.headers_mut().append("host", HeaderValue::from_static("b"));
         assert!(Target::of(request.uri(), request.headers()).is_none());
+    }
+
+    #[test]
+    fn a_request_whose_target_and_host_differ_has_no_target() {
+        let target = |host: &'static str| {
+            let request = get("http://victim:80/").header("host", host).body(()).unwrap();
+            Target::of(request.uri(), request.headers()).map(|target| target.authority.into_owned())
+        };
+        assert_eq!(target("evil"), None);
+        assert_eq!(target("Victim").as_deref(), Some("victim"));
     }
 }

@@ -71,8 +71,11 @@ impl Flags {
     pub(crate) const NO_CACHE: Self = Self(1 << 5);
     /// `s-maxage`
     pub(crate) const S_MAXAGE: Self = Self(1 << 6);
-    /// The response or a rule says that everybody may have it (`public`, `s-maxage`, `must-revalidate`).
+    /// It may be stored for a request with `Authorization` (`public`, `s-maxage`, `must-revalidate`, a rule).
     pub(crate) const SHAREABLE: Self = Self(1 << 7);
+    /// The response or a rule says that everybody may have it, whoever asked for it: `public` or `s-maxage`. Not
+    /// `must-revalidate`, which lifts the bar of `Authorization` alone (RFC 9111 §3.5).
+    pub(crate) const PUBLIC: Self = Self(1 << 9);
     /// It has an `ETag` or a `Last-Modified`.
     pub(crate) const VALIDATOR: Self = Self(1 << 8);
 

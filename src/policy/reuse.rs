@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
-use super::{Credentials, Flags, MaxStale, Meta, Policy, RequestDirectives};
+use super::{Credentials, Flags, MaxStale, Meta, Policy, Profile, RequestDirectives};
 use crate::Timestamp;
 
 /// What a stored response is worth for a request.
@@ -119,12 +119,13 @@ impl Policy {
     /// Whether the response was stored because of a guess that does not hold for requests with credentials.
     fn is_foreign(&self, flags: Flags, request: &HeaderMap) -> bool {
         let guessed = flags.any(Flags::DEFAULT_TTL | Flags::OVERRIDE | Flags::HEURISTIC);
-        if !guessed || flags.has(Flags::SHAREABLE) {
+        if !guessed || flags.has(Flags::PUBLIC) {
             return false;
         }
         let credentials = Credentials::of(request, &self.identity);
-        // HTTP lets a heuristic lifetime stand for requests with cookies.
-        credentials.authorization || credentials.identity || credentials.cookie && !flags.has(Flags::HEURISTIC)
+        // HTTP lets a heuristic lifetime stand for requests with cookies; the safe profile does not.
+        let lax = self.profile == Profile::Rfc9111 && flags.has(Flags::HEURISTIC);
+        credentials.authorization || credentials.identity || credentials.cookie && !lax
     }
 }
 

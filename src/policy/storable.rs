@@ -148,7 +148,7 @@ impl Store {
     /// reuse it from a shared cache this very moment. With credentials of its own it may only where everybody may.
     pub(crate) fn for_followers(&self, follower: Credentials) -> bool {
         let fresh = self.meta.lifetime > self.meta.initial_age && !self.meta.flags.has(Flags::NO_CACHE);
-        fresh && !self.set_cookie && (!follower.any() || self.meta.flags.has(Flags::SHAREABLE))
+        fresh && !self.set_cookie && (!follower.any() || self.meta.flags.has(Flags::PUBLIC))
     }
 }
 
@@ -179,8 +179,15 @@ impl Policy {
         let mut ruling = Ruling::of(response, &self.targeted);
         if override_ttl.is_some() {
             // A rule overrides lifetimes. What must not be shared is still not shared.
-            let ResponseDirectives { no_store, private, must_understand, .. } = ruling.directives;
-            let directives = ResponseDirectives { no_store, private, must_understand, ..ResponseDirectives::default() };
+            let said = ruling.directives;
+            let directives = ResponseDirectives {
+                no_store: said.no_store,
+                private: said.private,
+                private_fields: said.private_fields,
+                no_cache_fields: said.no_cache_fields,
+                must_understand: said.must_understand,
+                ..ResponseDirectives::default()
+            };
             ruling = Ruling { directives, targeted: true };
         }
         let said = &ruling.directives;
@@ -201,11 +208,12 @@ impl Policy {
         if set_cookie && self.profile == Profile::Safe {
             return Err(NotStored::SetCookie);
         }
+        let public = rule.shareable || said.public || said.s_maxage.is_some();
         let shareable = rule.shareable || said.allows_credentials();
         if credentials.authorization && !shareable {
             return Err(NotStored::Authorization);
         }
-        if credentials.identity && !shareable {
+        if credentials.identity && !public {
             return Err(NotStored::Identity);
         }
         let vary = vary::spec(response)?;
@@ -220,7 +228,10 @@ impl Policy {
         } else if let Some(ttl) = rule.default_ttl.filter(|_| own_ttl) {
             flags.set(Flags::DEFAULT_TTL, true);
             ttl
-        } else if let Some(ttl) = ruling.heuristic(status, response, exchange.received) {
+        } else if let Some(ttl) = ruling
+            .heuristic(status, response, exchange.received)
+            .filter(|_| self.profile == Profile::Rfc9111 || rule.shareable || !credentials.any())
+        {
             flags.set(Flags::HEURISTIC, true);
             ttl
         } else if said.no_cache && validator {
@@ -233,6 +244,7 @@ impl Policy {
         flags.set(Flags::NO_CACHE, said.no_cache);
         flags.set(Flags::S_MAXAGE, said.s_maxage.is_some());
         flags.set(Flags::SHAREABLE, shareable);
+        flags.set(Flags::PUBLIC, public);
         flags.set(Flags::VALIDATOR, validator);
 
         let initial_age = if override_ttl.is_some() {

@@ -93,8 +93,11 @@ impl Changed<'_> {
         let of_rules = shared.tags_for(self.method, self.uri.path());
         let mut order = cache.invalidate().tags(named.0).tags(of_rules);
         if let Some(target) = Target::of(self.uri, &headers) {
-            let origin = cache.config.keys.origin(&target);
-            order = order.digests(policy::tags::invalidated_groups(response.headers(), origin));
+            for https in [false, true] {
+                let target = Target { https, ..target.clone() };
+                let origin = cache.config.keys.origin(&target);
+                order = order.digests(policy::tags::invalidated_groups(response.headers(), origin));
+            }
         }
         if cache.config.strip_tags {
             response.headers_mut().remove(policy::tags::CACHE_GROUP_INVALIDATION);
