@@ -169,7 +169,7 @@ impl HttpCache {
             // gets what was stored; the next one asks for the whole.
             self.discard(visit, &asked).await;
             let report = Report {
-                kind: Kind::Revalidated,
+                kind: Kind::Stale,
                 forward: Some(self.why(visit)),
                 forward_status: Some(StatusCode::NOT_MODIFIED),
                 detail: Some(Reason::MISMATCH.detail),
