@@ -83,6 +83,7 @@ pub mod session;
 mod stack;
 mod stored;
 pub mod swr;
+mod sync;
 mod tag;
 pub mod tag_invalidation;
 

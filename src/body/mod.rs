@@ -1,6 +1,8 @@
 //! Bodies of the responses that the cache layers answer with.
 
 mod shared;
+#[cfg(test)]
+mod shared_tests;
 
 use std::{
     fmt,

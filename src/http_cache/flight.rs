@@ -3,13 +3,15 @@
 use std::{
     collections::HashMap,
     fmt,
+    future::poll_fn,
     hash::Hash,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
 };
 
-use tokio::sync::watch;
-
-use crate::backend::{Lookup, Ticket};
+use crate::{
+    backend::{Lookup, Ticket},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 /// Flights by key. `T` is what a flight comes to.
 pub(crate) struct Flights<K, T> {
@@ -23,7 +25,35 @@ struct Map<K, T> {
 
 struct Flight<T> {
     id: u64,
-    state: watch::Receiver<State<T>>,
+    board: Arc<Board<T>>,
+}
+
+/// What is known of a flight, and who waits for news.
+struct Board<T>(Mutex<News<T>>);
+
+struct News<T> {
+    state: State<T>,
+    /// One place for each follower that waits; those who left have left theirs empty.
+    waiting: Vec<Option<Waker>>,
+}
+
+impl<T> Board<T> {
+    fn lock(&self) -> MutexGuard<'_, News<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state, and wakes those who wait for its outcome, if it has one now.
+    fn change(&self, change: impl FnOnce(&mut State<T>)) {
+        let mut news = self.lock();
+        change(&mut news.state);
+        if !news.state.is_settled() {
+            return;
+        }
+        let waiting = std::mem::take(&mut news.waiting);
+        // Woken without the lock: who is woken takes it.
+        drop(news);
+        waiting.into_iter().flatten().for_each(Waker::wake);
+    }
 }
 
 /// Where a flight is.
@@ -41,6 +71,12 @@ enum State<T> {
     Lost,
 }
 
+impl<T> State<T> {
+    fn is_settled(&self) -> bool {
+        !matches!(self, Self::Waiting | Self::Asked(_))
+    }
+}
+
 /// What a request is to do.
 pub(crate) enum Join<K: Eq + Hash + Clone, T: Clone> {
     Lead(Leader<K, T>),
@@ -55,20 +91,26 @@ impl<K: Eq + Hash + Clone, T: Clone> Flights<K, T> {
     pub(crate) fn join(&self, key: &K, lookup: Option<&Lookup>) -> Join<K, T> {
         let mut map = lock(&self.map);
         if let Some(flight) = map.flights.get(key) {
-            let may = match &*flight.state.borrow() {
+            let may = match &flight.board.lock().state {
                 State::Waiting => true,
                 State::Asked(ticket) | State::Open(_, ticket) => may_follow(*ticket, lookup),
                 State::Closed(_) | State::Lost => false,
             };
             if may {
-                return Join::Follow(Follower(flight.state.clone()));
+                return Join::Follow(Follower { board: Arc::clone(&flight.board), place: None });
             }
         }
-        let (sender, state) = watch::channel(State::Waiting);
+        let board = Arc::new(Board(Mutex::new(News { state: State::Waiting, waiting: Vec::new() })));
         let id = map.next_id;
         map.next_id += 1;
-        map.flights.insert(key.clone(), Flight { id, state });
-        Join::Lead(Leader { map: Arc::clone(&self.map), key: key.clone(), id, state: sender })
+        map.flights.insert(key.clone(), Flight { id, board: Arc::clone(&board) });
+        Join::Lead(Leader { map: Arc::clone(&self.map), key: key.clone(), id, board })
+    }
+
+    /// How many are under way.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.map).flights.len()
     }
 }
 
@@ -76,7 +118,9 @@ fn lock<K, T>(map: &Mutex<Map<K, T>>) -> MutexGuard<'_, Map<K, T>> {
     map.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn may_follow(flight: Option<Ticket>, lookup: Option<&Lookup>) -> bool {
+/// Whether a request that read the store's clock may have what was asked for on this ticket: whether nothing was
+/// invalidated between.
+pub(crate) fn may_follow(flight: Option<Ticket>, lookup: Option<&Lookup>) -> bool {
     match (flight, lookup) {
         (Some(flight), Some(lookup)) => {
             lookup.ticket.is_some_and(|own| flight.born == own.born && flight.tick >= lookup.floor)
@@ -104,18 +148,18 @@ pub(crate) struct Leader<K: Eq + Hash + Clone, T: Clone> {
     map: Arc<Mutex<Map<K, T>>>,
     key: K,
     id: u64,
-    state: watch::Sender<State<T>>,
+    board: Arc<Board<T>>,
 }
 
 impl<K: Eq + Hash + Clone, T: Clone> Leader<K, T> {
     /// The origin is about to be asked on this ticket.
     pub(crate) fn ask(&self, ticket: Option<Ticket>) {
-        self.state.send_replace(State::Asked(ticket));
+        self.board.change(|state| *state = State::Asked(ticket));
     }
 
     /// Tells the followers what has come of it, and lets more come until the leader is dropped.
     pub(crate) fn open(&self, outcome: T) {
-        self.state.send_modify(|state| {
+        self.board.change(|state| {
             let ticket = match state {
                 State::Asked(ticket) => *ticket,
                 _ => None,
@@ -127,7 +171,7 @@ impl<K: Eq + Hash + Clone, T: Clone> Leader<K, T> {
     /// Tells the followers what has come of it; new requests do not follow any more.
     pub(crate) fn close(self, outcome: T) {
         self.leave();
-        self.state.send_replace(State::Closed(outcome));
+        self.board.change(|state| *state = State::Closed(outcome));
     }
 
     fn leave(&self) {
@@ -141,110 +185,52 @@ impl<K: Eq + Hash + Clone, T: Clone> Leader<K, T> {
 impl<K: Eq + Hash + Clone, T: Clone> Drop for Leader<K, T> {
     fn drop(&mut self) {
         self.leave();
-        self.state.send_if_modified(|state| {
-            let lost = matches!(state, State::Waiting | State::Asked(_));
-            if lost {
+        self.board.change(|state| {
+            if !state.is_settled() {
                 *state = State::Lost;
             }
-            lost
         });
     }
 }
 
 /// Follows a flight.
-pub(crate) struct Follower<T>(watch::Receiver<State<T>>);
+pub(crate) struct Follower<T> {
+    board: Arc<Board<T>>,
+    place: Option<usize>,
+}
 
 impl<T: Clone> Follower<T> {
     /// What it came to; `None` if its leader was lost. Cancel safe.
     pub(crate) async fn outcome(mut self) -> Option<T> {
-        let settled = |state: &State<T>| !matches!(state, State::Waiting | State::Asked(_));
-        match &*self.0.wait_for(settled).await.ok()? {
-            State::Open(outcome, _) | State::Closed(outcome) => Some(outcome.clone()),
-            _ => None,
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        let mut news = self.board.lock();
+        match &news.state {
+            State::Open(outcome, _) | State::Closed(outcome) => return Poll::Ready(Some(outcome.clone())),
+            State::Lost => return Poll::Ready(None),
+            State::Waiting | State::Asked(_) => {}
         }
+        let place = *self.place.get_or_insert_with(|| {
+            news.waiting.push(None);
+            news.waiting.len() - 1
+        });
+        match &mut news.waiting[place] {
+            Some(waker) => waker.clone_from(cx.waker()),
+            empty => *empty = Some(cx.waker().clone()),
+        }
+        Poll::Pending
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::Variant;
-
-    fn lookup(tick: u64, born: u64, floor: u64) -> Lookup {
-        Lookup { ticket: Some(Ticket { tick, born }), variant: Variant(None), found: None, since: 0, floor }
-    }
-
-    fn lead(flights: &Flights<u8, u8>, lookup: Option<&Lookup>) -> Leader<u8, u8> {
-        match flights.join(&1, lookup) {
-            Join::Lead(leader) => leader,
-            Join::Follow(_) => panic!("there is a flight to follow"),
+impl<T> Drop for Follower<T> {
+    fn drop(&mut self) {
+        // Once there is news, the places are gone.
+        if let Some(place) = self.place
+            && let Some(waker) = self.board.lock().waiting.get_mut(place)
+        {
+            *waker = None;
         }
-    }
-
-    fn follow(flights: &Flights<u8, u8>, lookup: Option<&Lookup>) -> Follower<u8> {
-        match flights.join(&1, lookup) {
-            Join::Follow(follower) => follower,
-            Join::Lead(_) => panic!("there is no flight to follow"),
-        }
-    }
-
-    #[tokio::test]
-    async fn all_who_come_before_the_end_follow_one_leader() {
-        let flights = Flights::default();
-        let at = lookup(5, 1, 3);
-        let leader = lead(&flights, Some(&at));
-        let early = follow(&flights, Some(&at));
-        leader.ask(at.ticket);
-        let asked = follow(&flights, Some(&at));
-        leader.open(7);
-        let late = follow(&flights, Some(&at));
-        drop(leader);
-        for follower in [early, asked, late] {
-            assert_eq!(follower.outcome().await, Some(7));
-        }
-        assert!(lock(&flights.map).flights.is_empty());
-        drop(lead(&flights, Some(&at)));
-    }
-
-    #[tokio::test]
-    async fn who_came_after_an_invalidation_leads_a_flight_of_its_own() {
-        let flights = Flights::default();
-        let before = lookup(5, 1, 3);
-        let old = lead(&flights, Some(&before));
-        old.ask(before.ticket);
-        let new = lead(&flights, Some(&lookup(9, 1, 8)));
-        let follower = follow(&flights, Some(&lookup(9, 1, 8)));
-        old.close(1);
-        let more = follow(&flights, Some(&lookup(9, 1, 8)));
-        new.close(2);
-        assert_eq!(follower.outcome().await, Some(2));
-        assert_eq!(more.outcome().await, Some(2), "the end of the old flight does not take the new one away");
-        assert!(lock(&flights.map).flights.is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_flight_of_another_clock_or_without_one_is_not_followed() {
-        let flights = Flights::default();
-        let leader = lead(&flights, None);
-        leader.ask(None);
-        follow(&flights, None);
-        drop(lead(&flights, Some(&lookup(5, 1, 0))));
-        let leader = lead(&flights, Some(&lookup(5, 1, 0)));
-        leader.ask(Some(Ticket { tick: 5, born: 1 }));
-        drop(lead(&flights, Some(&lookup(5, 2, 0))));
-    }
-
-    #[tokio::test]
-    async fn followers_of_a_leader_that_panicked_know() {
-        let flights = Flights::default();
-        let leader = lead(&flights, None);
-        let follower = follow(&flights, None);
-        let task = tokio::spawn(async move {
-            let _leader = leader;
-            panic!("on purpose");
-        });
-        assert_eq!(follower.outcome().await, None);
-        assert!(task.await.is_err());
-        assert!(lock(&flights.map).flights.is_empty());
     }
 }

@@ -5,6 +5,8 @@ mod collapse;
 mod config;
 mod fill;
 mod flight;
+#[cfg(test)]
+mod flight_tests;
 mod future;
 mod invalidate;
 mod judge;

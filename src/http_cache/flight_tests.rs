@@ -1,0 +1,82 @@
+//! The flights of one process.
+
+use super::flight::{Flights, Follower, Join, Leader};
+use crate::backend::{Lookup, Ticket, Variant};
+
+fn lookup(tick: u64, born: u64, floor: u64) -> Lookup {
+    Lookup { ticket: Some(Ticket { tick, born }), variant: Variant(None), found: None, since: 0, floor }
+}
+
+fn lead(flights: &Flights<u8, u8>, lookup: Option<&Lookup>) -> Leader<u8, u8> {
+    match flights.join(&1, lookup) {
+        Join::Lead(leader) => leader,
+        Join::Follow(_) => panic!("there is a flight to follow"),
+    }
+}
+
+fn follow(flights: &Flights<u8, u8>, lookup: Option<&Lookup>) -> Follower<u8> {
+    match flights.join(&1, lookup) {
+        Join::Follow(follower) => follower,
+        Join::Lead(_) => panic!("there is no flight to follow"),
+    }
+}
+
+#[tokio::test]
+async fn all_who_come_before_the_end_follow_one_leader() {
+    let flights = Flights::default();
+    let at = lookup(5, 1, 3);
+    let leader = lead(&flights, Some(&at));
+    let early = follow(&flights, Some(&at));
+    leader.ask(at.ticket);
+    let asked = follow(&flights, Some(&at));
+    leader.open(7);
+    let late = follow(&flights, Some(&at));
+    drop(leader);
+    for follower in [early, asked, late] {
+        assert_eq!(follower.outcome().await, Some(7));
+    }
+    assert_eq!(flights.len(), 0);
+    drop(lead(&flights, Some(&at)));
+}
+
+#[tokio::test]
+async fn who_came_after_an_invalidation_leads_a_flight_of_its_own() {
+    let flights = Flights::default();
+    let before = lookup(5, 1, 3);
+    let old = lead(&flights, Some(&before));
+    old.ask(before.ticket);
+    let new = lead(&flights, Some(&lookup(9, 1, 8)));
+    let follower = follow(&flights, Some(&lookup(9, 1, 8)));
+    old.close(1);
+    let more = follow(&flights, Some(&lookup(9, 1, 8)));
+    new.close(2);
+    assert_eq!(follower.outcome().await, Some(2));
+    assert_eq!(more.outcome().await, Some(2), "the end of the old flight does not take the new one away");
+    assert_eq!(flights.len(), 0);
+}
+
+#[tokio::test]
+async fn a_flight_of_another_clock_or_without_one_is_not_followed() {
+    let flights = Flights::default();
+    let leader = lead(&flights, None);
+    leader.ask(None);
+    follow(&flights, None);
+    drop(lead(&flights, Some(&lookup(5, 1, 0))));
+    let leader = lead(&flights, Some(&lookup(5, 1, 0)));
+    leader.ask(Some(Ticket { tick: 5, born: 1 }));
+    drop(lead(&flights, Some(&lookup(5, 2, 0))));
+}
+
+#[tokio::test]
+async fn followers_of_a_leader_that_panicked_know() {
+    let flights = Flights::default();
+    let leader = lead(&flights, None);
+    let follower = follow(&flights, None);
+    let task = tokio::spawn(async move {
+        let _leader = leader;
+        panic!("on purpose");
+    });
+    assert_eq!(follower.outcome().await, None);
+    assert!(task.await.is_err());
+    assert_eq!(flights.len(), 0);
+}

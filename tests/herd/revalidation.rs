@@ -1,0 +1,270 @@
+//! Stale while it refreshes.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use axum::{Router, extract::Path, response::IntoResponse, routing::get as route};
+use tower::ServiceExt as _;
+use tower_gatehouse::{Backend, CacheLayer, CoalesceLayer, HttpCache, Rule, SwrLayer, TestClock};
+
+use crate::{
+    app::{App, Origin, boxed, get, request, respond, send},
+    fleet::{MS, Slow, Store, gets, swr, until},
+};
+
+const URL: &str = "http://example.com/a";
+
+fn validating(refresh: &'static [(&'static str, &'static str)]) -> Origin {
+    Origin::new(move |request, _| {
+        if request.headers().get("if-none-match").is_some_and(|tag| tag == "\"v\"") {
+            respond(304, refresh, "")
+        } else {
+            respond(200, &[("etag", "\"v\""), ("cache-control", "max-age=1, stale-while-revalidate=60")], "content")
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_turns_stale_causes_one_conditional_request_in_the_fleet_and_nobody_waits() {
+    for store in Store::both() {
+        let inner = validating(&[("etag", "\"v\""), ("cache-control", "max-age=60"), ("x-new", "yes")]);
+        let origin = Slow(inner, 500 * MS);
+        let caches = store.fleet(4, |cache| cache).await;
+        let apps: Vec<_> = caches.iter().map(|cache| swr(cache, origin.clone())).collect();
+        assert_eq!(get(&apps[0], URL).await.body, "content");
+        tokio::time::sleep(1100 * MS).await;
+        let start = Instant::now();
+        let answers = gets(&apps, 10, URL).await;
+        assert!(start.elapsed() < 400 * MS, "{}: somebody waited: {:?}", store.name(), start.elapsed());
+        assert!(answers.iter().all(|answer| answer.body == "content" && answer.x_cache() == "STALE"));
+        until("the origin is asked", || origin.0.count() == 2).await;
+        assert_eq!(origin.0.last().2["if-none-match"], "\"v\"");
+        tokio::time::sleep(1500 * MS).await;
+        for app in &apps {
+            let answer = get(app, URL).await;
+            assert_eq!((answer.x_cache(), answer.field("x-new")), ("HIT", "yes"), "{}", store.name());
+        }
+        assert_eq!(origin.0.count(), 2, "{}", store.name());
+    }
+}
+
+#[tokio::test]
+async fn it_works_inside_a_router_with_path_parameters() {
+    let clock = TestClock::new();
+    let cache = HttpCache::new(&Backend::memory_with(&clock))
+        .rule("/products/{id}", Rule::ttl(Duration::from_secs(10)).stale(Duration::from_mins(1)))
+        .unwrap();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let handler = {
+        let calls = Arc::clone(&calls);
+        move |Path(id): Path<u32>| async move {
+            format!("product {id}, {}", calls.fetch_add(1, Ordering::SeqCst) + 1).into_response()
+        }
+    };
+    let app = Router::new().route("/products/{id}", route(handler)).layer(SwrLayer::new(&cache));
+    let ask = async |app: &Router| {
+        let request = http::Request::get("http://example.com/products/17").body(axum::body::Body::empty()).unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
+        String::from_utf8(axum::body::to_bytes(response.into_body(), 1000).await.unwrap().to_vec()).unwrap()
+    };
+    assert_eq!(ask(&app).await, "product 17, 1");
+    // It is stored once its end has been read.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    clock.advance(Duration::from_secs(11));
+    assert_eq!(ask(&app).await, "product 17, 1", "stale");
+    until("the background request has reached the handler", || calls.load(Ordering::SeqCst) == 2).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ask(&app).await, "product 17, 2", "and it has reached it with its parameter");
+}
+
+fn fixture(origin: &Origin) -> (TestClock, HttpCache, App) {
+    let clock = TestClock::new();
+    let cache = HttpCache::new(&Backend::memory_with(&clock));
+    let app = boxed(
+        tower::ServiceBuilder::new()
+            .layer(SwrLayer::new(&cache))
+            .layer(CacheLayer::new(&cache))
+            .layer(CoalesceLayer::new(&cache))
+            .service(origin.clone()),
+    );
+    (clock, cache, app)
+}
+
+async fn settle() {
+    tokio::time::sleep(50 * MS).await;
+}
+
+#[tokio::test]
+async fn an_origin_that_is_down_gives_stale_inside_the_window_and_an_error_outside_and_recovers() {
+    let down = Arc::new(AtomicBool::new(false));
+    let origin = Origin::new({
+        let down = Arc::clone(&down);
+        move |_, n| {
+            if down.load(Ordering::SeqCst) {
+                respond(503, &[], "down")
+            } else {
+                let fresh = [("cache-control", "max-age=10, stale-while-revalidate=10, stale-if-error=100")];
+                respond(200, &fresh, format!("answer {n}"))
+            }
+        }
+    });
+    let (clock, _, app) = fixture(&origin);
+    get(&app, URL).await;
+    settle().await;
+    down.store(true, Ordering::SeqCst);
+    clock.advance(Duration::from_secs(15));
+    let stale = get(&app, URL).await;
+    assert_eq!((stale.status, stale.body.as_str(), stale.x_cache()), (200, "answer 1", "STALE"));
+    settle().await;
+    assert_eq!(origin.count(), 2);
+    // After a failure nobody tries again for a second.
+    for _ in 0..10 {
+        assert_eq!(get(&app, URL).await.body, "answer 1");
+        settle().await;
+    }
+    assert_eq!(origin.count(), 2, "backoff");
+    clock.advance(Duration::from_secs(20));
+    let stale = get(&app, URL).await;
+    assert_eq!((stale.body.as_str(), stale.x_cache()), ("answer 1", "STALE"), "stale-if-error, in the foreground");
+    clock.advance(Duration::from_secs(100));
+    assert_eq!(get(&app, URL).await.status, 503, "its window has ended");
+    down.store(false, Ordering::SeqCst);
+    // Errors are remembered for a moment.
+    tokio::time::sleep(100 * MS).await;
+    clock.advance(Duration::from_secs(1));
+    let count = origin.count();
+    assert_eq!(get(&app, URL).await.body, format!("answer {}", count + 1));
+    settle().await;
+    assert_eq!(get(&app, URL).await.x_cache(), "HIT");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_fleet_backs_off_together_longer_and_longer() {
+    for store in Store::both() {
+        let down = Arc::new(AtomicBool::new(false));
+        let origin = Origin::new({
+            let down = Arc::clone(&down);
+            move |_, _| {
+                if down.load(Ordering::SeqCst) {
+                    respond(500, &[], "down")
+                } else {
+                    respond(200, &[("cache-control", "max-age=1, stale-while-revalidate=600")], "content")
+                }
+            }
+        });
+        let caches = store.fleet(4, |cache| cache).await;
+        let apps: Vec<_> = caches.iter().map(|cache| swr(cache, origin.clone())).collect();
+        get(&apps[0], URL).await;
+        tokio::time::sleep(1100 * MS).await;
+        down.store(true, Ordering::SeqCst);
+        let start = Instant::now();
+        while start.elapsed() < 3500 * MS {
+            assert!(gets(&apps, 1, URL).await.iter().all(|answer| answer.body == "content"));
+            tokio::time::sleep(20 * MS).await;
+        }
+        let asked = origin.count() - 1;
+        assert!((2..=4).contains(&asked), "{}: asked {asked} times in 3.5 s", store.name());
+        down.store(false, Ordering::SeqCst);
+        let recovered = async || {
+            for _ in 0..1000 {
+                if get(&apps[1], URL).await.x_cache() == "HIT" {
+                    return true;
+                }
+                tokio::time::sleep(20 * MS).await;
+            }
+            false
+        };
+        assert!(recovered().await, "{}", store.name());
+    }
+}
+
+#[tokio::test]
+async fn an_origin_slower_than_the_soft_timeout_gives_a_stale_answer_and_is_not_lost() {
+    let clock = TestClock::new();
+    let cache = HttpCache::new(&Backend::memory_with(&clock)).soft_timeout(100 * MS);
+    let inner =
+        Origin::new(|_, n| respond(200, &[("cache-control", "max-age=10, stale-if-error=100")], format!("answer {n}")));
+    let app = swr(&cache, Slow(inner.clone(), 400 * MS));
+    assert_eq!(get(&app, URL).await.body, "answer 1", "nothing stale: it waits");
+    settle().await;
+    clock.advance(Duration::from_secs(20));
+    let start = Instant::now();
+    let stale = get(&app, URL).await;
+    assert_eq!((stale.body.as_str(), stale.detail()), ("answer 1", "origin-slow"));
+    assert!(start.elapsed() < 350 * MS, "{:?}", start.elapsed());
+    tokio::time::sleep(600 * MS).await;
+    let hit = get(&app, URL).await;
+    assert_eq!((hit.body.as_str(), hit.x_cache()), ("answer 2", "HIT"), "the late answer is stored");
+    assert_eq!(inner.count(), 2);
+}
+
+#[tokio::test]
+async fn a_background_answer_that_cannot_be_stored_replaces_what_is_stored() {
+    for (status, headers) in [
+        (200, &[("cache-control", "no-store")] as &'static [(&str, &str)]),
+        (200, &[("cache-control", "private")]),
+        (404, &[]),
+        (200, &[]),
+    ] {
+        let origin = Origin::script([
+            (200, &[("cache-control", "max-age=10, stale-while-revalidate=1000")] as &[_], "old"),
+            (status, headers, "new"),
+        ]);
+        let (clock, _, app) = fixture(&origin);
+        get(&app, URL).await;
+        settle().await;
+        clock.advance(Duration::from_secs(20));
+        assert_eq!(get(&app, URL).await.body, "old");
+        settle().await;
+        assert_eq!(get(&app, URL).await.body, "new", "{status} {headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_request_refreshes_what_it_finds_stale() {
+    let origin = validating(&[("etag", "\"v\""), ("cache-control", "max-age=60")]);
+    let (clock, _, app) = fixture(&origin);
+    get(&app, URL).await;
+    settle().await;
+    clock.advance(Duration::from_secs(2));
+    assert_eq!(send(&app, request("HEAD", URL, &[])).await.x_cache(), "STALE");
+    settle().await;
+    assert_eq!(origin.last().0, http::Method::GET);
+    assert_eq!(get(&app, URL).await.x_cache(), "HIT");
+    assert_eq!(origin.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn background_work_is_bounded_in_all_and_for_one_origin() {
+    let clock = TestClock::new();
+    let cache = HttpCache::new(&Backend::memory_with(&clock)).revalidations(3, 2);
+    let inner = Origin::with(&[("cache-control", "max-age=10, stale-while-revalidate=1000")]);
+    let app = swr(&cache, Slow(inner.clone(), 300 * MS));
+    let urls: Vec<_> = (0..20).map(|n| format!("/{n}")).collect();
+    let host = |n: usize| if n < 10 { "a.example" } else { "b.example" };
+    let quick = swr(&cache, inner.clone());
+    for (n, url) in urls.iter().enumerate() {
+        crate::app::get_with(&quick, url, &[("host", host(n))]).await;
+    }
+    settle().await;
+    clock.advance(Duration::from_secs(20));
+    for (n, url) in urls.iter().enumerate().take(10) {
+        assert_eq!(crate::app::get_with(&app, url, &[("host", host(n))]).await.x_cache(), "STALE");
+    }
+    settle().await;
+    assert_eq!(inner.count(), 22, "two for one origin");
+    for (n, url) in urls.iter().enumerate().skip(10) {
+        assert_eq!(crate::app::get_with(&app, url, &[("host", host(n))]).await.x_cache(), "STALE");
+    }
+    settle().await;
+    assert_eq!(inner.count(), 23, "three in all");
+}
