@@ -7,10 +7,10 @@ use tokio::sync::oneshot;
 
 use super::{
     HttpCache,
-    flight::{Join, Leader},
+    flight::{Join, Leader, may_follow},
     judge::{Failure, Judged, Stored},
     lease::HeldLease,
-    receive::{Arriving, Asked, Reception},
+    receive::{Arriving, Asked, Reception, variant_tag},
     serve::{Content, Origin, oneshot},
     status::Report,
     turn::{Turn, TurnRequest},
@@ -81,24 +81,25 @@ impl HttpCache {
                 }
             },
         };
-        if visit.is_claimed() || !self.may_collapse(&visit) {
+        if visit.is_claimed() || self.state.tasks.is_stopped() || !self.may_collapse(&visit) {
             return Ok(oneshot(inner, request).await?.map(CacheBody::inner));
         }
+        let own_lookup = self.with_clock(&visit).await;
         let mut variant = visit.variant();
         for _ in 0..JOINS {
             let lease_key = LeaseKey { key: visit.key, variant, kind: LeaseKind::Fill };
             if self.state.uncacheable.recall(&lease_key).is_some() {
                 break;
             }
-            let follower = match self.state.flights.join(&(visit.key, variant), visit.lookup.as_ref()) {
+            let follower = match self.state.flights.join(&(visit.key, variant), own_lookup.as_ref()) {
                 Join::Follow(follower) => follower,
                 Join::Lead(leader) => {
                     let (answer, answered) = oneshot::channel();
                     let (cache, leading) = (self.clone(), Arc::clone(&visit));
                     self.state.tasks.spawn(async move {
-                        cache.fly(leader, lease_key, leading, inner, request, answer).await;
+                        cache.fly(leader, lease_key, (leading, own_lookup), inner, request, answer).await;
                     });
-                    // The handler has panicked, or the process is shutting down.
+                    // The handler has panicked, or a shutdown has come to its deadline.
                     return answered.await.unwrap_or_else(|_| Ok(self.failed(&visit.key, None)));
                 }
             };
@@ -106,14 +107,36 @@ impl HttpCache {
                 None => {}
                 Some(Landing::Alone) => break,
                 Some(Landing::Failed(status)) => return Ok(self.share_failure(&visit, status)),
-                Some(Landing::Found(lookup)) => match self.found(&visit, &lookup) {
-                    Some(answer) => return Ok(answer),
-                    None => break,
-                },
-                Some(Landing::HandedOver(entry)) => match self.handed_over(&visit, &entry) {
-                    Some(answer) => return Ok(answer),
-                    None => break,
-                },
+                Some(Landing::Found(lookup)) => {
+                    let Some(found) = &lookup.found else { break };
+                    // It was asked for before this request came, perhaps before something was invalidated.
+                    if !may_follow(Some(found.entry.ticket()), own_lookup.as_ref()) {
+                        continue;
+                    }
+                    let own = self.variant(found.entry.vary(), &visit.head.headers);
+                    if own != lookup.variant && own != variant {
+                        variant = own;
+                        continue;
+                    }
+                    match self.found(&visit, &lookup) {
+                        Some(answer) => return Ok(answer),
+                        None => break,
+                    }
+                }
+                Some(Landing::HandedOver(entry)) => {
+                    if !may_follow(Some(entry.ticket()), own_lookup.as_ref()) {
+                        continue;
+                    }
+                    let own = self.variant(entry.vary(), &visit.head.headers);
+                    if !is_variant(&entry, own) && own != variant {
+                        variant = own;
+                        continue;
+                    }
+                    match self.handed_over(&visit, &entry) {
+                        Some(answer) => return Ok(answer),
+                        None => break,
+                    }
+                }
                 Some(Landing::Arriving(shared)) => {
                     let own = self.variant(shared.entry.vary(), &visit.head.headers);
                     if own != shared.variant {
@@ -129,6 +152,18 @@ impl HttpCache {
             }
         }
         Ok(oneshot(inner, request).await?.map(CacheBody::inner))
+    }
+
+    /// What was looked up, with the store's clock: who has read none cannot tell what it may follow. There is none only
+    /// before the first request of all, and after the store has lost it.
+    async fn with_clock(&self, visit: &Visit) -> Option<Lookup> {
+        let before = visit.lookup.clone()?;
+        if before.ticket.is_some() {
+            return Some(before);
+        }
+        self.state.backend.ticket(&visit.key).await.ok()?;
+        let Lookup { ticket, floor, .. } = self.look_up(&visit.key, &visit.head.headers).await?;
+        Some(Lookup { ticket, floor, ..before })
     }
 
     /// Whether a request may lead and follow: it is a GET, for the whole, that anybody could have sent and that takes
@@ -162,7 +197,7 @@ impl HttpCache {
         self,
         leader: Leader<FlightKey, Landing>,
         key: LeaseKey,
-        visit: Arc<Visit>,
+        (visit, lookup): (Arc<Visit>, Option<Lookup>),
         inner: S,
         mut request: Request<B>,
         answer: oneshot::Sender<Result<Response<CacheBody<R>>, S::Error>>,
@@ -172,7 +207,7 @@ impl HttpCache {
         B: Content,
         R: Content,
     {
-        let asked = match &visit.lookup {
+        let asked = match &lookup {
             None => Asked { at: self.state.backend.now(), ticket: None, lease: None },
             Some(lookup) => {
                 let vary = |spec: &VarySpec| self.variant(spec, &visit.head.headers);
@@ -253,13 +288,18 @@ impl HttpCache {
         let status = response.status();
         match self.receive(visit, asked, response).await {
             Reception::Stored { stored, age, report, lease } => {
-                match lease {
+                if status != StatusCode::NOT_MODIFIED {
                     // It stands in for an error.
-                    Some(lease) => {
-                        leader.close(Landing::Failed(Some(status)));
-                        self.release_failed(Some(lease)).await;
+                    leader.close(Landing::Failed(Some(status)));
+                    self.release_failed(lease).await;
+                } else if report.stored {
+                    leader.close(Landing::HandedOver(Arc::clone(stored.entry())));
+                    if let Some(lease) = lease {
+                        lease.release(Release::Free).await;
                     }
-                    None => leader.close(Landing::HandedOver(Arc::clone(stored.entry()))),
+                } else {
+                    // It still holds, for this request.
+                    self.everybody(leader, key, lease).await;
                 }
                 let _ = answer.send(Ok(self.respond(visit, &stored, age, &report)));
             }
@@ -268,15 +308,13 @@ impl HttpCache {
                     leader.close(Landing::Failed(Some(status)));
                     self.release_failed(lease).await;
                 } else {
-                    leader.close(Landing::Alone);
-                    self.release_uncacheable(key, lease).await;
+                    self.everybody(leader, key, lease).await;
                 }
                 let _ = answer.send(Ok(self.untouched(visit, response, reason)));
             }
             Reception::Arriving(mut arriving) => {
                 if !arriving.shareable {
-                    leader.close(Landing::Alone);
-                    self.release_uncacheable(key, arriving.fill.lease.take()).await;
+                    self.everybody(leader, key, arriving.fill.lease.take()).await;
                     let _ = answer.send(Ok(self.store_and_answer(visit, *arriving).await));
                     return;
                 }
@@ -299,10 +337,16 @@ impl HttpCache {
         let Arriving { mut head, body, mut fill, entry, report, .. } = arriving;
         let cap = self.config.max_body;
         let (writer, reader) = body::shared(cap, cap, fill.length);
+        let mut headers = head.headers.clone();
+        if let Some(stored) = Stored::of(&entry) {
+            // As from the store: without what is for one connection or one client.
+            headers.clone_from(stored.prepared().fields(!self.config.strip_tags));
+            headers.extend(head.headers.get(header::CONTENT_LENGTH).map(|len| (header::CONTENT_LENGTH, len.clone())));
+        }
         let shared = Shared {
             status: head.status,
             version: head.version,
-            headers: head.headers.clone(),
+            headers,
             entry: Arc::clone(&entry),
             variant: fill.variant,
             content: reader.source(),
@@ -385,8 +429,9 @@ impl HttpCache {
     /// Answers from what somebody else hands over, if this request selects it.
     fn handed_over<R>(&self, visit: &Visit, entry: &Arc<Entry>) -> Option<Response<CacheBody<R>>> {
         let stored = Stored::of(entry)?;
-        // The one who asked keyed its variant as all do: by the specification and the request.
-        if !entry.vary().is_none() && self.variant(entry.vary(), &visit.head.headers) != visit.variant() {
+        // One that was stored, too, is of the variant that was looked up.
+        let own = self.variant(entry.vary(), &visit.head.headers);
+        if !is_variant(entry, own) && own != visit.variant() {
             return None;
         }
         let timing = self.timing(visit, &stored)?;
@@ -412,13 +457,20 @@ impl HttpCache {
         }
     }
 
-    async fn release_uncacheable(&self, key: LeaseKey, lease: Option<HeldLease>) {
+    /// The answer is not for sharing: here and in the other processes everybody asks, for a while.
+    async fn everybody(&self, leader: Leader<FlightKey, Landing>, key: LeaseKey, lease: Option<HeldLease>) {
         let duration = self.config.coalesce.uncacheable;
         self.state.uncacheable.remember(key, (), duration);
+        leader.close(Landing::Alone);
         if let Some(lease) = lease {
             lease.release(Release::Uncacheable(duration)).await;
         }
     }
+}
+
+/// Whether an entry that was handed over is of this variant.
+fn is_variant(entry: &Entry, variant: Variant) -> bool {
+    entry.vary().is_none() || entry.tags().contains(&variant_tag(variant))
 }
 
 fn collapsed(timing: &Timing) -> Report {

@@ -1,6 +1,6 @@
 //! A response on its way from the origin to its readers and into the store.
 
-use std::{pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -14,6 +14,9 @@ use crate::{
     body::{Abandoned, Writer},
 };
 
+/// Makes the entry of the content.
+pub(crate) type MakeEntry = Box<dyn FnOnce(Bytes) -> Arc<Entry> + Send>;
+
 /// What becomes of a response once its content is complete.
 pub(crate) struct Fill {
     pub(crate) key: PrimaryKey,
@@ -21,7 +24,7 @@ pub(crate) struct Fill {
     /// The content's length that the head announced.
     pub(crate) length: Option<u64>,
     /// Makes the entry of the content; `None` where the response can be neither stored nor handed over.
-    pub(crate) entry: Option<Box<dyn FnOnce(Bytes) -> Arc<Entry> + Send>>,
+    pub(crate) entry: Option<MakeEntry>,
     /// Whether the entry is stored; else it is handed to those who wait for the lease.
     pub(crate) store: bool,
     pub(crate) lease: Option<HeldLease>,
@@ -39,21 +42,23 @@ impl HttpCache {
         // The last chunk, kept back until the whole is stored.
         let mut held = None::<Bytes>;
         let mut received = 0;
-        let mut alone_since = None;
+        let mut alone_until = None;
         let trailers = loop {
             let frame = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx).map_err(Into::<BoxError>::into));
-            let frame = if writer.has_readers() {
-                alone_since = None;
-                frame.await
-            } else {
-                // Nobody reads any more: it goes on for the store's sake, but not for ever.
-                let since = *alone_since.get_or_insert_with(Instant::now);
-                let end = since + self.config.stale.revalidation_timeout;
-                match tokio::time::timeout_at(end, frame).await {
-                    Ok(frame) => frame,
-                    Err(_) => return writer.fail("nobody reads the response any more"),
+            let frame = tokio::select! {
+                biased;
+                frame = frame => frame,
+                () = alone(&writer, &mut alone_until, self.config.stale.revalidation_timeout) => {
+                    return writer.fail("nobody reads the response any more");
                 }
             };
+            if writer.has_outgrown()
+                && let Some(lease) = fill.lease.take()
+            {
+                // It cannot be stored: the other processes need not wait for its end.
+                let duration = self.config.coalesce.uncacheable;
+                lease.release(Release::Uncacheable(duration)).await;
+            }
             match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
@@ -114,6 +119,20 @@ impl HttpCache {
                 }
                 None
             }
+        }
+    }
+}
+
+/// Waits until nobody has read it for this long. Without readers it goes on for the store's sake, but not for ever.
+async fn alone(writer: &Writer, until: &mut Option<Instant>, at_most: Duration) {
+    loop {
+        if writer.has_readers() {
+            *until = None;
+        }
+        writer.without_readers().await;
+        tokio::time::sleep_until(*until.get_or_insert_with(|| Instant::now() + at_most)).await;
+        if !writer.has_readers() {
+            return;
         }
     }
 }

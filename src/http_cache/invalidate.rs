@@ -116,6 +116,17 @@ impl Invalidate {
         if self.is_empty() {
             return;
         }
+        // In a task: the client may leave, what it changed stays changed.
+        let tasks = self.cache.state.tasks.clone();
+        let (done, is_done) = tokio::sync::oneshot::channel();
+        tasks.spawn_last(async move {
+            self.first_try().await;
+            let _ = done.send(());
+        });
+        let _ = is_done.await;
+    }
+
+    async fn first_try(self) {
         let Err(error) = self.run().await else { return };
         tracing::error!(%error, "what a request changed was not invalidated");
         if error.is_input() {

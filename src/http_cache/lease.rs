@@ -4,18 +4,21 @@ use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
+use super::tasks::Tasks;
 use crate::backend::{Backend, Lease, Release};
 
 /// A lease of this process. Renews itself every third of its time; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct HeldLease {
     backend: Backend,
+    /// A shutdown waits until it is given back.
+    tasks: Tasks,
     lease: Option<Lease>,
     renewal: AbortHandle,
 }
 
 impl HeldLease {
-    pub(crate) fn new(backend: Backend, lease: Lease, ttl: Duration) -> Self {
+    pub(crate) fn new(backend: &Backend, tasks: &Tasks, lease: Lease, ttl: Duration) -> Self {
         let renewal = {
             let backend = backend.clone();
             tokio::spawn(async move {
@@ -29,7 +32,7 @@ impl HeldLease {
             })
             .abort_handle()
         };
-        Self { backend, lease: Some(lease), renewal }
+        Self { backend: backend.clone(), tasks: tasks.clone(), lease: Some(lease), renewal }
     }
 
     /// The lease itself, for a commit that ends it; call [`HeldLease::ended`] afterwards.
@@ -61,9 +64,9 @@ async fn release(backend: &Backend, lease: &Lease, how: Release) {
 impl Drop for HeldLease {
     fn drop(&mut self) {
         self.renewal.abort();
-        if let (Some(lease), Ok(runtime)) = (self.lease.take(), tokio::runtime::Handle::try_current()) {
+        if let Some(lease) = self.lease.take() {
             let backend = self.backend.clone();
-            runtime.spawn(async move { release(&backend, &lease, Release::Free).await });
+            self.tasks.spawn_last(async move { release(&backend, &lease, Release::Free).await });
         }
     }
 }

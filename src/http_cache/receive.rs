@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Personal, Tag, TagDigest, Timestamp,
-    backend::{Commit, Entry, Mode, Scope, Ticket},
+    backend::{Commit, Entry, Mode, Scope, Ticket, Variant},
     exchange::CacheTags,
     key::Target,
     policy::{
@@ -56,7 +56,7 @@ pub(crate) struct Reason {
     /// As `Cache-Status` shows it.
     pub(crate) detail: &'static str,
     /// Whether the answer itself is why, so that what is stored in its place is outdated.
-    of_the_answer: bool,
+    pub(crate) of_the_answer: bool,
 }
 
 impl Reason {
@@ -135,14 +135,7 @@ impl HttpCache {
         }
         let as_stored = as_stored(&response);
         match self.plan(visit, asked.at, &as_stored, received) {
-            Ok(plan) => match asked.ticket {
-                Some(ticket) => {
-                    let (head, body) = response.into_parts();
-                    let arriving = self.arriving(visit, plan, ticket, asked.lease, as_stored, (head, body));
-                    Reception::Arriving(Box::new(arriving))
-                }
-                None => Reception::Untouched { response, reason: Reason::BACKEND, lease: asked.lease },
-            },
+            Ok(plan) => Reception::Arriving(Box::new(self.arriving(visit, plan, asked, as_stored, response))),
             Err(reason) => {
                 // What somebody with credentials is told may be true for nobody else.
                 let outdates = reason.of_the_answer && !status.is_server_error() && !visit.credentials.any();
@@ -403,26 +396,33 @@ impl HttpCache {
     fn arriving<R: Body>(
         &self,
         visit: &Visit,
-        plan: Plan,
-        ticket: Ticket,
-        lease: Option<HeldLease>,
+        mut plan: Plan,
+        asked: Asked,
         as_stored: Response<()>,
-        (head, body): (response::Parts, R),
+        response: Response<R>,
     ) -> Arriving<R> {
+        let (head, body) = response.into_parts();
+        let variant = self.variant(&plan.store.vary, &visit.head.headers);
+        // Without a ticket it is neither stored nor handed over; it can still be followed in this process.
+        let store = visit.is_caching() && asked.ticket.is_some();
+        if !store {
+            plan.tags.push(variant_tag(variant));
+        }
+        let ticket = asked.ticket.unwrap_or(NO_TICKET);
         let headless = self.entry(&plan, ticket, &as_stored, Bytes::new());
         let report = Report {
             forward: Some(self.why(visit)),
             ttl: Some(seconds_left(&plan.store.meta, plan.store.meta.response_time)),
-            stored: visit.is_caching(),
+            stored: store,
+            detail: asked.ticket.is_none().then_some(Reason::BACKEND.detail),
             ..Report::default()
         };
         let shareable = plan.store.for_followers(Credentials::default());
         // A length that only the body knows is kept: its client would get chunks otherwise.
         let (cache, length) = (self.clone(), plan.length.or_else(|| body.size_hint().exact()));
-        let variant = self.variant(&plan.store.vary, &visit.head.headers);
         let make = move |content: Bytes| cache.entry(&plan, ticket, &as_stored, content);
-        let fill =
-            Fill { key: visit.key, variant, length, entry: Some(Box::new(make)), store: visit.is_caching(), lease };
+        let entry = asked.ticket.map(|_| Box::new(make) as super::fill::MakeEntry);
+        let fill = Fill { key: visit.key, variant, length, entry, store, lease: asked.lease };
         Arriving { head, body, fill, entry: headless, shareable, report }
     }
 
@@ -452,6 +452,15 @@ impl HttpCache {
             .body(content)
             .build()
     }
+}
+
+/// Stands for the ticket that nobody has; no store gives it out.
+pub(crate) const NO_TICKET: Ticket = Ticket { tick: 0, born: 0 };
+
+/// What is handed over names the variant that it is, as a tag: those who get it need not have known before how it
+/// varies.
+pub(crate) fn variant_tag(variant: Variant) -> TagDigest {
+    TagDigest::of(b"variant", &[variant.0.as_ref().map_or(&[], |variant| variant)])
 }
 
 /// The head that is stored for an answer: its own; of a part that is the whole, that of the whole (RFC 9111 §3.3).

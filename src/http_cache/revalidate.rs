@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use http::Request;
+use http::{Method, Request};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
@@ -21,6 +21,7 @@ use super::{
 use crate::{
     backend::{Acquire, Acquired, LeaseKey, LeaseKind, Release},
     body,
+    key::Target,
 };
 
 /// The background work of one process.
@@ -48,31 +49,52 @@ impl HttpCache {
         if self.state.tasks.is_closed() || self.state.revalidations.backoff.recall(&key).is_some() {
             return;
         }
-        let origin = visit.head.uri.authority().map_or("", |authority| authority.as_str());
-        let Some(place) = self.place(key, origin) else { return };
-        let (cache, visit, stored) = (self.clone(), Arc::clone(visit), stored.clone());
+        let origin = Target::of(&visit.head.uri, &visit.head.headers).map(|target| target.authority);
+        let Some(place) = self.place(key, &origin.unwrap_or_default()) else { return };
+        let (cache, stored) = (self.clone(), stored.clone());
+        // An answer to HEAD stores nothing.
+        let visit = if visit.head.method == Method::HEAD { Arc::new(visit.as_get()) } else { Arc::clone(visit) };
+        request.method_mut().clone_from(&visit.head.method);
         self.state.tasks.spawn(async move {
             let _place = place;
             let settings = &cache.config;
             let acquire = Acquire { key, ttl: settings.coalesce.lease, since, tags: stored.entry().tags() };
-            // Held: somebody else does it. Filled: it is done. Out of reach: it could not be stored.
-            let Ok(Acquired::Granted(lease)) = cache.state.backend.acquire(acquire).await else { return };
+            let lease = match cache.state.backend.acquire(acquire).await {
+                Ok(Acquired::Granted(lease)) => lease,
+                // Another process has tried in vain.
+                Ok(Acquired::Failed { left }) => {
+                    let backoff = &cache.state.revalidations.backoff;
+                    let wait = backoff.last(&key).map_or(left, |last| last.max(left));
+                    return backoff.remember(key, wait, left);
+                }
+                // Held: somebody else does it. Filled: it is done. Out of reach: it could not be stored.
+                _ => return,
+            };
             let ticket = lease.ticket;
-            let lease = HeldLease::new(cache.state.backend.clone(), lease, settings.coalesce.lease);
+            let lease = HeldLease::new(&cache.state.backend, &cache.state.tasks, lease, settings.coalesce.lease);
             visit.claim();
             cache.condition(&visit, request.headers_mut());
             request.extensions_mut().insert(Arc::clone(&visit));
             let asked = Asked { at: cache.state.backend.now(), ticket: Some(ticket), lease: Some(lease) };
             let work = cache.refetch(&visit, asked, inner, request);
             match tokio::time::timeout(settings.stale.revalidation_timeout, work).await {
-                Ok(true) => cache.state.revalidations.backoff.forget(&key),
-                Ok(false) | Err(_) => cache.back_off(key),
+                Ok(Ok(())) => cache.state.revalidations.backoff.forget(&key),
+                Ok(Err(Failed(lease))) => {
+                    let wait = cache.back_off(key);
+                    if let Some(lease) = lease {
+                        // The other processes need not find out by themselves.
+                        lease.release(Release::Failed(wait)).await;
+                    }
+                }
+                Err(_) => {
+                    cache.back_off(key);
+                }
             }
         });
     }
 
-    /// `true` if the origin has answered.
-    async fn refetch<S, B, R>(&self, visit: &Visit, asked: Asked, inner: S, request: Request<B>) -> bool
+    /// Asks the origin, and stores what it says.
+    async fn refetch<S, B, R>(&self, visit: &Visit, asked: Asked, inner: S, request: Request<B>) -> Result<(), Failed>
     where
         S: Origin<B, R>,
         B: Content,
@@ -80,17 +102,26 @@ impl HttpCache {
     {
         let Ok(response) = oneshot(inner, request).await else {
             tracing::debug!(key = %visit.key, "a background validation failed");
-            return false;
+            return Err(Failed(asked.lease));
         };
         if response.status().is_server_error() {
             tracing::debug!(key = %visit.key, status = %response.status(), "a background validation failed");
-            if let Some(lease) = asked.lease {
-                lease.release(Release::Free).await;
-            }
-            return false;
+            return Err(Failed(asked.lease));
         }
+        let ticket = asked.ticket;
         match self.receive(visit, asked, response).await {
-            Reception::Stored { lease, .. } | Reception::Untouched { lease, .. } => {
+            Reception::Stored { lease, .. } => {
+                if let Some(lease) = lease {
+                    lease.release(Release::Free).await;
+                }
+            }
+            Reception::Untouched { reason, lease, .. } => {
+                // What cannot be stored replaces what is stored all the same: it is newer.
+                if let Some(ticket) = ticket.filter(|_| !reason.of_the_answer)
+                    && let Err(error) = self.state.backend.discard(&visit.key, visit.variant(), ticket, None).await
+                {
+                    tracing::debug!(key = %visit.key, %error, "an outdated response was not removed");
+                }
                 if let Some(lease) = lease {
                     lease.release(Release::Free).await;
                 }
@@ -102,14 +133,16 @@ impl HttpCache {
                 self.fill(arriving.body, writer, arriving.fill).await;
             }
         }
-        true
+        Ok(())
     }
 
-    fn back_off(&self, key: LeaseKey) {
+    /// For how long nobody tries again.
+    fn back_off(&self, key: LeaseKey) -> Duration {
         let (first, longest) = self.config.stale.backoff;
         let backoff = &self.state.revalidations.backoff;
         let wait = backoff.last(&key).map_or(first, |last| (last * 2).min(longest));
         backoff.remember(key, wait, wait);
+        wait
     }
 
     fn place(&self, key: LeaseKey, origin: &str) -> Option<Place> {
@@ -132,6 +165,9 @@ impl HttpCache {
         Some(place)
     }
 }
+
+/// The origin has not answered, or with an error of its own.
+struct Failed(Option<HeldLease>);
 
 /// One background validation's place among the others.
 struct Place {

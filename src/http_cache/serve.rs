@@ -23,7 +23,7 @@ use crate::{
     body::{self, CacheBody},
     exchange::{Answered, InvalidateTags, Invalidated, InvalidatesTags},
     key::Target,
-    policy::{Why, cache_status::Forward, invalidation, validation::Conditions},
+    policy::{Why, cache_status::Forward, invalidation, tags, validation::Conditions},
 };
 
 /// What a layer does beyond looking up and storing.
@@ -206,6 +206,8 @@ impl HttpCache {
     /// Whoever has found no clock needs a ticket before it asks.
     pub(crate) async fn asked(&self, visit: &Visit) -> Asked {
         let ticket = match &visit.lookup {
+            // Who has claimed it stores the answer, on a ticket of its own.
+            _ if visit.is_claimed() => None,
             None => None,
             Some(lookup) => match lookup.ticket {
                 Some(ticket) => Some(ticket),
@@ -295,7 +297,9 @@ impl HttpCache {
         let Arriving { mut head, body, mut fill, entry, report, .. } = arriving;
         self.report(&mut head.headers, Some(&visit.key), &report);
         head.extensions.insert(Answered(self.id()));
-        let content = if body.is_end_stream() {
+        let content = if !fill.store && fill.lease.is_none() || self.state.tasks.is_stopped() {
+            CacheBody::inner(body)
+        } else if body.is_end_stream() {
             // Stored before the head goes out: there is no last byte to keep back.
             fill.entry = None;
             if fill.length.is_none_or(|length| length == 0) {
@@ -333,6 +337,7 @@ impl HttpCache {
         });
         let leave_groups = request.extensions().get::<InvalidatesTags>().is_some();
         let mut response = oneshot(inner, request).await?;
+        let groups: Vec<_> = response.headers().get_all(tags::CACHE_GROUP_INVALIDATION).iter().cloned().collect();
         if let Some(changed) = changed
             && response.extensions().get() != Some(&Invalidated(self.id()))
             && changed.method != Method::CONNECT
@@ -354,6 +359,12 @@ impl HttpCache {
             let report =
                 Report { kind: Kind::Bypass, forward: Some(forward), detail, leave_groups, ..Report::default() };
             self.report(response.headers_mut(), None::<&PrimaryKey>, &report);
+            if has_invalidator {
+                // It goes by them, and strips them.
+                for group in groups {
+                    response.headers_mut().append(tags::CACHE_GROUP_INVALIDATION, group);
+                }
+            }
             response.extensions_mut().insert(Answered(self.id()));
         }
         Ok(response.map(CacheBody::inner))

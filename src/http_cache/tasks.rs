@@ -29,13 +29,27 @@ impl Tasks {
         );
     }
 
+    /// Runs a task that even the deadline of a shutdown does not drop; it bounds its own time. Does nothing where there
+    /// is no runtime any more.
+    pub(crate) fn spawn_last(&self, task: impl Future<Output = ()> + Send + 'static) {
+        use tracing::Instrument as _;
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            self.tracker.spawn_on(task.in_current_span(), &runtime);
+        }
+    }
+
+    /// Whether tasks are dropped at once: the deadline of a shutdown has passed.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
     /// Whether no more background work should begin.
     pub(crate) fn is_closed(&self) -> bool {
         self.tracker.is_closed()
     }
 
-    /// Lets nothing new begin, waits until all is done or the deadline has passed, then drops the rest; `true` if
-    /// nothing had to be dropped.
+    /// Lets nothing new begin, waits until all is done or the deadline has passed, then drops the rest and waits until
+    /// its leases are given back; `true` if nothing had to be dropped.
     pub(crate) async fn shutdown(&self, deadline: Duration) -> bool {
         self.tracker.close();
         let finished = tokio::time::timeout(deadline, self.tracker.wait()).await.is_ok();

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{HttpCache, lease::HeldLease};
 use crate::{
     TagDigest,
-    backend::{Acquire, Acquired, Entry, LeaseKey, Lookup, Ticket, VaryOf},
+    backend::{Acquire, Acquired, Entry, LeaseKey, Lookup, Release, Ticket, VaryOf},
 };
 
 /// What this process is to do about a key for which it has nothing usable.
@@ -44,7 +44,7 @@ impl HttpCache {
     ///
     /// `usable` says whether what another has filled is good for the caller.
     pub(crate) async fn turn(&self, request: TurnRequest<'_>, usable: impl Fn(&Lookup) -> bool) -> Turn {
-        let TurnRequest { key, lookup, vary, tags } = request;
+        let TurnRequest { mut key, lookup, vary, tags } = request;
         let backend = &self.state.backend;
         let settings = &self.config.coalesce;
         if self.state.uncacheable.recall(&key).is_some() {
@@ -54,23 +54,35 @@ impl HttpCache {
         let mut ticket = lookup.ticket;
         let mut since = lookup.since;
         let mut filled = 0;
+        // The ticket of the holder that was waited for last: what it hands over is for this caller.
+        let mut awaited = None;
+        let mut has_waited = false;
         loop {
             let mut waiter = backend.watch(&key);
             let acquire = Acquire { key, ttl: settings.lease, since, tags };
-            let (left, handing) = match backend.acquire(acquire).await {
+            let held = match backend.acquire(acquire).await {
                 Ok(Acquired::Granted(lease)) => {
-                    let lease = HeldLease::new(backend.clone(), lease, settings.lease);
+                    let lease = HeldLease::new(backend, &self.state.tasks, lease, settings.lease);
+                    // The holder may have ended just after it was looked for.
+                    if let Some(entry) = self.collect(awaited).await {
+                        lease.release(Release::Free).await;
+                        return Turn::HandedOver(entry);
+                    }
                     return Turn::Ask { ticket: lease.lease().map(|lease| lease.ticket), lease: Some(lease) };
                 }
                 Ok(Acquired::Uncacheable { left, .. }) => {
                     self.state.uncacheable.remember(key, (), left);
                     return Turn::Everybody;
                 }
+                // It failed for those who waited; who comes now tries again, unless errors are held.
+                Ok(Acquired::Failed { .. }) if !has_waited && settings.hold_errors.is_zero() => {
+                    return Turn::Ask { ticket, lease: None };
+                }
                 Ok(Acquired::Failed { .. }) => return Turn::Failed,
-                Ok(Acquired::Held { left, ticket }) => (left, ticket),
+                Ok(Acquired::Held { left, ticket }) => Some((left, ticket)),
                 Ok(Acquired::Filled) if filled < 3 => {
                     filled += 1;
-                    (Duration::ZERO, None)
+                    None
                 }
                 // Others fill it again and again with what is of no use here.
                 Ok(Acquired::Filled) => return Turn::Ask { ticket, lease: None },
@@ -79,7 +91,9 @@ impl HttpCache {
                     return Turn::Ask { ticket, lease: None };
                 }
             };
-            if !left.is_zero() || handing.is_some() {
+            if let Some((left, handing)) = held {
+                awaited = handing.map(|ticket| (key, ticket));
+                has_waited = true;
                 let now = Instant::now();
                 if now >= give_up {
                     return Turn::Ask { ticket, lease: None };
@@ -91,15 +105,21 @@ impl HttpCache {
                 Ok(again) => {
                     ticket = again.ticket;
                     since = again.since;
+                    // By now it may be known how the answer varies, and others ask for this variant.
+                    key.variant = again.variant;
                 }
                 Err(_) => return Turn::Ask { ticket: None, lease: None },
             }
-            if let Some(handing) = handing
-                && let Ok(Some(entry)) = backend.collect(&key, handing).await
-            {
+            if let Some(entry) = self.collect(awaited).await {
                 return Turn::HandedOver(entry);
             }
         }
+    }
+
+    async fn collect(&self, awaited: Option<(LeaseKey, Ticket)>) -> Option<Arc<Entry>> {
+        let (key, ticket) = awaited?;
+        // An error costs a request to the origin.
+        self.state.backend.collect(&key, ticket).await.ok().flatten()
     }
 }
 

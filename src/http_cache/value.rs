@@ -8,7 +8,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     HttpCache,
-    flight::Join,
+    flight::{Join, may_follow},
+    receive::NO_TICKET,
     turn::{Turn, TurnRequest},
 };
 use crate::{
@@ -117,10 +118,15 @@ impl Value {
             if let Some(value) = self.fresh(&lookup) {
                 return Ok(value);
             }
+            // What another process computed may be older than this call.
+            let is_current =
+                |entry: &Arc<Entry>| entry.ticket() == NO_TICKET || may_follow(Some(entry.ticket()), Some(&lookup));
             let leader = match self.cache.state.values.join(&self.key, Some(&lookup)) {
                 Join::Lead(leader) => leader,
                 Join::Follow(follower) => {
-                    if let Some(value) = follower.outcome().await.flatten().and_then(|entry| decode(&entry)) {
+                    if let Some(value) =
+                        follower.outcome().await.flatten().filter(is_current).and_then(|entry| decode(&entry))
+                    {
                         return Ok(value);
                     }
                     continue;
@@ -147,7 +153,7 @@ impl Value {
             let bytes = serde_json::to_vec(&value)
                 .map_err(|error| ValueError(format!("the value cannot be written as JSON: {error}")))?;
             let Some(ticket) = ticket else {
-                leader.close(Some(self.entry(Ticket { tick: 0, born: 0 }, bytes.into())));
+                leader.close(Some(self.entry(NO_TICKET, bytes.into())));
                 return Ok(value);
             };
             let entry = self.entry(ticket, bytes.into());

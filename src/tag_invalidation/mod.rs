@@ -6,6 +6,8 @@
 //! - the tags that a handler left in the [`InvalidateTags`](crate::InvalidateTags) extension,
 //! - the tags of its own rules: `POST /products/{id}` invalidates `product:{id}`.
 //!
+//! An unsafe request goes on if its client leaves, so that what it changes is invalidated.
+//!
 //! If the backend fails then, the response stays as it is; the failure is logged and retried in the background. Who
 //! must know awaits [`HttpCache::invalidate`](crate::HttpCache::invalidate), which is an error in that case.
 //!

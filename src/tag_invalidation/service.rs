@@ -31,7 +31,7 @@ impl<S, B, R> Service<Request<B>> for TagInvalidation<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
     S::Future: Send + 'static,
-    S::Error: Send,
+    S::Error: Send + 'static,
     R: Body<Data = Bytes> + Send + 'static,
     R::Error: Into<BoxError>,
 {
@@ -66,13 +66,27 @@ where
         let uri = original_uri(request.uri(), request.extensions()).clone();
         let (method, headers) = (request.method().clone(), request.headers().get(http::header::HOST).cloned());
         let future = self.inner.call(request);
-        TagInvalidationFuture::apart(async move {
+        // In a task: the client may leave, what it changed stays changed.
+        let work = tokio::spawn(async move {
             let mut response = future.await?;
+            let changed = Changed { method: &method, uri: &uri, host: headers };
             if response.status().is_success() || response.status().is_redirection() {
-                let order = Changed { method: &method, uri: &uri, host: headers };
-                order.invalidate(&shared, &mut response).await;
+                changed.invalidate(&shared, &mut response).await;
+            }
+            if shared.cache.config.strip_tags {
+                response.headers_mut().remove(policy::tags::CACHE_GROUP_INVALIDATION);
             }
             Ok(response.map(CacheBody::inner))
+        });
+        TagInvalidationFuture::apart(async move {
+            match work.await {
+                Ok(answer) => answer,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // The runtime is shutting down; nobody polls this any more.
+                    Err(_) => std::future::pending().await,
+                },
+            }
         })
     }
 }

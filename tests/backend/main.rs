@@ -12,8 +12,6 @@ mod redis;
 #[cfg(feature = "redis")]
 mod redis_cluster;
 #[cfg(feature = "redis")]
-mod redis_cluster_faults;
-#[cfg(feature = "redis")]
 mod redis_connect;
 #[cfg(feature = "redis")]
 mod redis_faults;

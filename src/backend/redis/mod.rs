@@ -45,7 +45,6 @@ mod breaker;
 mod builder;
 mod cells;
 mod client;
-mod cluster;
 mod connect;
 mod credentials;
 mod error;
@@ -55,7 +54,6 @@ mod keys;
 mod leases;
 mod limits;
 mod names;
-mod node;
 mod records;
 mod reply;
 mod responses;
@@ -176,7 +174,7 @@ impl fmt::Debug for RedisBackend {
         f.debug_struct("RedisBackend")
             .field("namespace", &self.client.keys().namespace())
             .field("buckets", &self.client.keys().buckets().len())
-            .field("client", &self.client)
+            .field("breaker_open", &self.client.breakers().any_open())
             .field("malformed", &self.malformed.load(Ordering::Relaxed))
             .field("hints", &self.hints)
             .field("wakeups", &self.wakeups)

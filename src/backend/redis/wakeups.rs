@@ -78,10 +78,7 @@ impl Wakeups {
     pub(super) async fn listening(&self, key: &LeaseKey, at_most: Duration) {
         let bucket = Names::new(self.client.keys(), &key.key).bucket;
         let subscription = &self.buckets[bucket.index()];
-        if *subscription.stands.borrow()
-            || !self.waiting.is_watched(key)
-            || self.client.node(bucket).is_none_or(|node| node.breaker().is_open())
-        {
+        if *subscription.stands.borrow() || !self.waiting.is_watched(key) || self.client.breakers().is_open(bucket) {
             return;
         }
         let mut stands = subscription.stands.subscribe();
