@@ -141,39 +141,3 @@ impl FromStr for Fields {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn limits_are_read_as_they_are_written() {
-        let limit: Limit = "api=100/60s;burst=20;key=header:x-api-key".parse().unwrap();
-        assert_eq!((limit.name.as_str(), limit.quota), ("api", Quota::per_minute(100).burst(20)));
-        assert!(matches!(limit.by, By::Header(name) if name == "x-api-key"));
-        let plain: Limit = "all=5/1s".parse().unwrap();
-        assert_eq!(plain.quota, Quota::per_second(5));
-        assert!(matches!(plain.by, By::Ip));
-        assert!(matches!("u=1/1s;key=user".parse::<Limit>().unwrap().by, By::User));
-    }
-
-    #[test]
-    fn malformed_limits_are_refused() {
-        for text in [
-            "",
-            "api",
-            "=1/1s",
-            "api=1",
-            "api=x/1s",
-            "api=1/0s",
-            "api=1/60",
-            "api=1/1s;burst=0",
-            "api=1/1s;key=x",
-            "api=1/1s;key=header:",
-            "api=1/1s;",
-            "api=1/1s;what=1",
-        ] {
-            assert!(text.parse::<Limit>().is_err(), "{text:?}");
-        }
-    }
-}

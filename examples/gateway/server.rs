@@ -82,6 +82,10 @@ pub(crate) async fn run(mut args: Args) -> Result<(), BoxError> {
         () = tokio::time::sleep(args.drain_timeout) => warn!("ended; what was still open is cut"),
         signal = signals.next() => warn!(signal, "ended at once; what was still open is cut"),
     }
+    if let Some(cache) = &layers.cache {
+        // What was cut off gives its leases back, so that other gateways need not wait for them to run out.
+        let _ = tokio::time::timeout(Duration::from_secs(1), cache.shutdown(Duration::ZERO)).await;
+    }
     Ok(())
 }
 

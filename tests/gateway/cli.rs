@@ -86,6 +86,30 @@ fn an_unknown_flag_or_a_bad_value_ends_with_one_sentence_and_status_2() {
 }
 
 #[test]
+fn a_malformed_limit_ends_with_one_sentence_and_status_2() {
+    for text in [
+        "",
+        "api",
+        "=1/1s",
+        "api=1",
+        "api=x/1s",
+        "api=1/0s",
+        "api=1/60",
+        "api=1/1s;burst=0",
+        "api=1/1s;key=x",
+        "api=1/1s;key=header:",
+        "api=1/1s;",
+        "api=1/1s;what=1",
+    ] {
+        let output = run(&["--limit", text]);
+        assert_eq!(output.status.code(), Some(2), "{text:?}");
+        let sentence = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(sentence.starts_with("--limit: ") && sentence.ends_with(".\n"), "{text:?}: {sentence}");
+        assert_eq!(sentence.lines().count(), 1, "{text:?}: {sentence}");
+    }
+}
+
+#[test]
 fn help_lists_the_flags() {
     let output = run(&["--help"]);
     assert!(output.status.success());

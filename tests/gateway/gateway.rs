@@ -24,7 +24,12 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// A plain proxy in front of `origin`.
     pub(crate) fn before(origin: SocketAddr) -> Self {
-        Self::with(&["--layers", "none", "--upstream", &format!("http://{origin}")])
+        Self::through("none", origin)
+    }
+
+    /// With these layers in front of `origin`.
+    pub(crate) fn through(layers: &str, origin: SocketAddr) -> Self {
+        Self::with(&["--layers", layers, "--upstream", &format!("http://{origin}")])
     }
 
     /// With flags of the test's own besides `--listen` and `--admin`.

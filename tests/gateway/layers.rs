@@ -1,11 +1,11 @@
 //! The gateway's layers, in memory and on Redis.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use crate::{
     gateway::{Gateway, PURGE_TOKEN},
     origin::Origin,
-    support::RedisServer,
+    support::{RedisServer, wait_until},
     wire::Message,
 };
 
@@ -81,4 +81,37 @@ fn limits_refuse_with_429_and_say_when_to_come_back() {
     let refused = client.get("/a", "X-Forwarded-For: 192.0.2.7\r\n");
     assert_eq!(refused.status(), 429);
     assert!(refused.head.get("retry-after").is_some());
+}
+
+#[test]
+fn a_limit_by_a_header_field_has_its_burst_for_each_value() {
+    let origin = Origin::always(CACHEABLE);
+    let gateway = flags(origin.address(), &["--limit", "api=100/3600s;burst=3;key=header:x-api-key"]);
+    let mut client = gateway.connect();
+    for key in ["one", "two"] {
+        let lines = format!("X-Api-Key: {key}\r\n");
+        let statuses: Vec<u16> = (0..4).map(|_| client.get("/a", &lines).status()).collect();
+        assert_eq!(statuses, [200, 200, 200, 429], "{key}");
+    }
+    assert_eq!(client.get("/a", "").status(), 200, "without the field there is no such limit");
+}
+
+#[test]
+fn an_origin_that_is_gone_gives_stale_answers_where_it_allowed_them_and_else_a_502() {
+    let origin = Origin::new(|wire, head| {
+        let control = if head.line.contains("/lasting") { "max-age=0, stale-if-error=600" } else { "no-store" };
+        wire.send(format!("HTTP/1.1 200 OK\r\nCache-Control: {control}\r\nETag: \"1\"\r\nContent-Length: 2\r\n\r\nok"));
+        false
+    });
+    let gateway = flags(origin.address(), &[]);
+    let mut client = gateway.connect();
+    for path in ["/lasting", "/fleeting"] {
+        assert_eq!(client.get(path, "").text(), "ok");
+    }
+    drop(origin);
+    let soon = Duration::from_secs(10);
+    wait_until("the origin is gone", soon, || gateway.connect().get("/fleeting", "").status() == 502);
+    client.get("/fleeting", "").problem(502);
+    let stale = client.get("/lasting", "");
+    assert_eq!((stale.status(), x_cache(&stale), stale.text().as_str()), (200, "STALE", "ok"));
 }

@@ -11,9 +11,14 @@ mod faults;
 mod fields;
 mod forwarded;
 mod gateway;
+#[allow(clippy::duplicate_mod)]
+mod layered;
 mod layers;
 mod origin;
 mod smuggling;
 mod switching;
 mod unchanged;
 mod wire;
+
+/// Of the tests in `switching` and `unchanged` where they stand here.
+const LAYERS: &str = "none";

@@ -2,6 +2,7 @@
 
 use std::{thread, time::Duration};
 
+use super::LAYERS;
 use crate::{gateway::Gateway, origin::Origin};
 
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
@@ -34,7 +35,7 @@ fn chat() -> Origin {
 #[test]
 fn a_websocket_is_tunnelled_both_ways_until_both_ends_close() {
     let origin = chat();
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     let mut client = gateway.connect();
     let answer = client.ask(UPGRADE);
     assert_eq!(answer.status(), 101);
@@ -56,7 +57,7 @@ fn a_websocket_is_tunnelled_both_ways_until_both_ends_close() {
 #[test]
 fn an_upgrade_that_the_origin_declines_is_an_ordinary_answer() {
     let origin = Origin::always("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     let mut client = gateway.connect();
     assert_eq!(client.ask(UPGRADE).text(), "no");
     assert_eq!(client.get("/", "").text(), "no", "the connection goes on with HTTP");
@@ -65,7 +66,7 @@ fn an_upgrade_that_the_origin_declines_is_an_ordinary_answer() {
 #[test]
 fn no_other_protocol_is_tunnelled() {
     let origin = chat();
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     let h2c = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n";
     let both = "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n";
     let unasked = "Upgrade: websocket\r\n";
@@ -80,7 +81,7 @@ fn no_other_protocol_is_tunnelled() {
 #[test]
 fn connect_and_trace_are_refused_and_reach_no_origin() {
     let origin = Origin::echo();
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     let answer = gateway.connect().ask("CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: 127.0.0.1:22\r\n\r\n");
     assert_eq!(answer.problem(501), "This is a reverse proxy; it opens no tunnels.");
     let answer = gateway.connect().ask("TRACE / HTTP/1.1\r\nHost: a\r\nCookie: secret=1\r\n\r\n");
@@ -92,7 +93,7 @@ fn connect_and_trace_are_refused_and_reach_no_origin() {
 #[test]
 fn a_switch_that_nobody_asked_for_is_no_answer() {
     let origin = Origin::always("HTTP/1.1 101 Switching Protocols\r\nUpgrade: tls\r\nConnection: Upgrade\r\n\r\n");
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     gateway.connect().get("/", "").problem(502);
     gateway.connect().ask(UPGRADE).problem(502);
 }
@@ -107,7 +108,7 @@ fn a_client_sends_its_content_when_the_origin_says_100() {
         wire.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{content}", content.len()));
         true
     });
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     let mut client = gateway.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
     assert_eq!(client.head().expect("an interim answer").line, "HTTP/1.1 100 Continue");
@@ -121,7 +122,7 @@ fn a_client_keeps_its_content_when_the_origin_refuses_it() {
         wire.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno");
         false
     });
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     let mut client = gateway.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 104857600\r\n\r\n");
     let answer = client.answer(false);
@@ -131,7 +132,7 @@ fn a_client_keeps_its_content_when_the_origin_refuses_it() {
 #[test]
 fn an_origin_that_knows_no_expectations_gets_the_content_all_the_same() {
     let origin = Origin::echo();
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     let mut client = gateway.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
     assert_eq!(client.head().expect("an interim answer").line, "HTTP/1.1 100 Continue");
@@ -145,7 +146,7 @@ fn early_hints_do_not_disturb_the_answer() {
         "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nSet-Cookie: early=1\r\n\r\n\
          HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     );
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     let answer = gateway.connect().get("/", "");
     assert_eq!((answer.status(), answer.text().as_str(), answer.head.get("set-cookie")), (200, "ok", None));
 }

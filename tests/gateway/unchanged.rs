@@ -2,6 +2,7 @@
 
 use std::{io::Write, sync::LazyLock, thread, time::Duration};
 
+use super::LAYERS;
 use crate::{gateway::Gateway, origin::Origin, wire::Wire};
 
 const MIB: usize = 1024 * 1024;
@@ -79,7 +80,7 @@ fn warehouse() -> Origin {
 #[test]
 fn content_of_every_size_passes_both_ways_with_a_length_and_in_chunks() {
     let origin = warehouse();
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     let mut client = gateway.connect();
     for length in [0, 1, 2, 8 * 1024 - 1, 8 * 1024, 64 * 1024 + 1, 3 * MIB] {
         for chunked in [false, true] {
@@ -101,7 +102,7 @@ fn content_of_every_size_passes_both_ways_with_a_length_and_in_chunks() {
 #[test]
 fn one_hundred_mebibytes_pass_both_ways_in_little_memory() {
     let origin = warehouse();
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     let mut client = gateway.connect();
     let length = 100 * MIB;
     let before = gateway.peak_memory();
@@ -117,7 +118,7 @@ fn one_hundred_mebibytes_pass_both_ways_in_little_memory() {
 #[test]
 fn a_reader_that_stops_holds_up_its_origin_and_not_the_memory() {
     let origin = warehouse();
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     let before = gateway.peak_memory();
     let mut readers: Vec<Wire> = (0..10).map(|_| gateway.connect()).collect();
     for reader in &mut readers {
@@ -141,7 +142,7 @@ fn chunks_arrive_as_they_are_sent() {
         wire.send("0\r\n\r\n");
         false
     });
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     let mut client = gateway.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
     assert_eq!(client.head().expect("an answer before the request is complete").status(), 200);
@@ -162,7 +163,7 @@ fn a_server_sent_event_arrives_before_the_next_one_is_made() {
         }
         false
     });
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     let mut client = gateway.connect();
     client.send("GET /events HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n");
     let head = client.head().expect("an answer");
@@ -184,7 +185,7 @@ fn trailers_pass_both_ways() {
         wire.send(format!("0\r\nX-Copy: {value}\r\n\r\n"));
         true
     });
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     let answer = gateway.connect().ask(
         "POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTrailer: x-sum\r\nTransfer-Encoding: chunked\r\n\r\n\
          3\r\nabc\r\n0\r\nX-Sum: 900150983cd24fb0\r\n\r\n",
@@ -202,7 +203,7 @@ fn head_keeps_the_length_and_has_no_content() {
         wire.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nETag: \"1\"\r\n\r\n{content}"));
         true
     });
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     let mut client = gateway.connect();
     let answer = client.ask("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!((answer.status(), answer.head.get("content-length")), (200, Some("5")));
@@ -218,7 +219,7 @@ fn no_content_and_not_modified_pass_without_content() {
         wire.send(format!("HTTP/1.1 {answer}\r\nETag: \"1\"\r\n\r\n"));
         true
     });
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     let mut client = gateway.connect();
     let answer = client.ask("DELETE /204 HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!((answer.status(), answer.head.get("content-length")), (204, None));
@@ -227,13 +228,16 @@ fn no_content_and_not_modified_pass_without_content() {
     assert_eq!((answer.status(), answer.head.get("etag")), (304, Some("\"1\"")));
     assert_eq!(answer.head.get("transfer-encoding"), None);
     assert_eq!(client.get("/304", "").status(), 304, "the connection is in step");
-    assert_eq!(origin.heads()[1].get("if-none-match"), Some("\"1\""));
+    if LAYERS == "none" {
+        // A cache puts conditions of its own there.
+        assert_eq!(origin.heads()[1].get("if-none-match"), Some("\"1\""));
+    }
 }
 
 #[test]
 fn the_target_and_the_host_arrive_as_they_were_sent() {
     let origin = Origin::always("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     let mut client = gateway.connect();
     let targets = ["/", "//evil.example/a", "/a/../b/./c", "/a%2Fb%2f?q=%20+&q=;&empty=", "/?", "/~a!$&'()*,;=:@"];
     for target in targets {
@@ -253,7 +257,7 @@ fn the_target_and_the_host_arrive_as_they_were_sent() {
 #[test]
 fn any_method_passes_with_its_content_even_get() {
     let origin = Origin::echo();
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     let mut client = gateway.connect();
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY", "PROPFIND", "M-SEARCH"] {
         for framed in ["Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"] {
@@ -270,7 +274,7 @@ fn end_to_end_fields_pass_with_their_lines_order_and_bytes() {
           Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 0\r\n\r\n"
             .as_slice(),
     );
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     let mut client = gateway.connect();
     client.send(b"GET / HTTP/1.1\r\nHost: a\r\nX-Latin: caf\xe9\r\nAccept: a\r\nX-Empty:\r\nAccept: b\r\n\r\n");
     let answer = client.answer(false);
@@ -289,7 +293,7 @@ fn sixty_four_kilobytes_of_fields_pass_both_ways() {
     let long = "x".repeat(16 * 1024);
     let lines = [0, 1, 2, 3].map(|nth| format!("X-Long-{nth}: {long}\r\n")).concat();
     let origin = Origin::always(format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{lines}\r\n"));
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     let answer = gateway.connect().get("/", &lines);
     assert_eq!((answer.status(), answer.head.get("x-long-3")), (200, Some(long.as_str())));
     assert_eq!(origin.head().get("x-long-3"), Some(long.as_str()));
@@ -301,7 +305,7 @@ fn a_client_of_http_1_0_gets_no_chunks() {
         wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
         true
     });
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     let answer = gateway.connect().ask("GET / HTTP/1.0\r\n\r\n");
     assert_eq!((answer.head.get("transfer-encoding"), answer.text().as_str()), (None, "hello"));
     assert_eq!(origin.head().line, "GET / HTTP/1.1");
@@ -313,7 +317,7 @@ async fn a_client_of_http_2_gets_the_same() {
     use hyper_util::rt::{TokioExecutor, TokioIo};
 
     let origin = Origin::echo();
-    let gateway = Gateway::before(origin.address());
+    let gateway = Gateway::through(LAYERS, origin.address());
     let stream = tokio::net::TcpStream::connect(gateway.address()).await.expect("the gateway listens");
     let (mut send, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
