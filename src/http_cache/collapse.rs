@@ -86,6 +86,7 @@ impl HttpCache {
         }
         let own_lookup = self.with_clock(&visit).await;
         let mut variant = visit.variant();
+        let mut overdue = false;
         for _ in 0..JOINS {
             let lease_key = LeaseKey { key: visit.key, variant, kind: LeaseKind::Fill };
             if self.state.uncacheable.recall(&lease_key).is_some() {
@@ -97,20 +98,27 @@ impl HttpCache {
                     let (answer, answered) = oneshot::channel();
                     let (cache, leading) = (self.clone(), Arc::clone(&visit));
                     self.state.tasks.spawn(async move {
-                        cache.fly(leader, lease_key, (leading, own_lookup), inner, request, answer).await;
+                        cache.fly(leader, lease_key, (leading, own_lookup, overdue), inner, request, answer).await;
                     });
                     // The handler has panicked, or a shutdown has come to its deadline.
                     return answered.await.unwrap_or_else(|_| Ok(self.failed(&visit.key, None)));
                 }
             };
-            match follower.outcome().await {
+            let flight = follower.flight();
+            let Ok(outcome) = tokio::time::timeout(self.config.coalesce.wait, follower.outcome()).await else {
+                // The leader takes too long: one of those who have waited asks the origin itself.
+                self.state.flights.supersede(&(visit.key, variant), &flight);
+                overdue = true;
+                continue;
+            };
+            match outcome {
                 None => {}
                 Some(Landing::Alone) => break,
                 Some(Landing::Failed(status)) => return Ok(self.share_failure(&visit, status)),
                 Some(Landing::Found(lookup)) => {
                     let Some(found) = &lookup.found else { break };
                     // It was asked for before this request came, perhaps before something was invalidated.
-                    if !may_follow(Some(found.entry.ticket()), own_lookup.as_ref()) {
+                    if !may_follow(lookup.ticket, own_lookup.as_ref()) {
                         continue;
                     }
                     let own = self.variant(found.entry.vary(), &visit.head.headers);
@@ -197,10 +205,10 @@ impl HttpCache {
         self,
         leader: Leader<FlightKey, Landing>,
         key: LeaseKey,
-        (visit, lookup): (Arc<Visit>, Option<Lookup>),
+        (visit, lookup, overdue): (Arc<Visit>, Option<Lookup>, bool),
         inner: S,
         mut request: Request<B>,
-        answer: oneshot::Sender<Result<Response<CacheBody<R>>, S::Error>>,
+        mut answer: oneshot::Sender<Result<Response<CacheBody<R>>, S::Error>>,
     ) where
         S: Origin<B, R>,
         S::Error: 'static,
@@ -208,6 +216,7 @@ impl HttpCache {
         R: Content,
     {
         let asked = match &lookup {
+            Some(lookup) if overdue => Asked { at: self.state.backend.now(), ticket: lookup.ticket, lease: None },
             None => Asked { at: self.state.backend.now(), ticket: None, lease: None },
             Some(lookup) => {
                 let vary = |spec: &VarySpec| self.variant(spec, &visit.head.headers);
@@ -253,7 +262,13 @@ impl HttpCache {
         self.condition(&visit, request.headers_mut());
         visit.claim();
         request.extensions_mut().insert(Arc::clone(&visit));
-        match oneshot(inner, request).await {
+        let response = tokio::select! {
+            biased;
+            response = oneshot(inner, request) => response,
+            // Dropped, the leader is lost, and the lease given back.
+            () = self.given_up(&mut answer, &leader) => return,
+        };
+        match response {
             Err(error) => {
                 leader.close(Landing::Failed(None));
                 self.release_failed(asked.lease).await;
@@ -271,6 +286,16 @@ impl HttpCache {
                 let _ = answer.send(Ok(response.map(CacheBody::inner)));
             }
             Ok(response) => self.land(leader, key, &visit, asked, response, answer).await,
+        }
+    }
+
+    /// Waits until a request whose client has left is not worth going on with: at once where the limit of background
+    /// work is reached and nobody follows, else after the time that a background validation has.
+    async fn given_up<T>(&self, answer: &mut oneshot::Sender<T>, leader: &Leader<FlightKey, Landing>) {
+        answer.closed().await;
+        let permit = self.background_permit();
+        if permit.is_some() || leader.has_followers() {
+            tokio::time::sleep(self.config.stale.revalidation_timeout).await;
         }
     }
 
@@ -292,7 +317,7 @@ impl HttpCache {
                     // It stands in for an error.
                     leader.close(Landing::Failed(Some(status)));
                     self.release_failed(lease).await;
-                } else if report.stored {
+                } else if report.stored && self.timing(visit, &stored).is_some() {
                     leader.close(Landing::HandedOver(Arc::clone(stored.entry())));
                     if let Some(lease) = lease {
                         lease.release(Release::Free).await;

@@ -39,7 +39,6 @@ pub(crate) struct CoalesceSettings {
     pub(crate) wait: Duration,
     pub(crate) uncacheable: Duration,
     pub(crate) hold_errors: Duration,
-    pub(crate) max_shared: usize,
 }
 
 /// How stale responses are used.
@@ -73,7 +72,6 @@ impl Default for Config {
                 wait: Duration::from_secs(5),
                 uncacheable: Duration::from_secs(10),
                 hold_errors: Duration::ZERO,
-                max_shared: 1024 * 1024,
             },
             stale: StaleSettings {
                 soft_timeout: None,
@@ -178,10 +176,7 @@ impl HttpCache {
     /// The largest content that is stored, in bytes; 1 MiB unless set. Larger responses stream through.
     #[must_use]
     pub fn max_body(self, bytes: usize) -> Self {
-        self.set(|config| {
-            config.max_body = bytes;
-            config.coalesce.max_shared = bytes;
-        })
+        self.set(|config| config.max_body = bytes)
     }
 
     /// The targeted fields (RFC 9213) that this cache obeys, the first one first; `CDN-Cache-Control` unless set.
@@ -278,7 +273,9 @@ impl HttpCache {
         self.set(|config| config.stale.revalidation_timeout = bounded(timeout))
     }
 
-    /// The most background revalidations at a time in this process, in all and for one origin; 256 and 64 unless set.
+    /// The most requests to the origin at a time in this process that go on without a client (background
+    /// revalidations, and fills whose client has left before the head came), in all and, of the revalidations, for one
+    /// origin; 256 and 64 unless set.
     #[must_use]
     pub fn revalidations(self, in_all: usize, per_origin: usize) -> Self {
         self.set(|config| {

@@ -107,6 +107,14 @@ impl<K: Eq + Hash + Clone, T: Clone> Flights<K, T> {
         Join::Lead(Leader { map: Arc::clone(&self.map), key: key.clone(), id, board })
     }
 
+    /// Lets a new flight take off in place of one that takes too long; its followers stay with it.
+    pub(crate) fn supersede(&self, key: &K, overdue: &Overdue<T>) {
+        let mut map = lock(&self.map);
+        if map.flights.get(key).is_some_and(|flight| Arc::ptr_eq(&flight.board, &overdue.0)) {
+            map.flights.remove(key);
+        }
+    }
+
     /// How many are under way.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
@@ -174,6 +182,11 @@ impl<K: Eq + Hash + Clone, T: Clone> Leader<K, T> {
         self.board.change(|state| *state = State::Closed(outcome));
     }
 
+    /// Whether anybody waits for the outcome.
+    pub(crate) fn has_followers(&self) -> bool {
+        self.board.lock().waiting.iter().any(Option::is_some)
+    }
+
     fn leave(&self) {
         let mut map = lock(&self.map);
         if map.flights.get(&self.key).is_some_and(|flight| flight.id == self.id) {
@@ -193,6 +206,9 @@ impl<K: Eq + Hash + Clone, T: Clone> Drop for Leader<K, T> {
     }
 }
 
+/// Names a flight that was followed for too long.
+pub(crate) struct Overdue<T>(Arc<Board<T>>);
+
 /// Follows a flight.
 pub(crate) struct Follower<T> {
     board: Arc<Board<T>>,
@@ -200,6 +216,11 @@ pub(crate) struct Follower<T> {
 }
 
 impl<T: Clone> Follower<T> {
+    /// The flight, should it take too long.
+    pub(crate) fn flight(&self) -> Overdue<T> {
+        Overdue(Arc::clone(&self.board))
+    }
+
     /// What it came to; `None` if its leader was lost. Cancel safe.
     pub(crate) async fn outcome(mut self) -> Option<T> {
         poll_fn(|cx| self.poll(cx)).await

@@ -12,6 +12,7 @@ mod invalidate;
 mod judge;
 mod lease;
 mod memo;
+mod reason;
 mod receive;
 mod revalidate;
 mod route_rule;

@@ -12,6 +12,7 @@ use super::{
     invalidate,
     judge::{Failure, Stored},
     lease::HeldLease,
+    reason::Reason,
     route_rule::RouteRule,
     rule::{Captures, Rule},
     status::{Kind, Report},
@@ -23,7 +24,7 @@ use crate::{
     exchange::CacheTags,
     key::Target,
     policy::{
-        Credentials, Exchange, Flags, Lifetimes, Meta, NotStored, Store, date,
+        Credentials, Exchange, Flags, Lifetimes, Meta, Store, date,
         range::Partial,
         tags::{self, BadTags},
         validation::{self, HeadAnswer},
@@ -48,45 +49,6 @@ pub(crate) enum Reception<R> {
     Untouched { response: Response<R>, reason: Reason, lease: Option<HeldLease> },
     /// The answer arrives, and is stored once it is complete.
     Arriving(Box<Arriving<R>>),
-}
-
-/// Why an answer is not stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Reason {
-    /// As `Cache-Status` shows it.
-    pub(crate) detail: &'static str,
-    /// Whether the answer itself is why, so that what is stored in its place is outdated.
-    pub(crate) of_the_answer: bool,
-}
-
-impl Reason {
-    const TOO_LARGE: Self = Self { detail: "too-large", of_the_answer: true };
-    const RULE: Self = Self { detail: "rule", of_the_answer: true };
-    const PERSONAL: Self = Self { detail: "personal", of_the_answer: false };
-    const BACKEND: Self = Self { detail: "backend-unavailable", of_the_answer: false };
-    const MISMATCH: Self = Self { detail: "validator-mismatch", of_the_answer: true };
-}
-
-impl From<NotStored> for Reason {
-    fn from(reason: NotStored) -> Self {
-        let of_the_request = matches!(
-            reason,
-            NotStored::Method
-                | NotStored::RequestNoStore
-                | NotStored::Authorization
-                | NotStored::Identity
-                // 429 and its like, which are about one client's conduct.
-                | NotStored::Status
-                | NotStored::Partial
-        );
-        Self { detail: reason.as_str(), of_the_answer: !of_the_request }
-    }
-}
-
-impl From<BadTags> for Reason {
-    fn from(_: BadTags) -> Self {
-        Self { detail: BadTags::DETAIL, of_the_answer: true }
-    }
 }
 
 /// An answer whose content is still to come.

@@ -108,7 +108,7 @@ impl HttpCache {
             tracing::debug!(key = %visit.key, status = %response.status(), "a background validation failed");
             return Err(Failed(asked.lease));
         }
-        let ticket = asked.ticket;
+        let (ticket, status) = (asked.ticket, response.status());
         match self.receive(visit, asked, response).await {
             Reception::Stored { lease, .. } => {
                 if let Some(lease) = lease {
@@ -116,8 +116,10 @@ impl HttpCache {
                 }
             }
             Reception::Untouched { reason, lease, .. } => {
-                // What cannot be stored replaces what is stored all the same: it is newer.
-                if let Some(ticket) = ticket.filter(|_| !reason.of_the_answer)
+                // What cannot be stored replaces what is stored all the same: it is newer. Not what is about the one
+                // who asked: 429 and its like, and anything that somebody with credentials is told.
+                let is_about_the_client = visit.credentials.any() || status.as_u16() == 429;
+                if let Some(ticket) = ticket.filter(|_| !reason.of_the_answer && !is_about_the_client)
                     && let Err(error) = self.state.backend.discard(&visit.key, visit.variant(), ticket, None).await
                 {
                     tracing::debug!(key = %visit.key, %error, "an outdated response was not removed");
@@ -145,11 +147,17 @@ impl HttpCache {
         wait
     }
 
+    /// A place among the work that goes on without a client; `None` where there is none left.
+    pub(crate) fn background_permit(&self) -> Option<OwnedSemaphorePermit> {
+        let permits = &self.state.revalidations.permits;
+        let permits = permits.get_or_init(|| Arc::new(Semaphore::new(self.config.stale.revalidations)));
+        Arc::clone(permits).try_acquire_owned().ok()
+    }
+
     fn place(&self, key: LeaseKey, origin: &str) -> Option<Place> {
         let all = &self.state.revalidations;
         let settings = &self.config.stale;
-        let permits = all.permits.get_or_init(|| Arc::new(Semaphore::new(settings.revalidations)));
-        let permit = Arc::clone(permits).try_acquire_owned().ok()?;
+        let permit = self.background_permit()?;
         if !lock(&all.under_way).insert(key) {
             return None;
         }

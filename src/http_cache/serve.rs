@@ -13,7 +13,8 @@ use super::{
     HttpCache,
     answer::shape_streaming,
     judge::{Failure, Judged, Stored},
-    receive::{Arriving, Asked, Reason, Reception},
+    reason::Reason,
+    receive::{Arriving, Asked, Reception},
     status::{Kind, Report},
     visit::{Bypass, Visit, original_uri},
 };

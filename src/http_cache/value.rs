@@ -114,26 +114,34 @@ impl Value {
         let vary: &VaryOf<'_> = &|_| Variant(None);
         let backend = &self.cache.state.backend;
         loop {
-            let Ok(lookup) = backend.lookup(&self.key, vary).await else { return compute().await };
-            if let Some(value) = self.fresh(&lookup) {
+            let lookup = backend.lookup(&self.key, vary).await.ok();
+            if let Some(value) = lookup.as_ref().and_then(|lookup| self.fresh(lookup)) {
                 return Ok(value);
             }
             // What another process computed may be older than this call.
             let is_current =
-                |entry: &Arc<Entry>| entry.ticket() == NO_TICKET || may_follow(Some(entry.ticket()), Some(&lookup));
-            let leader = match self.cache.state.values.join(&self.key, Some(&lookup)) {
+                |entry: &Arc<Entry>| entry.ticket() == NO_TICKET || may_follow(Some(entry.ticket()), lookup.as_ref());
+            let leader = match self.cache.state.values.join(&self.key, lookup.as_ref()) {
                 Join::Lead(leader) => leader,
                 Join::Follow(follower) => {
-                    if let Some(value) =
-                        follower.outcome().await.flatten().filter(is_current).and_then(|entry| decode(&entry))
-                    {
+                    let wait = self.cache.config.coalesce.wait;
+                    let Ok(outcome) = tokio::time::timeout(wait, follower.outcome()).await else {
+                        return compute().await;
+                    };
+                    if let Some(value) = outcome.flatten().filter(is_current).and_then(|entry| decode(&entry)) {
                         return Ok(value);
                     }
                     continue;
                 }
             };
-            let request = TurnRequest { key: lease_key, lookup: &lookup, vary, tags: &self.tags };
-            let turn = self.cache.turn(request, |again| self.fresh::<T>(again).is_some()).await;
+            let turn = match &lookup {
+                // The store is out of reach: one flight in this process, nothing stored.
+                None => Turn::Ask { ticket: None, lease: None },
+                Some(lookup) => {
+                    let request = TurnRequest { key: lease_key, lookup, vary, tags: &self.tags };
+                    self.cache.turn(request, |again| self.fresh::<T>(again).is_some()).await
+                }
+            };
             let (ticket, lease) = match turn {
                 Turn::Ask { ticket, lease } => (ticket, lease),
                 Turn::Found(found) => {
@@ -146,7 +154,9 @@ impl Value {
                     }
                 }
                 // Nothing of the kind is ever left under the key of a value; another version of this crate may.
-                Turn::HandedOver(_) | Turn::Everybody | Turn::Failed => (lookup.ticket, None),
+                Turn::HandedOver(_) | Turn::Everybody | Turn::Failed => {
+                    (lookup.as_ref().and_then(|lookup| lookup.ticket), None)
+                }
             };
             leader.ask(ticket);
             let value = compute().await?;

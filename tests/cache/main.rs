@@ -14,6 +14,7 @@ mod placement;
 mod privacy;
 mod range;
 mod request_directives;
+mod review;
 mod shifted;
 mod stale_on_error;
 mod status;

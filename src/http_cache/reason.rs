@@ -1,0 +1,42 @@
+//! Why an answer of the origin is not stored.
+
+use crate::policy::{NotStored, tags::BadTags};
+
+/// Why an answer is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reason {
+    /// As `Cache-Status` shows it.
+    pub(crate) detail: &'static str,
+    /// Whether the answer itself is why, so that what is stored in its place is outdated.
+    pub(crate) of_the_answer: bool,
+}
+
+impl Reason {
+    pub(crate) const TOO_LARGE: Self = Self { detail: "too-large", of_the_answer: true };
+    pub(crate) const RULE: Self = Self { detail: "rule", of_the_answer: true };
+    pub(crate) const PERSONAL: Self = Self { detail: "personal", of_the_answer: false };
+    pub(crate) const BACKEND: Self = Self { detail: "backend-unavailable", of_the_answer: false };
+    pub(crate) const MISMATCH: Self = Self { detail: "validator-mismatch", of_the_answer: true };
+}
+
+impl From<NotStored> for Reason {
+    fn from(reason: NotStored) -> Self {
+        let of_the_request = matches!(
+            reason,
+            NotStored::Method
+                | NotStored::RequestNoStore
+                | NotStored::Authorization
+                | NotStored::Identity
+                // 429 and its like, which are about one client's conduct.
+                | NotStored::Status
+                | NotStored::Partial
+        );
+        Self { detail: reason.as_str(), of_the_answer: !of_the_request }
+    }
+}
+
+impl From<BadTags> for Reason {
+    fn from(_: BadTags) -> Self {
+        Self { detail: BadTags::DETAIL, of_the_answer: true }
+    }
+}

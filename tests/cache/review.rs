@@ -1,0 +1,170 @@
+//! What a review has found: each test tells the request sequence that did harm.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_gatehouse::{Backend, CacheLayer, CoalesceLayer, HttpCache, Rule};
+
+use crate::app::{Body, Origin, boxed, full, get, get_with, request, respond, send};
+
+#[tokio::test]
+async fn must_revalidate_does_not_make_an_identified_answer_everybodys() {
+    let origin = Origin::new(|request, _| {
+        let who = request.headers().get("x-session").map_or("nobody", |who| who.to_str().unwrap()).to_owned();
+        respond(200, &[("cache-control", "max-age=60, must-revalidate")], who)
+    });
+    let app = boxed(CacheLayer::new(&Backend::memory()).layer(origin));
+    assert_eq!(get_with(&app, "http://h/", &[("x-session", "alice")]).await.body, "alice");
+    assert_eq!(get_with(&app, "http://h/", &[("x-session", "bob")]).await.body, "bob");
+}
+
+#[tokio::test]
+async fn a_page_for_a_cookie_is_not_guessed_to_be_everybodys() {
+    let origin = Origin::new(|request, _| {
+        let who = request.headers().get("cookie").map_or("nobody", |who| who.to_str().unwrap()).to_owned();
+        respond(200, &[("last-modified", "Mon, 01 Jan 1990 00:00:00 GMT")], who)
+    });
+    let app = boxed(CacheLayer::new(&Backend::memory()).layer(origin));
+    assert_eq!(get_with(&app, "http://h/", &[("cookie", "sid=alice")]).await.body, "sid=alice");
+    assert_eq!(get_with(&app, "http://h/", &[("cookie", "sid=bob")]).await.body, "sid=bob");
+    assert_eq!(get(&app, "http://h/").await.body, "nobody");
+    assert_eq!(get(&app, "http://h/").await.x_cache(), "HIT", "the guess holds among those whom nobody knows");
+    assert_eq!(get_with(&app, "http://h/", &[("cookie", "sid=bob")]).await.body, "sid=bob");
+}
+
+#[tokio::test]
+async fn purging_the_public_url_reaches_what_came_without_tls() {
+    let origin = Origin::with(&[("cache-control", "max-age=60")]);
+    let cache = HttpCache::new(&Backend::memory());
+    let app = boxed(CacheLayer::new(&cache).layer(origin));
+    get_with(&app, "/p", &[("host", "shop.example")]).await;
+    cache.invalidate().url("https://shop.example/p").await.unwrap();
+    assert_eq!(get_with(&app, "/p", &[("host", "shop.example")]).await.x_cache(), "MISS");
+    send(&app, request("PUT", "https://shop.example/p", &[])).await;
+    assert_eq!(get_with(&app, "/p", &[("host", "shop.example")]).await.x_cache(), "MISS");
+}
+
+#[tokio::test]
+async fn a_304_with_a_stronger_tag_does_not_reach_a_client_that_asked_for_the_page() {
+    let origin = Origin::new(|request, _| {
+        if request.headers().contains_key("if-none-match") {
+            respond(304, &[("etag", "\"v1\""), ("cache-control", "max-age=60")], "")
+        } else {
+            respond(200, &[("etag", "W/\"v1\""), ("cache-control", "max-age=0")], "page")
+        }
+    });
+    let app = boxed(CacheLayer::new(&Backend::memory()).layer(origin));
+    get(&app, "http://h/").await;
+    let validated = get(&app, "http://h/").await;
+    assert_eq!((validated.status, validated.body.as_str()), (200, "page"));
+    assert_eq!(get(&app, "http://h/").await.x_cache(), "HIT");
+}
+
+#[tokio::test]
+async fn a_rule_for_lifetimes_leaves_private_fields_private() {
+    let origin = Origin::with(&[("cache-control", "private=\"x-user\""), ("x-user", "alice")]);
+    let cache = HttpCache::new(&Backend::memory()).rule("/", Rule::override_ttl(Duration::from_mins(1))).unwrap();
+    let app = boxed(CacheLayer::new(&cache).layer(origin));
+    get(&app, "http://h/").await;
+    let hit = get(&app, "http://h/").await;
+    assert_eq!((hit.x_cache(), hit.field("x-user")), ("HIT", ""));
+}
+
+#[tokio::test]
+async fn a_page_that_is_never_stored_has_no_304_of_ours() {
+    let origin = Origin::with(&[("cache-control", "no-store"), ("date", "Mon, 01 Jan 2024 00:00:00 GMT")]);
+    let app = boxed(CacheLayer::new(&Backend::memory()).layer(origin));
+    let answer = get_with(&app, "http://h/", &[("if-modified-since", "Tue, 02 Jan 2024 00:00:00 GMT")]).await;
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn settings_beyond_all_measure_do_no_harm() {
+    let origin = Origin::with(&[]);
+    let cache = HttpCache::new(&Backend::memory())
+        .default_ttl(Duration::MAX)
+        .jitter(0.5)
+        .wait(Duration::MAX)
+        .revalidation_timeout(Duration::MAX);
+    let app = boxed(CacheLayer::new(&cache).layer(CoalesceLayer::new(&cache).layer(origin)));
+    assert_eq!(get(&app, "http://h/").await.status, 200);
+    assert_eq!(get(&app, "http://h/").await.x_cache(), "HIT");
+}
+
+/// An origin whose first request hangs for ever, and how many came.
+fn hangs_once() -> (
+    impl tower::Service<Request<Body>, Response = Response<Body>, Error = tower_gatehouse::BoxError, Future: Send>
+    + Clone
+    + Send
+    + 'static,
+    Arc<AtomicUsize>,
+) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let service = service_fn(move |_: Request<Body>| {
+        let first = counter.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            if first {
+                std::future::pending::<()>().await;
+            }
+            Ok(Response::builder().header("cache-control", "max-age=60").body(full(Bytes::from("late"))).unwrap())
+        }
+    });
+    (service, asked)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_hangs_does_not_hold_its_key_for_ever() {
+    let (origin, asked) = hangs_once();
+    let cache = HttpCache::new(&Backend::memory()).wait(Duration::from_secs(1));
+    let app = boxed(CoalesceLayer::new(&cache).layer(origin));
+    let leader = tokio::spawn(app.clone().oneshot(request("GET", "http://h/", &[])));
+    tokio::task::yield_now().await;
+    let followers: Vec<_> =
+        (0..10).map(|_| tokio::spawn(app.clone().oneshot(request("GET", "http://h/", &[])))).collect();
+    for follower in followers {
+        let answer = tokio::time::timeout(Duration::from_secs(10), follower).await.expect("in time");
+        assert_eq!(answer.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 2, "one of those who waited asked, for all of them");
+    leader.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_leave_at_once_leave_no_more_than_the_limit_behind() {
+    let running = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&running);
+    let origin = service_fn(move |_: Request<Body>| {
+        let counter = Arc::clone(&counter);
+        async move {
+            struct Running(Arc<AtomicUsize>);
+            impl Drop for Running {
+                fn drop(&mut self) {
+                    self.0.fetch_sub(1, Ordering::SeqCst);
+                }
+            }
+            counter.fetch_add(1, Ordering::SeqCst);
+            let _running = Running(counter);
+            std::future::pending::<()>().await;
+            Ok::<_, tower_gatehouse::BoxError>(Response::new(full("")))
+        }
+    });
+    let cache = HttpCache::new(&Backend::memory()).revalidations(16, 16);
+    let app = boxed(CoalesceLayer::new(&cache).layer(origin));
+    for n in 0..500 {
+        let request = request("GET", &format!("http://h/{n}"), &[]);
+        let _ = tokio::time::timeout(Duration::from_millis(1), app.clone().oneshot(request)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert!(running.load(Ordering::SeqCst) <= 16, "{} go on", running.load(Ordering::SeqCst));
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    assert_eq!(running.load(Ordering::SeqCst), 0, "and those not for ever");
+}
