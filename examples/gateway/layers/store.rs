@@ -22,6 +22,7 @@ async fn redis(url: &str, namespace: Option<&str>) -> Result<Backend, BoxError> 
 }
 
 #[cfg(not(feature = "redis"))]
+#[expect(clippy::unused_async, reason = "with the feature it waits")]
 async fn redis(_: &str, _: Option<&str>) -> Result<Backend, BoxError> {
     Err("This build has no Redis: build it with --features redis.".into())
 }
