@@ -8,9 +8,10 @@ use tokio::sync::oneshot;
 use super::{
     HttpCache,
     flight::{Join, Leader, may_follow},
-    judge::{Failure, Judged, Stored},
+    follow::is_variant,
+    judge::{Failure, Stored},
     lease::HeldLease,
-    receive::{Arriving, Asked, Reception, variant_tag},
+    receive::{Arriving, Asked, Reception},
     serve::{Content, Origin, oneshot},
     status::Report,
     turn::{Turn, TurnRequest},
@@ -20,7 +21,7 @@ use crate::{
     backend::{Entry, LeaseKey, LeaseKind, Lookup, PrimaryKey, Release, Variant, VarySpec},
     body::{self, CacheBody, Source},
     exchange::Answered,
-    policy::{Flags, RequestDirectives, Reuse, Timing, age, cache_status::Forward},
+    policy::{Flags, RequestDirectives},
 };
 
 /// What is collapsed: one variant of one key.
@@ -43,13 +44,13 @@ pub(crate) enum Landing {
 
 /// The origin's answer as its followers see it.
 pub(crate) struct Shared {
-    status: StatusCode,
-    version: Version,
-    headers: HeaderMap,
+    pub(super) status: StatusCode,
+    pub(super) version: Version,
+    pub(super) headers: HeaderMap,
     /// Its entry, as far as its head tells.
-    entry: Arc<Entry>,
-    variant: Variant,
-    content: Source,
+    pub(super) entry: Arc<Entry>,
+    pub(super) variant: Variant,
+    pub(super) content: Source,
 }
 
 /// How often a request joins another flight before it asks for itself.
@@ -405,75 +406,6 @@ impl HttpCache {
         head.extensions.insert(Answered(self.id()));
     }
 
-    /// Whether an answer to somebody else is one to this request; its age and what is left of its freshness.
-    fn timing(&self, visit: &Visit, stored: &Stored) -> Option<Timing> {
-        let headers = &visit.head.headers;
-        let (meta, now) = (&stored.response().meta, self.state.backend.now());
-        let public = meta.flags.has(Flags::PUBLIC) || visit.rule().shareable == Some(true);
-        if visit.credentials.any() && !public {
-            return None;
-        }
-        match self.config.policy.reuse(meta, headers, self.directives(headers).as_ref(), now, None) {
-            Reuse::Fresh(timing) => Some(timing),
-            _ => None,
-        }
-    }
-
-    /// Answers a follower as the content arrives; `None` where the answer is not for this request.
-    fn follow<R>(&self, visit: &Visit, shared: &Shared) -> Option<Response<CacheBody<R>>> {
-        let timing = self.timing(visit, &Stored::of(&shared.entry)?)?;
-        let reader = shared.content.join()?;
-        visit.claim();
-        let mut response = Response::new(CacheBody::shared(reader));
-        *response.status_mut() = shared.status;
-        *response.version_mut() = shared.version;
-        *response.headers_mut() = shared.headers.clone();
-        response.headers_mut().insert(header::AGE, age::field_value(timing.age));
-        self.report(response.headers_mut(), Some(&visit.key), &collapsed(&timing));
-        response.extensions_mut().insert(Answered(self.id()));
-        Some(self.shape(visit, response))
-    }
-
-    /// Answers from what somebody else has filled meanwhile.
-    fn found<R>(&self, visit: &Visit, lookup: &Lookup) -> Option<Response<CacheBody<R>>> {
-        let headers = &visit.head.headers;
-        let entry = &lookup.found.as_ref()?.entry;
-        if self.variant(entry.vary(), headers) != lookup.variant {
-            return None;
-        }
-        match self.judge(Some(lookup), headers, self.directives(headers).as_ref()) {
-            Judged::Hit { stored, age, report } => {
-                visit.claim();
-                let report = Report { forward: Some(Forward::UriMiss), collapsed: true, ..report };
-                Some(self.respond(visit, &stored, age, &report))
-            }
-            _ => None,
-        }
-    }
-
-    /// Answers from what somebody else hands over, if this request selects it.
-    fn handed_over<R>(&self, visit: &Visit, entry: &Arc<Entry>) -> Option<Response<CacheBody<R>>> {
-        let stored = Stored::of(entry)?;
-        // One that was stored, too, is of the variant that was looked up.
-        let own = self.variant(entry.vary(), &visit.head.headers);
-        if !is_variant(entry, own) && own != visit.variant() {
-            return None;
-        }
-        let timing = self.timing(visit, &stored)?;
-        visit.claim();
-        Some(self.respond(visit, &stored, timing.age, &collapsed(&timing)))
-    }
-
-    /// Those who wait get stale, or the leader's error.
-    fn share_failure<R>(&self, visit: &Visit, status: Option<StatusCode>) -> Response<CacheBody<R>> {
-        let failure = status.map_or(Failure::Disconnect, Failure::Status);
-        visit.claim();
-        match self.stand_in(visit.lookup.as_ref(), &visit.head.headers, failure) {
-            Some((stored, age, report)) => self.respond(visit, &stored, age, &Report { collapsed: true, ..report }),
-            None => self.failed(&visit.key, status),
-        }
-    }
-
     async fn release_failed(&self, lease: Option<HeldLease>) {
         if let Some(lease) = lease {
             // Those who wait in other processes need a moment to hear of it.
@@ -491,13 +423,4 @@ impl HttpCache {
             lease.release(Release::Uncacheable(duration)).await;
         }
     }
-}
-
-/// Whether an entry that was handed over is of this variant.
-fn is_variant(entry: &Entry, variant: Variant) -> bool {
-    entry.vary().is_none() || entry.tags().contains(&variant_tag(variant))
-}
-
-fn collapsed(timing: &Timing) -> Report {
-    Report { forward: Some(Forward::UriMiss), ttl: Some(timing.ttl), collapsed: true, ..Report::default() }
 }

@@ -7,6 +7,7 @@ mod fill;
 mod flight;
 #[cfg(test)]
 mod flight_tests;
+mod follow;
 mod future;
 mod invalidate;
 mod judge;
