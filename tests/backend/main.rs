@@ -12,6 +12,8 @@ mod redis;
 #[cfg(feature = "redis")]
 mod redis_cluster;
 #[cfg(feature = "redis")]
+mod redis_cluster_faults;
+#[cfg(feature = "redis")]
 mod redis_connect;
 #[cfg(feature = "redis")]
 mod redis_faults;

@@ -1,53 +1,26 @@
-//! The circuit breaker: while the store is out of reach, operations fail at once.
+//! The circuit breaker: while a server is out of reach, operations fail at once.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use super::keys::{Bucket, Keys};
 use crate::backend::{BackendError, ErrorKind};
 
-/// One breaker for each bucket, because in a Cluster each may be on another node.
+/// Counts outages in a row.
 ///
-/// Operations report how they ended. After [`THRESHOLD`] outages in a row a breaker opens; whoever opened it must probe
-/// the bucket every [`PROBE_EVERY`] in the background and close it when the probe succeeds, so that no request waits
-/// for a probe.
-#[derive(Clone, Debug)]
-pub(super) struct Breakers(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    breakers: Box<[Breaker]>,
-    open: AtomicUsize,
-    name: String,
-}
-
+/// After [`THRESHOLD`] of them it opens; whoever opened it must probe the server in the background and close it when
+/// the probe succeeds, so that no request waits for a probe.
 #[derive(Debug, Default)]
-struct Breaker {
+pub(super) struct Breaker {
     failures: AtomicU32,
     open: AtomicBool,
 }
 
 /// Outages in a row that open a breaker.
-pub(super) const THRESHOLD: u32 = 5;
+const THRESHOLD: u32 = 5;
 
-/// How often an open breaker is probed.
-pub(super) const PROBE_EVERY: Duration = Duration::from_secs(1);
-
-impl Breakers {
-    /// `name` is what the log calls the store.
-    pub(super) fn new(keys: &Keys, name: String) -> Self {
-        let breakers = keys.buckets().map(|_| Breaker::default()).collect();
-        Self(Arc::new(Shared { breakers, open: AtomicUsize::new(0), name }))
-    }
-
-    /// Fails at once while the breaker is open.
-    pub(super) fn pass(&self, bucket: Bucket) -> Result<(), BackendError> {
-        if self.is_open(bucket) {
+impl Breaker {
+    /// Fails at once while it is open.
+    pub(super) fn pass(&self) -> Result<(), BackendError> {
+        if self.is_open() {
             return Err(BackendError::new(
                 ErrorKind::Unavailable,
                 "Redis was not asked because it could not be reached a moment ago",
@@ -56,51 +29,28 @@ impl Breakers {
         Ok(())
     }
 
-    pub(super) fn is_open(&self, bucket: Bucket) -> bool {
-        self.0.breakers[bucket.index()].open.load(Ordering::Relaxed)
-    }
-
-    /// Whether any breaker is open.
-    pub(super) fn any_open(&self) -> bool {
-        self.0.open.load(Ordering::Relaxed) > 0
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed)
     }
 
     /// The server answered, whatever it said.
-    pub(super) fn answered(&self, bucket: Bucket) {
-        let failures = &self.0.breakers[bucket.index()].failures;
+    pub(super) fn answered(&self) {
         // A plain load first: on the hit path the cache line stays shared.
-        if failures.load(Ordering::Relaxed) != 0 {
-            failures.store(0, Ordering::Relaxed);
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
         }
     }
 
     /// The server could not be reached. `true` if that opened the breaker: the caller must start to probe.
     #[must_use]
-    pub(super) fn failed(&self, bucket: Bucket, error: &BackendError) -> bool {
-        let breaker = &self.0.breakers[bucket.index()];
-        if breaker.failures.fetch_add(1, Ordering::Relaxed) + 1 < THRESHOLD
-            || breaker.open.swap(true, Ordering::Relaxed)
-        {
-            return false;
-        }
-        if self.0.open.fetch_add(1, Ordering::Relaxed) == 0 {
-            tracing::warn!(
-                store = %self.0.name,
-                bucket = bucket.index(),
-                error = %error,
-                "Redis is out of reach; operations fail at once until it answers again"
-            );
-        }
-        true
+    pub(super) fn failed(&self) -> bool {
+        self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= THRESHOLD && !self.open.swap(true, Ordering::Relaxed)
     }
 
     /// A probe was answered.
-    pub(super) fn close(&self, bucket: Bucket) {
-        let breaker = &self.0.breakers[bucket.index()];
-        breaker.failures.store(0, Ordering::Relaxed);
-        if breaker.open.swap(false, Ordering::Relaxed) && self.0.open.fetch_sub(1, Ordering::Relaxed) == 1 {
-            tracing::info!(store = %self.0.name, "Redis answers again");
-        }
+    pub(super) fn close(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+        self.open.store(false, Ordering::Relaxed);
     }
 }
 
@@ -108,30 +58,21 @@ impl Breakers {
 mod tests {
     use super::*;
 
-    fn outage() -> BackendError {
-        BackendError::new(ErrorKind::Timeout, "too slow")
-    }
-
     #[test]
-    fn only_outages_in_a_row_open_it_and_only_its_own_bucket() {
-        let keys = Keys::new("gh", 2);
-        let breakers = Breakers::new(&keys, "test".into());
-        let mut buckets = keys.buckets();
-        let (one, two) = (buckets.next().unwrap(), buckets.next().unwrap());
+    fn only_outages_in_a_row_open_it_and_one_is_told_to_probe() {
+        let breaker = Breaker::default();
         for _ in 0..10 {
-            assert!(!breakers.failed(one, &outage()));
-            breakers.answered(one);
+            assert!(!breaker.failed());
+            breaker.answered();
         }
         for _ in 1..THRESHOLD {
-            assert!(!breakers.failed(one, &outage()));
-            assert!(breakers.pass(one).is_ok());
+            assert!(!breaker.failed());
+            assert!(breaker.pass().is_ok());
         }
-        assert!(breakers.failed(one, &outage()), "it opens");
-        assert!(!breakers.failed(one, &outage()), "and only one is told to probe");
-        assert_eq!(breakers.pass(one).unwrap_err().kind(), ErrorKind::Unavailable);
-        assert!(breakers.pass(two).is_ok());
-        breakers.close(one);
-        assert!(breakers.pass(one).is_ok());
-        assert!(!breakers.any_open());
+        assert!(breaker.failed(), "it opens");
+        assert!(!breaker.failed(), "and only one is told to probe");
+        assert_eq!(breaker.pass().unwrap_err().kind(), ErrorKind::Unavailable);
+        breaker.close();
+        assert!(breaker.pass().is_ok());
     }
 }

@@ -13,10 +13,12 @@ use fred::{
 use super::{
     RedisBackend,
     address::{Address, Topology},
-    client::Client,
+    client::{Client, Servers},
+    cluster::{Cluster, MakeNode},
     connect::{self, Site},
     credentials::{Credential, Provider},
     keys::Keys,
+    node::Node,
     tls::Tls,
 };
 use crate::backend::{Backend, BackendError, ErrorKind};
@@ -177,7 +179,7 @@ impl RedisBuilder {
         let username = self.username.or_else(|| address.username.clone());
         let user = if self.provider.is_some() { None } else { Some(username.clone().unwrap_or("default".into())) };
         let settings = Config {
-            fail_fast,
+            fail_fast: false,
             username,
             password: self.password.or_else(|| address.password.clone()),
             server: server(&address),
@@ -186,20 +188,30 @@ impl RedisBuilder {
             credential_provider: self.provider.map(|provider| Arc::new(provider) as _),
             ..Config::default()
         };
-        let fred = Fred::new(
-            settings.clone(),
-            Some(performance(self.timeout)),
-            Some(connection(self.timeout)),
-            Some(policy()),
-        );
-        let place = address.place();
-        let client = Client::new(fred, Keys::new(&self.namespace, buckets), place.clone(), self.timeout);
         let timeout = self.timeout;
-        let subscriber: MakeSubscriber = Box::new(move || {
-            let settings = Config { fail_fast: false, ..settings.clone() };
-            SubscriberClient::new(settings, Some(performance(timeout)), Some(connection(timeout)), Some(policy()))
+        let keys = Keys::new(&self.namespace, buckets);
+        let one = settings.clone();
+        let make: MakeNode = Box::new(move |host, port, fail_fast| {
+            let server = ServerConfig::Centralized { server: Server::new(host, port) };
+            let settings = Config { fail_fast, server, ..one.clone() };
+            Fred::new(settings, Some(performance(timeout)), Some(connection(timeout)), Some(policy()))
         });
-        Ok((Site { client, topology: address.topology, place, user }, subscriber))
+        let servers = match (address.topology, address.hosts.first()) {
+            (Topology::Standalone, Some((host, port))) => {
+                Servers::One(Node::new(make(host, *port, fail_fast), host, *port))
+            }
+            _ => Servers::Cluster(Cluster::new(make, address.hosts.clone(), &keys)),
+        };
+        let client = Client::new(servers, keys, timeout);
+        let subscriber: MakeSubscriber = Box::new(move || {
+            SubscriberClient::new(
+                settings.clone(),
+                Some(performance(timeout)),
+                Some(connection(timeout)),
+                Some(policy()),
+            )
+        });
+        Ok((Site { client, topology: address.topology, place: address.place(), user }, subscriber))
     }
 }
 

@@ -1,11 +1,11 @@
 //! The client that everything in this folder talks through.
 //!
-//! It puts one deadline around every call, refuses calls at once while the breaker is open, sends scripts by their
-//! SHA-1 and again as text where the server does not know them, retries once where a moving slot refused a call, and
-//! turns replies into [`Reply`] and failures into [`BackendError`].
+//! It puts one deadline around every call, refuses calls at once while the breaker of a server is open, sends scripts by
+//! their SHA-1 and again as text where the server does not know them, follows a slot of a Cluster that has moved, retries
+//! once where one that is moving refused a call, and turns replies into [`Reply`] and failures into [`BackendError`].
 //!
-//! A call that may have been executed is never sent again: fred resends only what it could not write, and follows
-//! `MOVED` and `ASK`, which say that nothing was done. So counters and leases go through here like reads.
+//! A call that may have been executed is never sent again; `NOSCRIPT`, `MOVED`, `ASK` and `TRYAGAIN` say that nothing was
+//! done. So counters and leases go through here like reads.
 //!
 //! ```text
 //! static TAKE: Script = Script::new("take", include_str!("lua/take.lua"));
@@ -22,16 +22,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fred::{
-    clients::Client as Fred,
-    interfaces::ClientLike,
-    types::{ClusterHash, CustomCommand, Value, config::Options},
-};
+use fred::{error::Error as FredError, interfaces::ClientLike as _, types::Value};
 
 use super::{
-    breaker::{Breakers, PROBE_EVERY},
-    error::{Fault, timed_out},
+    cluster::Cluster,
+    error::Fault,
     keys::{Bucket, Keys},
+    node::Node,
     reply::Reply,
     script::Script,
     server_clock::ServerClock,
@@ -44,47 +41,25 @@ pub(super) struct Client(Arc<Shared>);
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    fred: FredClient,
+    servers: Servers,
     keys: Keys,
-    breakers: Breakers,
     clock: ServerClock,
     timeout: Duration,
 }
 
-/// fred's own `Debug` shows its configuration, with the password.
-struct FredClient(Fred);
-
-impl std::fmt::Debug for FredClient {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Client").field(&self.0.id()).finish()
-    }
+/// Whom to ask.
+#[derive(Debug)]
+pub(super) enum Servers {
+    One(Arc<Node>),
+    Cluster(Arc<Cluster>),
 }
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // fred's own task holds the connection until it is told to go.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let fred = self.fred.0.clone();
-            runtime.spawn(async move { fred.quit().await });
-        }
-    }
-}
-
-/// fred counts writes: one, and one more after each of two redirections.
-const WRITES: u32 = 3;
-const REDIRECTIONS: u32 = 2;
-
-/// How much later than fred's timer ours goes off. fred's marks the command, so that it is not sent any more if it
-/// still waits in a queue; ours holds whatever happens inside fred.
-const BACKSTOP: Duration = Duration::from_millis(5);
 
 /// How long to wait before a call is repeated that a moving slot has refused.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 impl Client {
-    pub(super) fn new(fred: Fred, keys: Keys, name: String, timeout: Duration) -> Self {
-        let breakers = Breakers::new(&keys, name);
-        Self(Arc::new(Shared { fred: FredClient(fred), keys, breakers, clock: ServerClock::new(), timeout }))
+    pub(super) fn new(servers: Servers, keys: Keys, timeout: Duration) -> Self {
+        Self(Arc::new(Shared { servers, keys, clock: ServerClock::new(), timeout }))
     }
 
     /// For tasks that must not keep the connection alive.
@@ -115,12 +90,36 @@ impl Client {
         self.0.clock.learn(server, asked);
     }
 
-    pub(super) fn breakers(&self) -> &Breakers {
-        &self.0.breakers
+    /// Connects to all servers, or says why that did not work.
+    pub(super) async fn connect(&self) -> Result<(), FredError> {
+        match &self.0.servers {
+            Servers::One(node) => node.connect().await,
+            Servers::Cluster(cluster) => cluster.connect().await,
+        }
     }
 
-    pub(super) fn fred(&self) -> &Fred {
-        &self.0.fred.0
+    /// Connects in the background.
+    pub(super) fn start(&self) {
+        match &self.0.servers {
+            Servers::One(node) => node.start(),
+            Servers::Cluster(cluster) => cluster.start(),
+        }
+    }
+
+    /// Whether all servers are connected.
+    pub(super) fn is_connected(&self) -> bool {
+        match &self.0.servers {
+            Servers::One(node) => node.fred().is_connected(),
+            Servers::Cluster(cluster) => cluster.is_connected(),
+        }
+    }
+
+    /// The server that has the bucket, as far as is known.
+    pub(super) fn node(&self, bucket: Bucket) -> Option<Arc<Node>> {
+        match &self.0.servers {
+            Servers::One(node) => Some(Arc::clone(node)),
+            Servers::Cluster(cluster) => cluster.node(bucket).ok(),
+        }
     }
 
     /// Runs a script. All `keys` are keys of `bucket`.
@@ -172,7 +171,7 @@ impl Client {
         };
         match call("EVALSHA", script.sha1()).await {
             // EVAL also loads it, on the very node that lacks it.
-            Err(Fault::NoScript) => call("EVAL", script.text()).await,
+            Err(Fault::NoScript) => Box::pin(call("EVAL", script.text())).await,
             answer => answer,
         }
     }
@@ -185,41 +184,9 @@ impl Client {
         args: Vec<Value>,
         timeout: Duration,
     ) -> Result<Reply, Fault> {
-        self.0.breakers.pass(bucket)?;
-        let answer = self.send(bucket, name, args, timeout).await;
-        match &answer {
-            Err(Fault::Failed(error)) if error.is_outage() => {
-                if self.0.breakers.failed(bucket, error) {
-                    self.probe_until_closed(bucket);
-                }
-            }
-            _ => self.0.breakers.answered(bucket),
-        }
-        answer
-    }
-
-    async fn send(
-        &self,
-        bucket: Bucket,
-        name: &'static str,
-        args: Vec<Value>,
-        timeout: Duration,
-    ) -> Result<Reply, Fault> {
-        let options = Options {
-            max_attempts: Some(WRITES),
-            max_redirections: Some(REDIRECTIONS),
-            timeout: Some(timeout),
-            // Fails at once without a connection, and does not send again what was in flight when one was lost.
-            fail_fast: true,
-            ..Options::default()
-        };
-        let hash = ClusterHash::Custom(self.0.keys.slot(bucket));
-        let command = CustomCommand::new_static(name, hash, false);
-        let client = self.fred().with_options(&options);
-        match tokio::time::timeout(timeout + BACKSTOP, client.custom_raw(command, args)).await {
-            Ok(Ok(frame)) => Reply::from_frame(frame),
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(timed_out().into()),
+        match &self.0.servers {
+            Servers::One(node) => node.call(name, args, timeout).await,
+            Servers::Cluster(cluster) => cluster.call(bucket, name, args, timeout).await,
         }
     }
 
@@ -236,33 +203,12 @@ impl Client {
         let answer = match attempt(timeout).await {
             Err(Fault::TryAgain) => {
                 tokio::time::sleep(TRY_AGAIN_AFTER).await;
-                attempt(deadline.saturating_duration_since(Instant::now())).await
+                // Boxed, as all that is rare: it would be a part of every call's future.
+                Box::pin(attempt(deadline.saturating_duration_since(Instant::now()))).await
             }
             answer => answer,
         };
         answer.map_err(Fault::into_error)
-    }
-
-    /// Asks the node of the bucket once a second until it answers. Ends when the last handle is dropped.
-    fn probe_until_closed(&self, bucket: Bucket) {
-        let weak = self.downgrade();
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(PROBE_EVERY).await;
-                let Some(client) = Self::upgrade(&weak) else { return };
-                let asked = Instant::now();
-                match client.send(bucket, "TIME", Vec::new(), client.timeout()).await {
-                    Err(Fault::Failed(error)) if error.is_outage() => {}
-                    answer => {
-                        if let Some(time) = answer.ok().and_then(server_time) {
-                            client.learn_time(time, asked);
-                        }
-                        client.0.breakers.close(bucket);
-                        return;
-                    }
-                }
-            }
-        });
     }
 
     /// Asks for the server's time and learns it.

@@ -8,7 +8,6 @@ use std::{
 use bytes::Bytes;
 use fred::{
     error::{Error as FredError, ErrorKind as FredKind},
-    interfaces::ClientLike,
     types::Value,
 };
 
@@ -42,8 +41,8 @@ const OLDEST: (u32, u32) = (7, 0);
 /// Connects and checks everything, within `timeout`.
 pub(super) async fn now(site: &Site, timeout: Duration) -> Result<(), BackendError> {
     let deadline = Instant::now() + timeout;
-    match tokio::time::timeout(timeout, site.client.fred().init()).await {
-        Ok(Ok(_)) => {}
+    match tokio::time::timeout(timeout, site.client.connect()).await {
+        Ok(Ok(())) => {}
         Ok(Err(error)) => return Err(site.why_not(&error)),
         Err(_) => {
             let message = format!("Redis at {} did not answer within {timeout:?}", site.place);
@@ -58,15 +57,14 @@ pub(super) async fn now(site: &Site, timeout: Duration) -> Result<(), BackendErr
 
 /// Connects in the background; what is wrong with the server is logged once.
 pub(super) fn in_background(site: &Site) {
-    // The task ends when the client is told to quit.
-    drop(site.client.fred().connect());
+    site.client.start();
     keep_time(&site.client);
     let (weak, site) = (site.client.downgrade(), Description::of(site));
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(SYNC_TIME_FIRST).await;
             let Some(site) = site.with(&weak) else { return };
-            if !site.client.fred().is_connected() {
+            if !site.client.is_connected() {
                 continue;
             }
             match site.check(Duration::from_secs(5)).await {

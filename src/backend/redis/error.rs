@@ -11,6 +11,10 @@ pub(super) enum Fault {
     NoScript,
     /// The slot is being moved and some of the keys are here, some there; nothing was done.
     TryAgain,
+    /// The slot belongs to the node at this address; nothing was done.
+    Moved(String),
+    /// The node at this address is about to take the slot over and may have the keys; nothing was done.
+    Ask(String),
     /// It failed.
     Failed(BackendError),
 }
@@ -18,10 +22,13 @@ pub(super) enum Fault {
 impl Fault {
     /// From an error reply of the server.
     pub(super) fn from_reply(reply: &str) -> Self {
-        let code = reply.split_whitespace().next().unwrap_or_default();
+        let mut words = reply.split_whitespace();
+        let code = words.next().unwrap_or_default();
         let (kind, message) = match code {
             "NOSCRIPT" => return Self::NoScript,
             "TRYAGAIN" => return Self::TryAgain,
+            "MOVED" => return Self::Moved(words.nth(1).unwrap_or_default().to_owned()),
+            "ASK" => return Self::Ask(words.nth(1).unwrap_or_default().to_owned()),
             "OOM" => (ErrorKind::Full, "Redis has reached maxmemory and evicts nothing that would make room"),
             "READONLY" => (ErrorKind::ReadOnly, "Redis takes no writes: it is a replica"),
             "MISCONF" => (ErrorKind::ReadOnly, "Redis takes no writes because it cannot save its data"),
@@ -44,7 +51,18 @@ impl Fault {
             Self::Failed(error) => error,
             Self::NoScript => BackendError::new(ErrorKind::Protocol, "Redis does not keep the script it was sent"),
             Self::TryAgain => BackendError::new(ErrorKind::Unavailable, "Redis is moving the slot to another node"),
+            Self::Moved(_) | Self::Ask(_) => {
+                BackendError::new(ErrorKind::Unavailable, "the slot has moved to another node of the Redis Cluster")
+            }
         }
+    }
+
+    /// For the messages about connecting, which look into what the server said.
+    pub(super) fn into_fred(self) -> FredError {
+        let error = self.into_error();
+        let kind = if error.kind() == ErrorKind::Timeout { FredKind::Timeout } else { FredKind::Unknown };
+        let said = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+        FredError::new(kind, said)
     }
 }
 

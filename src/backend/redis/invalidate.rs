@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fred::{interfaces::ClusterInterface as _, types::Value};
+use fred::types::Value;
 use futures_util::future;
 
 use super::{
@@ -121,11 +121,7 @@ impl RedisBackend {
     /// Which bucket, and where it is.
     fn describe(&self, bucket: Bucket) -> String {
         let tag = self.client.keys().tag(bucket);
-        let node = self.client.fred().cached_cluster_state().and_then(|state| {
-            let server = state.get_server(self.client.keys().slot(bucket))?;
-            Some(format!("{}:{}", server.host, server.port))
-        });
-        match node {
+        match self.client.node(bucket) {
             Some(node) => format!("bucket {{{tag}}} at {node}"),
             None => format!("bucket {{{tag}}}"),
         }

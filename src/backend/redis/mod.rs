@@ -45,6 +45,7 @@ mod breaker;
 mod builder;
 mod cells;
 mod client;
+mod cluster;
 mod connect;
 mod credentials;
 mod error;
@@ -54,6 +55,7 @@ mod keys;
 mod leases;
 mod limits;
 mod names;
+mod node;
 mod records;
 mod reply;
 mod responses;
@@ -174,7 +176,7 @@ impl fmt::Debug for RedisBackend {
         f.debug_struct("RedisBackend")
             .field("namespace", &self.client.keys().namespace())
             .field("buckets", &self.client.keys().buckets().len())
-            .field("breaker_open", &self.client.breakers().any_open())
+            .field("client", &self.client)
             .field("malformed", &self.malformed.load(Ordering::Relaxed))
             .field("hints", &self.hints)
             .field("wakeups", &self.wakeups)

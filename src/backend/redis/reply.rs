@@ -1,7 +1,7 @@
 //! What the server answered.
 
 use bytes::Bytes;
-use fred::types::Resp3Frame;
+use fred::types::{Resp3Frame, Value};
 
 use super::error::Fault;
 use crate::backend::{BackendError, ErrorKind};
@@ -28,6 +28,15 @@ impl Reply {
             }
             _ => Self::Nil,
         })
+    }
+
+    /// From what fred has made of a reply that came through a pipeline.
+    pub(super) fn from_value(value: Value) -> Self {
+        match value {
+            Value::Integer(n) => Self::Int(n),
+            Value::Array(items) => Self::Array(items.into_iter().map(Self::from_value).collect()),
+            other => other.into_bytes().map_or(Self::Nil, Self::Bytes),
+        }
     }
 
     /// The string, if it is one.

@@ -148,7 +148,7 @@ impl RedisBackend {
             }),
         };
         let verdict = match head {
-            Some(head) => self.refresh(&call, entry, head).await,
+            Some(head) => Box::pin(self.refresh(&call, entry, head)).await,
             None => self.store_whole(&call, entry).await,
         };
         let verdict = match verdict {
@@ -178,7 +178,7 @@ impl RedisBackend {
     /// Puts the new head on the stored entry; stores all of it where the body does not begin where we thought.
     async fn refresh(&self, call: &CommitCall<'_>, entry: &Entry, head: Bytes) -> Result<Reply, BackendError> {
         let verdict = self.commit(call, "refresh", call.names.entry(call.variant), head).await?;
-        if verdict.as_str() == Some("misfit") { self.store_whole(call, entry).await } else { Ok(verdict) }
+        if verdict.as_str() == Some("misfit") { Box::pin(self.store_whole(call, entry)).await } else { Ok(verdict) }
     }
 
     /// Sends the value to a key of its own and the script that renames it, one behind the other in one go: the body
@@ -217,7 +217,7 @@ impl RedisBackend {
     /// A commit that was refused as a whole has not ended the lease.
     async fn give_back(&self, lease: Option<&Lease>) {
         if let Some(lease) = lease {
-            let _ = self.release(lease, Release::Free).await;
+            let _ = Box::pin(self.release(lease, Release::Free)).await;
         }
     }
 

@@ -78,7 +78,10 @@ impl Wakeups {
     pub(super) async fn listening(&self, key: &LeaseKey, at_most: Duration) {
         let bucket = Names::new(self.client.keys(), &key.key).bucket;
         let subscription = &self.buckets[bucket.index()];
-        if *subscription.stands.borrow() || !self.waiting.is_watched(key) || self.client.breakers().is_open(bucket) {
+        if *subscription.stands.borrow()
+            || !self.waiting.is_watched(key)
+            || self.client.node(bucket).is_none_or(|node| node.breaker().is_open())
+        {
             return;
         }
         let mut stands = subscription.stands.subscribe();

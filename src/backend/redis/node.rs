@@ -1,0 +1,235 @@
+//! One server: its connection, its breaker.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use fred::{
+    clients::Client as Fred,
+    interfaces::ClientLike,
+    types::{ClusterHash, CustomCommand, Value, config::Options},
+};
+
+use super::{
+    breaker::Breaker,
+    error::{Fault, timed_out},
+    reply::Reply,
+};
+use crate::backend::ErrorKind;
+
+/// A server with one multiplexed connection, which is made again when it is lost.
+///
+/// In a Cluster there is one for each master, and none of fred's own Cluster client: that one stops talking to all
+/// nodes while it tries to reach one that is dead.
+pub(super) struct Node {
+    fred: Fred,
+    host: String,
+    port: u16,
+    breaker: Breaker,
+    read_only: Mutex<Option<ReadOnly>>,
+    connecting: AtomicBool,
+}
+
+#[derive(Clone, Copy)]
+struct ReadOnly {
+    since: Instant,
+    reconnected: Option<Instant>,
+}
+
+/// How often an open breaker is probed.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// How much later than fred's timer ours goes off. fred's marks the command, so that it is not sent any more if it
+/// still waits in a queue; ours holds whatever happens inside fred.
+const BACKSTOP: Duration = Duration::from_millis(5);
+/// A server that refuses writes for this long may not be the one any more that its name stands for.
+const READ_ONLY_PATIENCE: Duration = Duration::from_secs(1);
+/// How often the connection is made anew while writes are refused.
+const READ_ONLY_RECONNECT: Duration = Duration::from_secs(5);
+
+impl Node {
+    pub(super) fn new(fred: Fred, host: &str, port: u16) -> Arc<Self> {
+        Arc::new(Self {
+            fred,
+            host: host.to_owned(),
+            port,
+            breaker: Breaker::default(),
+            read_only: Mutex::default(),
+            connecting: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn fred(&self) -> &Fred {
+        &self.fred
+    }
+
+    pub(super) fn breaker(&self) -> &Breaker {
+        &self.breaker
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub(super) fn is_at(&self, host: &str, port: u16) -> bool {
+        self.host == host && self.port == port
+    }
+
+    /// Connects in the background, and for ever, if nobody has begun to.
+    pub(super) fn start(&self) {
+        if !self.connecting.swap(true, Ordering::Relaxed) {
+            // The task ends when the client is told to quit.
+            drop(self.fred.connect());
+        }
+    }
+
+    /// Connects now; the connection is made again whenever it is lost.
+    pub(super) async fn connect(&self) -> Result<(), fred::error::Error> {
+        if self.connecting.swap(true, Ordering::Relaxed) {
+            return self.fred.wait_for_connect().await;
+        }
+        self.fred.init().await.map(drop)
+    }
+
+    /// Sends one command. It is on its way when this was polled once.
+    pub(super) async fn call(
+        self: &Arc<Self>,
+        name: &'static str,
+        args: Vec<Value>,
+        timeout: Duration,
+    ) -> Result<Reply, Fault> {
+        self.breaker.pass()?;
+        let answer = self.send(name, args, timeout).await;
+        self.observe(&answer);
+        answer
+    }
+
+    /// Sends one command for a slot that this node is about to take over.
+    pub(super) async fn call_asking(
+        self: &Arc<Self>,
+        name: &'static str,
+        args: Vec<Value>,
+        timeout: Duration,
+    ) -> Result<Reply, Fault> {
+        self.breaker.pass()?;
+        let answer = self.send_asking(name, args, timeout).await;
+        self.observe(&answer);
+        answer
+    }
+
+    fn observe(self: &Arc<Self>, answer: &Result<Reply, Fault>) {
+        match answer {
+            Err(Fault::Failed(error)) if error.is_outage() => {
+                if self.breaker.failed() {
+                    tracing::warn!(
+                        node = %self,
+                        error = %error,
+                        "Redis is out of reach; operations fail at once until it answers again"
+                    );
+                    tokio::spawn(probe_until_answered(Arc::downgrade(self)));
+                }
+            }
+            Err(Fault::Failed(error)) if error.kind() == ErrorKind::ReadOnly => {
+                self.breaker.answered();
+                self.reconnect_if_read_only_for_long();
+            }
+            _ => self.breaker.answered(),
+        }
+    }
+
+    /// After a failover the name of a server may stand for another one, while the old connection still stands.
+    fn reconnect_if_read_only_for_long(&self) {
+        let now = Instant::now();
+        let mut read_only = self.read_only.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = read_only.filter(|known| now.duration_since(known.since) < 6 * READ_ONLY_RECONNECT);
+        let mut state = known.unwrap_or(ReadOnly { since: now, reconnected: None });
+        let due = now.duration_since(state.since) >= READ_ONLY_PATIENCE
+            && state.reconnected.is_none_or(|last| now.duration_since(last) >= READ_ONLY_RECONNECT);
+        if due {
+            state.reconnected = Some(now);
+            let fred = self.fred.clone();
+            tokio::spawn(async move { fred.force_reconnection().await });
+        }
+        *read_only = Some(state);
+    }
+
+    pub(super) async fn send(&self, name: &'static str, args: Vec<Value>, timeout: Duration) -> Result<Reply, Fault> {
+        let command = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
+        let client = self.fred.with_options(&options(timeout));
+        match tokio::time::timeout(timeout + BACKSTOP, client.custom_raw(command, args)).await {
+            Ok(Ok(frame)) => Reply::from_frame(frame),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(timed_out().into()),
+        }
+    }
+
+    async fn send_asking(&self, name: &'static str, args: Vec<Value>, timeout: Duration) -> Result<Reply, Fault> {
+        let command = |name| CustomCommand::new_static(name, ClusterHash::FirstKey, false);
+        // A pipeline, so that no other command comes in between.
+        let pipeline = self.fred.pipeline().with_options(&options(timeout));
+        let both = async {
+            pipeline.custom::<(), Value>(command("ASKING"), Vec::new()).await?;
+            pipeline.custom::<(), Value>(command(name), args).await?;
+            pipeline.last::<Value>().await
+        };
+        match tokio::time::timeout(timeout + BACKSTOP, both).await {
+            Ok(Ok(value)) => Ok(Reply::from_value(value)),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(timed_out().into()),
+        }
+    }
+}
+
+fn options(timeout: Duration) -> Options {
+    Options {
+        // One write: what may have been executed is not sent again.
+        max_attempts: Some(1),
+        timeout: Some(timeout),
+        // Fails at once without a connection, and when one is lost.
+        fail_fast: true,
+        ..Options::default()
+    }
+}
+
+/// Asks once a second until an answer comes, then closes the breaker. Ends when the node is dropped.
+async fn probe_until_answered(node: Weak<Node>) {
+    loop {
+        tokio::time::sleep(PROBE_EVERY).await;
+        let Some(node) = node.upgrade() else { return };
+        match node.send("PING", Vec::new(), PROBE_EVERY / 2).await {
+            Err(Fault::Failed(error)) if error.is_outage() => {}
+            _ => {
+                node.breaker.close();
+                tracing::info!(%node, "Redis answers again");
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // fred's own task holds the connection until it is told to go.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let fred = self.fred.clone();
+            runtime.spawn(async move { fred.quit().await });
+        }
+    }
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// Without fred's client: its own `Debug` shows the password.
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Node({self}, {})", if self.breaker.is_open() { "out of reach" } else { "in reach" })
+    }
+}

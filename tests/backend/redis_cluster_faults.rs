@@ -1,0 +1,203 @@
+//! A Redis Cluster that loses nodes and moves slots.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tower_gatehouse::{
+    Backend, Tag, TagDigest,
+    backend::{
+        BackendError, Commit, Committed, Entry, InvalidateError, Lookup, Mode, PrimaryKey, Scope, Variant, VarySpec,
+    },
+};
+
+use crate::support::{RedisCluster, RedisServer};
+
+const TIMEOUT: Duration = Duration::from_millis(200);
+const LIMIT: Duration = Duration::from_mins(1);
+
+async fn connect(cluster: &RedisCluster) -> Backend {
+    Backend::redis(cluster.url()).operation_timeout(TIMEOUT).connect().await.expect("a connection")
+}
+
+fn tag() -> TagDigest {
+    Tag::new("everywhere").unwrap().digest()
+}
+
+fn key(n: u64) -> PrimaryKey {
+    let hash = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    PrimaryKey::from_bytes((u128::from(hash) << 64 | u128::from(n)).to_be_bytes())
+}
+
+fn plain(_: &VarySpec) -> Variant {
+    Variant(None)
+}
+
+async fn lookup(backend: &Backend, key: PrimaryKey) -> Result<Lookup, BackendError> {
+    backend.lookup(&key, &plain).await
+}
+
+async fn fill(backend: &Backend, key: PrimaryKey) -> Result<Committed, BackendError> {
+    let ticket = backend.ticket(&key).await?;
+    let keep = backend.now().plus(Duration::from_mins(10));
+    let entry: Arc<Entry> = Entry::builder(ticket)
+        .fresh_until(keep)
+        .keep_until(keep)
+        .tags([tag()])
+        .head(Bytes::from_static(b"head"))
+        .body(Bytes::from_static(b"body"))
+        .build();
+    backend.commit(Commit { key, variant: Variant(None), entry, refresh: None, lease: None }).await
+}
+
+async fn stored(backend: &Backend, key: PrimaryKey) -> bool {
+    lookup(backend, key).await.is_ok_and(|lookup| lookup.found.is_some())
+}
+
+async fn invalidate(backend: &Backend) -> Result<(), InvalidateError> {
+    backend.invalidate(Scope::Tags(&[tag()]), Mode::Hard).await
+}
+
+/// Looks every 20 ms whether `ready` holds.
+async fn until<F: Future<Output = bool>>(what: &str, ready: impl Fn() -> F) {
+    let start = Instant::now();
+    while !ready().await {
+        assert!(start.elapsed() < LIMIT, "{what}: not so after {LIMIT:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The clock of the key's bucket, as the test's own clients name it.
+fn clock_of(cluster: &RedisCluster, key: PrimaryKey) -> String {
+    let end = format!(":e:{key}");
+    let keys = cluster.nodes()[..3].iter().flat_map(|node| {
+        let reply = node.command(&["KEYS", &format!("gh:*{end}")]);
+        reply.array().iter().map(|key| String::from_utf8_lossy(key.bytes().unwrap()).into_owned()).collect::<Vec<_>>()
+    });
+    let entry = keys.into_iter().next().expect("the entry is stored");
+    entry.replace(&end, ":c")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invalidation_that_did_not_reach_a_node_names_it_and_repeating_completes_it() {
+    let mut cluster = RedisCluster::start();
+    let backend = connect(&cluster).await;
+    let keys: Vec<_> = (0..60).map(key).collect();
+    for key in &keys {
+        assert_eq!(fill(&backend, *key).await.expect("a commit"), Committed::Stored);
+    }
+    let owners: Vec<_> = keys.iter().map(|key| cluster.owner(&clock_of(&cluster, *key))).collect();
+    assert!((0..3).all(|node| owners.contains(&node)), "{owners:?}");
+    let lost = format!("127.0.0.1:{}", cluster.nodes()[1].port());
+    cluster.node_mut(1).kill();
+
+    let start = Instant::now();
+    let error = invalidate(&backend).await.expect_err("one node is dead");
+    assert!(start.elapsed() < 25 * TIMEOUT, "{:?}", start.elapsed());
+    let named: Vec<_> = error.unreached().map(|(part, _)| part.to_owned()).collect();
+    assert!(named.iter().any(|part| part.starts_with("bucket {") && part.ends_with(&lost)), "{named:?}");
+    assert!(error.to_string().contains("repeat it"), "{error}");
+
+    let repeated = || async { invalidate(&backend).await.is_ok() };
+    until("the replica takes over and repeating completes", repeated).await;
+    for key in &keys {
+        assert!(!stored(&backend, *key).await, "{key}");
+    }
+    for key in &keys {
+        until("everything is stored again", || async { matches!(fill(&backend, *key).await, Ok(Committed::Stored)) })
+            .await;
+        assert!(stored(&backend, *key).await);
+    }
+}
+
+/// Asks for all keys in turn for three seconds while node 1 is out of reach: the others must not feel it.
+async fn only_its_own_keys_are_missed(backend: &Backend, keys: &[PrimaryKey], owners: &[usize]) {
+    let (start, mut slow) = (Instant::now(), 0);
+    while start.elapsed() < Duration::from_secs(3) {
+        for (key, owner) in keys.iter().zip(owners) {
+            let asked = Instant::now();
+            let answer = lookup(backend, *key).await;
+            assert!(asked.elapsed() < 5 * TIMEOUT, "{:?}", asked.elapsed());
+            slow += u32::from(asked.elapsed() >= TIMEOUT);
+            if *owner != 1 {
+                assert!(answer.is_ok_and(|lookup| lookup.found.is_some()), "after {:?}", start.elapsed());
+            }
+        }
+    }
+    assert!(slow <= 20, "{slow} calls waited");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_frozen_and_one_that_is_dead_cost_their_own_keys_only() {
+    let settings = RedisServer::builder().config("cluster-replica-no-failover yes");
+    let mut cluster = RedisCluster::start_with(settings.config("cluster-require-full-coverage no"));
+    let backend = connect(&cluster).await;
+    let keys: Vec<_> = (0..60).map(key).collect();
+    for key in &keys {
+        assert_eq!(fill(&backend, *key).await.expect("a commit"), Committed::Stored);
+    }
+    let owners: Vec<_> = keys.iter().map(|key| cluster.owner(&clock_of(&cluster, *key))).collect();
+    cluster.nodes()[1].pause();
+    only_its_own_keys_are_missed(&backend, &keys, &owners).await;
+    cluster.nodes()[1].resume();
+    for key in &keys {
+        until("everything is found again", || stored(&backend, *key)).await;
+    }
+    cluster.node_mut(1).kill();
+    only_its_own_keys_are_missed(&backend, &keys, &owners).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_is_being_moved_costs_misses_and_invalidations_get_through() {
+    let cluster = RedisCluster::start();
+    let (backend, other) = (connect(&cluster).await, connect(&cluster).await);
+    let key = key(1);
+    assert_eq!(fill(&backend, key).await.expect("a commit"), Committed::Stored);
+    assert!(stored(&other, key).await);
+    let clock = clock_of(&cluster, key);
+    let from = cluster.owner(&clock);
+    let to = (from + 1) % 3;
+    let (slot, _) = cluster.begin_move(&clock, to);
+
+    // All keys are still on the old node: what it has it serves.
+    assert!(stored(&backend, key).await);
+    // A tag that has no cell there: some keys here, one absent. The invalidation gets through by purging the bucket.
+    let start = Instant::now();
+    let unseen = Tag::new("unseen").unwrap().digest();
+    backend.invalidate(Scope::Tags(&[unseen]), Mode::Hard).await.expect("it gets through");
+    assert!(start.elapsed() < 25 * TIMEOUT, "{:?}", start.elapsed());
+    for backend in [&backend, &other] {
+        assert!(!stored(backend, key).await, "the whole bucket was purged");
+    }
+    // A fill may fail now, and says so within its time.
+    let start = Instant::now();
+    let filled = fill(&backend, key).await;
+    assert!(start.elapsed() < 10 * TIMEOUT, "{:?}: {filled:?}", start.elapsed());
+
+    cluster.finish_move(slot, from, to);
+    until("fills work on the new node", || async { matches!(fill(&backend, key).await, Ok(Committed::Stored)) }).await;
+    until("the other process finds the new node", || stored(&other, key)).await;
+    invalidate(&other).await.expect("an invalidation");
+    assert!(!stored(&backend, key).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fail_over_that_is_agreed_loses_nothing_and_is_followed() {
+    let cluster = RedisCluster::start();
+    let backend = connect(&cluster).await;
+    let keys: Vec<_> = (0..30).map(key).collect();
+    for key in &keys {
+        assert_eq!(fill(&backend, *key).await.expect("a commit"), Committed::Stored);
+    }
+    cluster.fail_over(3);
+    for key in &keys {
+        until("hits go on", || stored(&backend, *key)).await;
+    }
+    until("invalidations reach the new master", || async { invalidate(&backend).await.is_ok() }).await;
+    for key in &keys {
+        assert!(!stored(&backend, *key).await);
+        until("fills go on", || async { matches!(fill(&backend, *key).await, Ok(Committed::Stored)) }).await;
+    }
+}
