@@ -15,7 +15,8 @@ use tower_gatehouse::{
 
 use crate::support::{RedisCluster, RedisServer};
 
-const TIMEOUT: Duration = Duration::from_millis(200);
+/// Long enough that a busy machine is not taken for a dead node.
+const TIMEOUT: Duration = Duration::from_millis(500);
 const LIMIT: Duration = Duration::from_mins(1);
 
 async fn connect(cluster: &RedisCluster) -> Backend {
@@ -86,7 +87,7 @@ async fn an_invalidation_that_did_not_reach_a_node_names_it_and_repeating_comple
     let backend = connect(&cluster).await;
     let keys: Vec<_> = (0..60).map(key).collect();
     for key in &keys {
-        assert_eq!(fill(&backend, *key).await.expect("a commit"), Committed::Stored);
+        until("it is stored", || async { matches!(fill(&backend, *key).await, Ok(Committed::Stored)) }).await;
     }
     let owners: Vec<_> = keys.iter().map(|key| cluster.owner(&clock_of(&cluster, *key))).collect();
     assert!((0..3).all(|node| owners.contains(&node)), "{owners:?}");
@@ -112,10 +113,10 @@ async fn an_invalidation_that_did_not_reach_a_node_names_it_and_repeating_comple
     }
 }
 
-/// Asks for all keys in turn for three seconds while node 1 is out of reach: the others must not feel it.
+/// Asks for all keys in turn for six seconds while node 1 is out of reach: the others must not feel it.
 async fn only_its_own_keys_are_missed(backend: &Backend, keys: &[PrimaryKey], owners: &[usize]) {
     let (start, mut slow) = (Instant::now(), 0);
-    while start.elapsed() < Duration::from_secs(3) {
+    while start.elapsed() < Duration::from_secs(6) {
         for (key, owner) in keys.iter().zip(owners) {
             let asked = Instant::now();
             let answer = lookup(backend, *key).await;
@@ -136,7 +137,7 @@ async fn a_node_that_is_frozen_and_one_that_is_dead_cost_their_own_keys_only() {
     let backend = connect(&cluster).await;
     let keys: Vec<_> = (0..60).map(key).collect();
     for key in &keys {
-        assert_eq!(fill(&backend, *key).await.expect("a commit"), Committed::Stored);
+        until("it is stored", || async { matches!(fill(&backend, *key).await, Ok(Committed::Stored)) }).await;
     }
     let owners: Vec<_> = keys.iter().map(|key| cluster.owner(&clock_of(&cluster, *key))).collect();
     cluster.nodes()[1].pause();
@@ -189,7 +190,7 @@ async fn a_fail_over_that_is_agreed_loses_nothing_and_is_followed() {
     let backend = connect(&cluster).await;
     let keys: Vec<_> = (0..30).map(key).collect();
     for key in &keys {
-        assert_eq!(fill(&backend, *key).await.expect("a commit"), Committed::Stored);
+        until("it is stored", || async { matches!(fill(&backend, *key).await, Ok(Committed::Stored)) }).await;
     }
     cluster.fail_over(3);
     for key in &keys {

@@ -200,3 +200,35 @@ async fn wake_ups_are_heard_again_after_the_connection_was_lost() {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
+
+#[tokio::test]
+async fn a_server_that_stays_read_only_is_connected_to_anew() {
+    let master = RedisServer::start();
+    let server = RedisServer::start();
+    let backend = connect(&server).await;
+    assert_eq!(store(&backend, "body").await, Ok(Committed::Stored));
+    let ours = || {
+        let list = server.command(&["CLIENT", "LIST", "TYPE", "normal"]).text();
+        let asks_for_it = |line: &&str| !line.contains("cmd=client");
+        let id = |line: &str| line.split([' ', '=']).nth(1).map(str::to_owned);
+        list.lines().filter(asks_for_it).filter_map(id).collect::<Vec<_>>()
+    };
+    master.pause();
+    server.command(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]);
+    recovered(&backend).await;
+    let (before, start) = (ours(), Instant::now());
+    // The name may stand for another server by now: a connection that was made when it did not is of no use.
+    loop {
+        let refused = store(&backend, "next").await.expect_err("read only");
+        assert!(matches!(refused, ErrorKind::ReadOnly | ErrorKind::Unavailable), "{refused:?}");
+        let now = ours();
+        if !now.is_empty() && now.iter().all(|id| !before.contains(id)) {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "still {before:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    recovered(&backend).await;
+    assert!(lookup(&backend).await.expect("a look-up").found.is_some());
+    master.resume();
+}

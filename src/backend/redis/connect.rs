@@ -139,7 +139,9 @@ impl Site {
                 self.place
             )));
         }
-        if field("redis_mode") == Some("cluster") && self.topology != Topology::Cluster {
+        // Valkey calls it `server_mode`.
+        let mode = field("redis_mode").or_else(|| field("server_mode"));
+        if mode == Some("cluster") && self.topology != Topology::Cluster {
             let message = format!("Redis at {} belongs to a Cluster: use redis-cluster:// in the URL", self.place);
             return Err(config(message));
         }
