@@ -7,6 +7,7 @@ mod bodies;
 mod body_key;
 mod conditional;
 mod freshness;
+mod grpc;
 mod invalidation;
 mod keys;
 mod outage;
