@@ -91,7 +91,7 @@ impl Meters {
         (0..self.sets.len()).map(|index| self.set(index).len()).sum()
     }
 
-    #[cfg(feature = "test-util")]
+    #[cfg(all(feature = "memory", feature = "test-util"))]
     pub(crate) fn forget(&self) {
         (0..self.sets.len()).for_each(|index| self.set(index).clear());
     }
