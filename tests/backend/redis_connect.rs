@@ -112,8 +112,8 @@ async fn a_missing_permission_is_named_with_what_grants_it() {
 
 #[tokio::test]
 async fn the_permissions_that_are_documented_suffice() {
-    let rules = include_str!("../../src/backend/redis/mod.rs");
-    let rules = rules.lines().find_map(|line| line.strip_prefix("//! ACL SETUSER gatehouse on >PASSWORD ")).unwrap();
+    let rules = include_str!("../../src/backend/redis/permissions.md");
+    let rules = rules.lines().find_map(|line| line.strip_prefix("ACL SETUSER gatehouse on >PASSWORD ")).unwrap();
     let server = RedisServer::builder().user("gatehouse", "secret", &format!("resetchannels -@all {rules}")).start();
     let backend = Backend::redis(server.url()).connect().await.expect("enough permissions");
     works(&backend).await;

@@ -53,6 +53,8 @@ impl Backend {
 }
 
 /// Sets up a Redis backend; made by [`Backend::redis`].
+///
+#[doc = include_str!("permissions.md")]
 #[derive(Clone)]
 #[must_use = "call connect or connect_lazy"]
 pub struct RedisBuilder {

@@ -279,6 +279,18 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("HSET", &[HASH, "f", "1"]),
     ("HMGET", &[HASH, "f"]),
     ("HDEL", &[HASH, "f"]),
+    ("HSETNX", &[HASH, "f", "1"]),
+    ("HGET", &[HASH, "f"]),
+    ("HGETALL", &[HASH]),
+    ("HLEN", &[HASH]),
+    ("HEXISTS", &[HASH, "f"]),
+    ("HSTRLEN", &[HASH, "f"]),
+    ("EXISTS", &[HASH]),
+    ("PEXPIRETIME", &[HASH]),
+    ("PEXPIREAT", &[HASH, "1"]),
+    ("ZADD", &[HASH, "1", "m"]),
+    ("ZRANGE", &[HASH, "0", "0"]),
+    ("ZREM", &[HASH, "m"]),
     ("DEL", &[HASH]),
     ("TIME", &[]),
     ("SPUBLISH", &[CHANNEL, ""]),
@@ -288,4 +300,35 @@ const COMMANDS: &[(&str, &[&str])] = &[
 
 fn config(message: impl Into<String>) -> BackendError {
     BackendError::new(ErrorKind::Config, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the scripts call.
+    fn called() -> Vec<String> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/backend/redis/lua");
+        let scripts =
+            std::fs::read_dir(folder).unwrap().map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
+        let calls = |script: String| {
+            let parts = script.split("call('").skip(1).map(|rest| rest.split('\'').next().unwrap().to_owned());
+            parts.collect::<Vec<_>>()
+        };
+        scripts.flat_map(calls).collect()
+    }
+
+    #[test]
+    fn every_command_of_the_scripts_is_tried_when_connecting_and_every_one_that_is_tried_is_documented() {
+        let called = called();
+        assert!(called.len() > 20, "{called:?}");
+        for command in called {
+            assert!(COMMANDS.iter().any(|(name, _)| *name == command), "{command} is not tried");
+        }
+        let rules = include_str!("permissions.md").lines().find(|line| line.contains("ACL SETUSER gatehouse")).unwrap();
+        for (name, _) in COMMANDS {
+            let rule = format!("+{}", name.to_ascii_lowercase());
+            assert!(rules.split(' ').any(|word| word == rule), "{rule} is not documented");
+        }
+    }
 }

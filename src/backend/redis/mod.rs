@@ -27,13 +27,6 @@
 //! tick is not below any of its cells; an absent cell stands for the last invalidation of anything in the bucket. So
 //! deleting any key at any time leads to misses only. The scripts in `lua/` say the rest.
 //!
-//! # Permissions
-//! A user of its own, for the namespace `gh`:
-//! ```text
-//! ACL SETUSER gatehouse on >PASSWORD ~gh:* &gh:* +auth +hello +ping +client|id +quit +info +time +mget +get +set +getrange +setrange +strlen +pexpire +rename +unlink +del +hset +hmget +hdel +eval +evalsha +spublish +ssubscribe +sunsubscribe
-//! ```
-//! and for a Cluster `+cluster|slots +cluster|info +asking`.
-//!
 //! # Limits
 //! Redis' clock stepping back can prolong freshness; it never breaks invalidation. A failover loses writes that were
 //! acknowledged but not replicated, invalidations too. Replicas are never read. With `maxmemory` prefer a `volatile-*`
