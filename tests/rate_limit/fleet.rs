@@ -8,27 +8,35 @@ use std::{
 use http::{HeaderName, Request};
 use tower_gatehouse::{
     Backend,
-    rate_limit::{Key, Policy, Quota, RateLimitLayer},
+    rate_limit::{Key, OnError, Policy, Quota, RateLimitLayer},
 };
 
 use crate::{App, header, support::RedisServer, with};
 
 /// What a process of the fleet is told: the Redis, the layer, when to begin (milliseconds since the epoch).
 const TOLD: &str = "GATEHOUSE_TEST_FLEET";
+/// A call to Redis that takes longer than its 50 ms, on a busy machine, must not be decided by each process for itself.
+const DENY: OnError = OnError::Deny;
 const PROCESSES: usize = 4;
 const REQUESTS: usize = 500;
 
 fn layer(name: &str, backend: &Backend) -> RateLimitLayer {
     let user = || Key::header(HeaderName::from_static("x-user"));
     match name {
-        "hardly-refills" => RateLimitLayer::new(backend, "all", Key::global(), Quota::per_day(100)),
-        "refills" => RateLimitLayer::new(backend, "all", Key::global(), Quota::per_second(50).burst(100)),
+        "hardly-refills" => RateLimitLayer::with_policies(
+            backend,
+            [Policy::new("all", Key::global(), Quota::per_day(100)).on_error(DENY)],
+        ),
+        "refills" => {
+            let quota = Quota::per_second(50).burst(100);
+            RateLimitLayer::with_policies(backend, [Policy::new("all", Key::global(), quota).on_error(DENY)])
+        }
         "three" => RateLimitLayer::with_policies(
             backend,
             [
-                Policy::new("burst", user(), Quota::per_day(100)),
-                Policy::new("daily", user(), Quota::per_day(1000)),
-                Policy::new("all", Key::global(), Quota::per_day(5000)),
+                Policy::new("burst", user(), Quota::per_day(100)).on_error(DENY),
+                Policy::new("daily", user(), Quota::per_day(1000)).on_error(DENY),
+                Policy::new("all", Key::global(), Quota::per_day(5000)).on_error(DENY),
             ],
         ),
         other => panic!("no layer {other}"),
@@ -53,28 +61,43 @@ async fn process_of_the_fleet() {
         .map(|_| {
             let app = app.clone();
             tokio::spawn(async move {
-                let mut admitted = 0;
+                let (mut admitted, mut undecided) = (0, 0);
                 for _ in 0..REQUESTS / 10 {
                     match app.ask(with("x-user", "one")).await.status().as_u16() {
                         200 => admitted += 1,
                         429 => {}
+                        503 => undecided += 1,
                         other => panic!("status {other}"),
                     }
                 }
-                admitted
+                (admitted, undecided)
             })
         })
         .collect();
-    let mut admitted = 0;
+    let (mut admitted, mut undecided) = (0, 0);
     for task in tasks {
-        admitted += task.await.unwrap();
+        let (more, unknown) = task.await.unwrap();
+        admitted += more;
+        undecided += unknown;
     }
     assert_eq!(app.reached(), admitted);
-    println!("\nadmitted {admitted}");
+    println!("\nadmitted {admitted} {undecided}");
 }
 
-/// How many requests the fleet admits, and for how long it ran at most.
+/// How many requests the fleet admits, and for how long it ran at most. A run in which a call to Redis took too long,
+/// so that nobody knows whether it counted, says nothing: it is repeated.
 fn run_fleet(server: &RedisServer, name: &str) -> (usize, Duration) {
+    for _ in 0..8 {
+        server.command(&["FLUSHALL"]);
+        let (admitted, undecided, took) = run_once(server, name);
+        if undecided == 0 {
+            return (admitted, took);
+        }
+    }
+    panic!("in eight runs a call to Redis took more than 50 ms: this machine is too busy to tell");
+}
+
+fn run_once(server: &RedisServer, name: &str) -> (usize, usize, Duration) {
     let begin = millis() + 1500;
     let told = format!("{} {name} {begin}", server.url());
     let processes: Vec<_> = (0..PROCESSES)
@@ -87,15 +110,17 @@ fn run_fleet(server: &RedisServer, name: &str) -> (usize, Duration) {
                 .unwrap()
         })
         .collect();
-    let mut admitted = 0;
+    let (mut admitted, mut undecided) = (0, 0);
     for process in processes {
         let output = process.wait_with_output().unwrap();
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{printed}");
         let line = printed.lines().find_map(|line| line.strip_prefix("admitted ")).expect("a count");
-        admitted += line.parse::<usize>().unwrap();
+        let (more, unknown) = line.split_once(' ').expect("two counts");
+        admitted += more.parse::<usize>().unwrap();
+        undecided += unknown.parse::<usize>().unwrap();
     }
-    (admitted, Duration::from_millis((millis() - begin).try_into().unwrap()))
+    (admitted, undecided, Duration::from_millis((millis() - begin).try_into().unwrap()))
 }
 
 /// A process of its own, that remembers no denial.
