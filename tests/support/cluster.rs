@@ -52,6 +52,9 @@ impl RedisCluster {
                 let (first, end) = (SLOTS * index / MASTERS, SLOTS * (index + 1) / MASTERS);
                 node.command(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &(end - 1).to_string()]);
             }
+        }
+        // A node that another has met takes no epoch any more.
+        for (index, node) in self.nodes.iter().enumerate() {
             for other in &self.nodes[index + 1..] {
                 node.command(&["CLUSTER", "MEET", "127.0.0.1", &other.port().to_string()]);
             }
