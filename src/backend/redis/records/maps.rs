@@ -29,16 +29,17 @@ impl RedisBackend {
         let mut keys: Vec<Value> = vec![home.map(&change.key).into()];
         keys.extend(change.once.map(|(id, _)| Value::Bytes(home.result(&change.key, id))));
         let name = match change.op {
-            MapOp::Add { .. } => "add",
-            MapOp::Put(_) => "put",
+            MapOp::Add { .. } => "incr",
+            MapOp::Put(_) => "set",
             MapOp::Take => "take",
         };
-        let mut args: Vec<Value> = vec![
-            name.into(),
-            whole_millis(change.ttl).max(1).into(),
-            change.expected.map_or_else(String::new, |version| version.to_string()).into(),
-            change.once.map_or(1, |(_, life)| whole_millis(life).max(1)).into(),
-        ];
+        let mut lives = whole_millis(change.ttl).max(1).to_string();
+        if let Some((_, life)) = change.once {
+            lives.push(' ');
+            lives.push_str(&whole_millis(life).max(1).to_string());
+        }
+        let expected = change.expected.map_or_else(String::new, |version| version.to_string());
+        let mut args: Vec<Value> = vec![name.into(), lives.into(), expected.into()];
         match &change.op {
             MapOp::Take => {}
             MapOp::Add { field: name, by, range } => {
@@ -81,17 +82,17 @@ impl RedisBackend {
 /// What the script says happened; `None` if it cannot be read.
 fn changed(op: &MapOp<'_>, reply: Reply) -> Option<Result<MapChanged, BackendError>> {
     let mut reply = reply.into_array()?.into_iter();
-    let status = reply.next()?.into_bytes()?;
+    let status = reply.next()?.as_int()?;
     let version = reply.next()?.as_u64()?;
-    Some(Ok(match (&status[..], op) {
-        (b"done", MapOp::Put(_)) => MapChanged::Put { version },
-        (b"done", MapOp::Add { .. }) => MapChanged::Added { version, value: reply.next()?.as_int()? },
-        (b"done", MapOp::Take) => MapChanged::Taken(MapSnapshot { version, fields: fields(reply.next()?)?.0 }),
-        (b"conflict", _) => MapChanged::Conflict { version },
-        (b"range", _) => MapChanged::OutOfRange { value: reply.next()?.as_int()? },
-        (b"integer", _) => MapChanged::NotAnInteger,
-        (b"field", _) => return Some(Err(too_large("a field of a shared map has at most 4 KiB"))),
-        (b"fields", _) => return Some(Err(too_large("a shared map has at most 1,000 fields"))),
+    Some(Ok(match (status, op) {
+        (1, MapOp::Put(_)) => MapChanged::Put { version },
+        (1, MapOp::Add { .. }) => MapChanged::Added { version, value: reply.next()?.as_int()? },
+        (1, MapOp::Take) => MapChanged::Taken(MapSnapshot { version, fields: fields(reply.next()?)?.0 }),
+        (0, _) => MapChanged::Conflict { version },
+        (2, _) => MapChanged::OutOfRange { value: reply.next()?.as_int()? },
+        (3, _) => MapChanged::NotAnInteger,
+        (4, _) => return Some(Err(too_large("a field of a shared map has at most 4 KiB"))),
+        (5, _) => return Some(Err(too_large("a shared map has at most 1,000 fields"))),
         _ => return None,
     }))
 }
