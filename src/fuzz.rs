@@ -1,11 +1,18 @@
 //! What the fuzz targets call. Only there under `cfg(fuzzing)`; no part of the public interface.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 
 use crate::{
-    Timestamp,
-    policy::{RequestDirectives, ResponseDirectives, cache_control, date, targeted},
+    CacheStatus, Query, Timestamp,
+    key::{KeyScheme, Target},
+    policy::{
+        RequestDirectives, ResponseDirectives, cache_control,
+        cache_status::{self, CACHE_STATUS},
+        date,
+        range::{self, Ranged},
+        tags, targeted, vary,
+    },
     stored::StoredResponse,
 };
 
@@ -58,4 +65,134 @@ pub fn session_token(data: &[u8]) {
 /// Any bytes are read as `x-session`, also as the payload of a field with a good MAC.
 pub fn x_session(data: &[u8]) {
     crate::session::fuzz::x_session(data);
+}
+
+/// Of any cookies ours are removed and all others are left, in their order.
+pub fn cookie(data: &[u8]) {
+    crate::session::fuzz::cookie(data);
+}
+
+/// Any content is an order to invalidate or a 400; so are the fields of a PURGE.
+pub fn purge(data: &[u8]) {
+    crate::tag_invalidation::fuzz(data);
+}
+
+/// Whatever Redis answers, it is read or refused.
+#[cfg(feature = "redis")]
+pub fn redis_reply(data: &[u8]) {
+    crate::backend::fuzz(data);
+}
+
+/// Any `Cache-Status`, tags and groups are read; what is written into `Cache-Status` is read as it was meant.
+pub fn cache_status(data: &[u8]) {
+    let mut headers = HeaderMap::new();
+    for (line, name) in data.split(|byte| *byte == b'\n').zip([
+        CACHE_STATUS,
+        CACHE_STATUS,
+        tags::CACHE_GROUPS,
+        tags::CACHE_GROUP_INVALIDATION,
+        tags::SURROGATE_KEY,
+        tags::CACHE_TAG,
+    ]) {
+        if let Ok(value) = HeaderValue::from_bytes(line) {
+            headers.append(name, value);
+        }
+    }
+    let _ = CacheStatus::all(&headers);
+    let origin = ("https", "example.com");
+    if let Ok(tags) = tags::collect(&headers, origin, []) {
+        assert!(tags.len() <= tags::MAX_TAGS);
+    }
+    let _ = tags::invalidated_groups(&headers, origin);
+    let text = String::from_utf8_lossy(data);
+    let written = cache_status::Builder::new(&text).hit().ttl(-7).key(&text).detail(&text).build();
+    headers.clear();
+    headers.insert(CACHE_STATUS, written);
+    let read = CacheStatus::from_headers(&headers);
+    let visible: String = text.chars().filter(|c| matches!(c, ' '..='~')).collect();
+    assert_eq!(read.as_ref().and_then(CacheStatus::key), Some(&*visible), "{headers:?}");
+    assert!(read.is_some_and(|read| read.is_hit() && read.ttl() == Some(-7) && read.detail() == Some(&visible)));
+}
+
+/// Whatever a `Range` says, it selects bytes that there are, or none, or everything.
+pub fn range(data: &[u8]) {
+    let (len, text) = data.split_at(data.len().min(2));
+    let len = len.iter().fold(0, |len, byte| len << 8 | u64::from(*byte));
+    let mut lines = text.split(|byte| *byte == b'\n').map(|line| HeaderValue::from_bytes(line).ok());
+    let (mut request, mut stored) = (HeaderMap::new(), HeaderMap::new());
+    for name in [header::RANGE, header::IF_RANGE] {
+        request.extend(lines.next().flatten().map(|value| (name, value)));
+    }
+    for name in [header::ETAG, header::LAST_MODIFIED, header::DATE, header::CONTENT_RANGE] {
+        stored.extend(lines.next().flatten().map(|value| (name, value)));
+    }
+    match range::select(&Method::GET, &request, StatusCode::OK, &stored, len) {
+        Ranged::Part(part) => {
+            assert!(part.start < part.end && part.end <= len);
+            assert!(range::content_range(&part, len).is_some());
+        }
+        Ranged::Full | Ranged::Unsatisfiable => {}
+    }
+    if let Some(partial) = range::Partial::of(&stored, len) {
+        let range::Partial { part, complete } = partial;
+        assert!(part.start < part.end && part.end <= complete && part.end - part.start == len);
+    }
+}
+
+/// Any `Vary` is refused or becomes a specification that is read as it was written; any requests select a variant, and
+/// the same one each time.
+pub fn vary(data: &[u8]) {
+    let mut lines = data.split(|byte| *byte == b'\n').map(|line| HeaderValue::from_bytes(line).ok());
+    let (mut response, mut request) = (HeaderMap::new(), HeaderMap::new());
+    if let Some(value) = lines.next().flatten() {
+        response.insert(header::VARY, value);
+    }
+    for name in [header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE, header::ACCEPT, header::ACCEPT] {
+        if let Some(value) = lines.next().flatten() {
+            request.append(name, value);
+        }
+    }
+    let Ok(spec) = vary::spec(&response) else { return };
+    let names: Vec<&str> = vary::names(&spec).collect();
+    assert!(names.len() <= vary::MAX_NAMES && names.is_sorted() && names.is_empty() == spec.is_none());
+    assert!(names.iter().all(|name| HeaderName::from_bytes(name.as_bytes()).is_ok()));
+    let normalised = vary::Normalisers {
+        encodings: vec!["br".to_owned(), "gzip".to_owned()],
+        languages: vec!["en".to_owned(), "de-ch".to_owned()],
+    };
+    for normalise in [vary::Normalisers::default(), normalised] {
+        let variant = vary::variant(&spec, &request, &normalise);
+        assert_eq!(variant, vary::variant(&spec, &request.clone(), &normalise));
+        assert_eq!(variant.0.is_none(), spec.is_none());
+    }
+}
+
+/// Two requests have one key only if host, path, query and the keyed field are the same.
+pub fn key(data: &[u8]) {
+    let requests: Vec<_> = data.split(|byte| *byte == b'\n').filter_map(keyed).take(2).collect();
+    let name = HeaderName::from_static("x-keyed");
+    let scheme = KeyScheme { headers: vec![name.clone()], ..KeyScheme::default() };
+    let sorted = KeyScheme { query: Query::sorted().ignore(["utm_*"]).only(["q"]), ..KeyScheme::default() };
+    let mut seen: Vec<(_, [u8; 16])> = Vec::new();
+    for (uri, headers) in &requests {
+        let Some(target) = Target::of(uri, headers) else { continue };
+        let _ = sorted.primary(&target, &Method::GET, headers, &[], None);
+        let key = *scheme.primary(&target, &Method::GET, headers, &[], None).as_bytes();
+        let what = (target.https, target.authority.into_owned(), target.path, target.query, headers.get(&name));
+        if let Some((other, their_key)) = seen.first() {
+            assert_eq!(*other == what, *their_key == key, "{other:?} {what:?}");
+        }
+        seen.push((what, key));
+    }
+}
+
+/// `uri|host|field`
+fn keyed(line: &[u8]) -> Option<(Uri, HeaderMap)> {
+    let mut parts = line.split(|byte| *byte == b'|');
+    let uri = Uri::try_from(parts.next()?).ok()?;
+    let mut headers = HeaderMap::new();
+    for (name, value) in [header::HOST, HeaderName::from_static("x-keyed")].into_iter().zip(parts) {
+        headers.append(name, HeaderValue::from_bytes(value).ok()?);
+    }
+    Some((uri, headers))
 }

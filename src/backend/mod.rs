@@ -42,6 +42,9 @@ pub use responses::{
 };
 pub use wait::{WaitMap, Waiter};
 
+#[cfg(all(fuzzing, feature = "redis"))]
+pub(crate) use redis::fuzz::reply as fuzz;
+
 use std::{fmt, future::Future};
 
 use crate::Timestamp;

@@ -25,6 +25,12 @@
 //! # let _ = layer; Ok(()) }
 //! ```
 
+/// Any content is an order to invalidate or a 400; so are the fields of a PURGE.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(data: &[u8]) {
+    purge::fuzz(data);
+}
+
 mod admin;
 mod layer;
 mod purge;

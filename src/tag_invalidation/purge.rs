@@ -118,3 +118,20 @@ impl Order {
 fn bad(detail: impl Into<std::borrow::Cow<'static, str>>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, detail)
 }
+
+/// Any content is an order to invalidate or a 400; so are the fields of a PURGE.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(data: &[u8]) {
+    let refused = |outcome: Result<Order, Problem>| match outcome {
+        Ok(_) => {}
+        Err(problem) => assert_eq!(problem.status(), StatusCode::BAD_REQUEST),
+    };
+    refused(Order::parse(data));
+    let mut headers = HeaderMap::new();
+    for (name, line) in [PURGE_MODE, SURROGATE_KEY, SURROGATE_KEY].into_iter().zip(data.split(|byte| *byte == b'\n')) {
+        if let Ok(value) = HeaderValue::from_bytes(line) {
+            headers.append(name, value);
+        }
+    }
+    refused(Order::purge(&headers));
+}

@@ -209,6 +209,22 @@ fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     array
 }
 
+/// A value whose checksum is right, so that what follows it is tried too.
+#[cfg(fuzzing)]
+pub(super) fn seal(blob: &[u8]) -> Bytes {
+    let mut blob = blob.to_vec();
+    if blob.len() >= PREFIX {
+        let at = PREFIX + 8 * usize::from(u16_at(&blob, 2) % 8);
+        blob[2..4].copy_from_slice(&saturated::<u16>((at - PREFIX) / 8).to_le_bytes());
+        if blob.len() >= at + LENGTHS {
+            let head_at = at + LENGTHS + usize::from(u16_at(&blob, at + 8));
+            let sum = checksum(&blob[..at], &blob[at + 8..head_at.min(blob.len())]);
+            blob[at..at + 8].copy_from_slice(&sum);
+        }
+    }
+    blob.into()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

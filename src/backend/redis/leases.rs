@@ -161,6 +161,13 @@ impl Answer {
     }
 }
 
+/// Any array is an answer or none.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(reply: &[Reply]) {
+    drop(Answer::parse(reply));
+    drop(reply.first().map(released));
+}
+
 fn release_call(names: &Names<'_>, lease: &Lease, mode: &'static str, time: Duration) -> (Vec<Value>, Vec<Value>) {
     let keys = vec![names.lease(&lease.key).into()];
     (keys, vec![bytes(lease.owner.as_bytes()), mode.into(), millis(time).into(), names.channel().into()])

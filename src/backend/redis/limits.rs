@@ -183,3 +183,11 @@ fn parse(reply: &[Reply], counters: usize) -> Option<(bool, Timestamp, Vec<Level
     let levels = rest.chunks_exact(3).map(level).collect::<Option<Vec<_>>>()?;
     (levels.len() == counters).then_some((admitted, at, levels))
 }
+
+/// Any array is an answer or none.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(reply: &[Reply]) {
+    for counters in 1..4 {
+        assert!(parse(reply, counters).is_none_or(|(_, _, levels)| levels.len() == counters));
+    }
+}

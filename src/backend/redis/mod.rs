@@ -42,6 +42,8 @@ mod cluster;
 mod connect;
 mod credentials;
 mod error;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod hints;
 mod invalidate;
 mod keys;

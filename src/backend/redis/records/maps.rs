@@ -119,3 +119,13 @@ fn fields(reply: Reply) -> Option<(Fields, Option<Bytes>)> {
     }
     Some((fields, version))
 }
+
+/// Any reply is a map, an answer of the script, or refused.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(reply: &Reply) {
+    let changes = Changes { set: &[], remove: &[] };
+    for op in [MapOp::Put(changes), MapOp::Take, MapOp::Add { field: "n", by: 1, range: 0..=9 }] {
+        let _ = changed(&op, reply.clone());
+    }
+    let _ = snapshot(reply.clone());
+}

@@ -82,3 +82,11 @@ impl Records for RedisBackend {
         self.drop_map_aside(key, version).await
     }
 }
+
+/// Any reply is a record, a map, an answer of a script, or refused; a record that is read is read from what is written
+/// of it.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(reply: &super::reply::Reply) {
+    sessions::fuzz(reply);
+    maps::fuzz(reply);
+}

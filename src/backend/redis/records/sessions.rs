@@ -247,6 +247,18 @@ pub(super) fn too_large(what: &str) -> BackendError {
     BackendError::new(ErrorKind::TooLarge, what)
 }
 
+/// A record that is read is read from what is written of it.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(reply: &Reply) {
+    if let Some(record) = read(reply.clone()) {
+        let again = parse(numbers(&record).as_bytes(), record.user.clone(), record.began_as, record.fields.clone());
+        assert_eq!(again.as_ref(), Some(&record));
+    }
+    if let Reply::Array(items) = reply {
+        let _ = receipt(items);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
