@@ -267,7 +267,8 @@ impl HttpCache {
         self.set(|config| config.stale.soft_timeout = Some(bounded(after)))
     }
 
-    /// The longest background revalidation; 30 s unless set.
+    /// The longest background revalidation, and how long a request that may change something goes on when its client
+    /// has left; 30 s unless set.
     #[must_use]
     pub fn revalidation_timeout(self, timeout: Duration) -> Self {
         self.set(|config| config.stale.revalidation_timeout = bounded(timeout))

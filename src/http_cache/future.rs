@@ -14,7 +14,7 @@ use crate::CacheBody;
 type Answer<R, E> = Result<Response<CacheBody<R>>, E>;
 
 /// The future of the cache layers. Dropped before the answer has come, it drops the request to the inner service; a
-/// request that others follow, and a validation in the background, go on.
+/// request that others follow, one that may change something, and a validation in the background go on.
 pub struct CacheFuture<R, E>(Pin<Box<dyn Future<Output = Answer<R, E>> + Send>>);
 
 impl<R, E> CacheFuture<R, E> {

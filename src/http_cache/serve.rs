@@ -75,6 +75,11 @@ impl HttpCache {
         let visit = match self.visit_of(&request) {
             Some(visit) => visit,
             None => match self.admit(&request) {
+                Err(bypass) if may_change(request.method(), bypass) => {
+                    // The client may leave: what it changed is invalidated all the same.
+                    let (tasks, limit) = (self.state.tasks.clone(), self.config.stale.revalidation_timeout);
+                    return tasks.finish(limit, self.pass(inner, request, bypass)).await;
+                }
                 Err(bypass) => return Box::pin(self.pass(inner, request, bypass)).await,
                 Ok(admitted) => {
                     let lookup = self.look_up(&admitted.key, request.headers()).await;
@@ -319,7 +324,7 @@ impl HttpCache {
 
     /// A request that is not looked up.
     async fn pass<S, B, R>(
-        &self,
+        self,
         inner: S,
         request: Request<B>,
         bypass: Bypass,
@@ -328,10 +333,8 @@ impl HttpCache {
         S: Origin<B, R>,
         R: Content,
     {
-        // What gRPC calls change has no URLs that GET asks for.
-        let may_invalidate = !invalidation::is_safe(request.method()) && bypass != Bypass::Grpc;
         let has_invalidator = request.extensions().get::<InvalidatesTags>().is_some();
-        let changed = may_invalidate.then(|| Changed {
+        let changed = may_change(request.method(), bypass).then(|| Changed {
             method: request.method().clone(),
             uri: original_uri(request.uri(), request.extensions()).clone(),
             host: request.headers().get(http::header::HOST).cloned(),
@@ -341,7 +344,6 @@ impl HttpCache {
         let groups: Vec<_> = response.headers().get_all(tags::CACHE_GROUP_INVALIDATION).iter().cloned().collect();
         if let Some(changed) = changed
             && response.extensions().get() != Some(&Invalidated(self.id()))
-            && changed.method != Method::CONNECT
             && invalidation::applies(&changed.method, response.status())
         {
             self.invalidate_changed(&changed, response.headers()).await;
@@ -388,6 +390,11 @@ impl HttpCache {
         }
         order.insist().await;
     }
+}
+
+/// Whether the request may change what is stored. What gRPC calls change has no URLs that GET asks for.
+fn may_change(method: &Method, bypass: Bypass) -> bool {
+    !invalidation::is_safe(method) && !matches!(bypass, Bypass::Grpc | Bypass::Upgrade)
 }
 
 /// A request that has changed something.

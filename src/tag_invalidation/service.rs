@@ -66,8 +66,9 @@ where
         let uri = original_uri(request.uri(), request.extensions()).clone();
         let (method, headers) = (request.method().clone(), request.headers().get(http::header::HOST).cloned());
         let future = self.inner.call(request);
-        // In a task: the client may leave, what it changed stays changed.
-        let work = tokio::spawn(async move {
+        let (tasks, limit) = (shared.cache.state.tasks.clone(), shared.cache.config.stale.revalidation_timeout);
+        // The client may leave: what it changed is invalidated all the same.
+        TagInvalidationFuture::apart(tasks.finish(limit, async move {
             let mut response = future.await?;
             let changed = Changed { method: &method, uri: &uri, host: headers };
             if response.status().is_success() || response.status().is_redirection() {
@@ -77,17 +78,7 @@ where
                 response.headers_mut().remove(policy::tags::CACHE_GROUP_INVALIDATION);
             }
             Ok(response.map(CacheBody::inner))
-        });
-        TagInvalidationFuture::apart(async move {
-            match work.await {
-                Ok(answer) => answer,
-                Err(error) => match error.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    // The runtime is shutting down; nobody polls this any more.
-                    Err(_) => std::future::pending().await,
-                },
-            }
-        })
+        }))
     }
 }
 
@@ -123,7 +114,8 @@ impl Changed<'_> {
 type Boxed<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
 pin_project! {
-    /// The future of [`TagInvalidation`].
+    /// The future of [`TagInvalidation`]. Dropped before the answer has come, it drops a request with a safe method; one
+    /// that may change something goes on, at most for [`revalidation_timeout`](crate::HttpCache::revalidation_timeout).
     pub struct TagInvalidationFuture<F, R, E> {
         #[pin]
         kind: Kind<F, R, E>,

@@ -167,4 +167,15 @@ pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
     panic!("not within 20 s: {what}");
 }
 
+/// Asks again and again until there is something, at most 20 s.
+pub(crate) async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    for _ in 0..1000 {
+        if let Some(something) = ask().await {
+            return something;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("not within 20 s");
+}
+
 pub(crate) const MS: Duration = Duration::from_millis(1);

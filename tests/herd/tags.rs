@@ -13,7 +13,7 @@ use tower_gatehouse::{
 
 use crate::{
     app::{App, Origin, boxed, full, get, get_with, request, respond, send},
-    fleet::{MS, Store},
+    fleet::{MS, Slow, Store, eventually},
     support::RedisCluster,
 };
 
@@ -155,6 +155,37 @@ async fn the_client_leaves_and_what_it_changed_is_invalidated_all_the_same() {
         }
     }
     panic!("what was changed is still served");
+}
+
+/// The client of a PUT leaves before its head has come, with one of the layers that invalidate, or with both.
+#[tokio::test]
+async fn the_client_leaves_before_the_head_and_what_it_changes_then_is_invalidated() {
+    for store in Store::both() {
+        for layers in 1..4 {
+            let cache = HttpCache::new(&store.process().await).scope(&format!("{layers}"));
+            let origin = Origin::new(|request, n| {
+                if request.method() == Method::GET {
+                    respond(200, &[("cache-control", "max-age=60"), ("cache-tag", "p")], format!("answer {n}"))
+                } else {
+                    respond(204, &[], "")
+                }
+            });
+            let slow = Slow(origin.clone(), 200 * MS);
+            let caching = |inner| boxed(CacheLayer::new(&cache).layer(inner));
+            let tags = TagInvalidationLayer::new(&cache).on("PUT /a", ["p"]).unwrap();
+            let (app, slow) = match layers {
+                1 => (caching(boxed(origin.clone())), caching(boxed(slow))),
+                2 => (caching(boxed(origin.clone())), boxed(tags.layer(slow))),
+                _ => (caching(boxed(origin.clone())), boxed(tags.layer(caching(boxed(slow))))),
+            };
+            get(&app, URL).await;
+            assert_eq!(get(&app, URL).await.x_cache(), "HIT");
+            let put = tokio::time::timeout(50 * MS, send(&slow, request("PUT", URL, &[]))).await;
+            assert!(put.is_err(), "it has left: {put:?}");
+            let answer = eventually(async || Some(get(&app, URL).await).filter(|a| a.x_cache() == "MISS"));
+            assert_eq!(answer.await.status, 200, "{layers}, {}", store.name());
+        }
+    }
 }
 
 #[tokio::test]
