@@ -1,5 +1,7 @@
 //! What the fuzz targets call. Only there under `cfg(fuzzing)`; no part of the public interface.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 
@@ -13,6 +15,7 @@ use crate::{
         range::{self, Ranged},
         tags, targeted, vary,
     },
+    rate_limit::ClientIp,
     stored::StoredResponse,
 };
 
@@ -55,6 +58,44 @@ pub fn date(data: &[u8]) {
 /// Any bytes are read.
 pub fn targeted(data: &[u8]) {
     let _ = targeted::parse(data);
+}
+
+/// Whatever lines a client sends, what the proxies append on the right of them is read as if the lines were not there,
+/// and what they say themselves is read alike wherever they stand.
+pub fn forwarded(data: &[u8]) {
+    let proxy: IpAddr = Ipv4Addr::new(198, 51, 100, 7).into();
+    let client = |hops| [ClientIp::behind(hops), ClientIp::behind(hops).forwarded()];
+    for (field, of_proxy) in [(0, "198.51.100.7"), (1, "for=\"198.51.100.7:80\";proto=https")] {
+        let name = [HeaderName::from_static("x-forwarded-for"), header::FORWARDED][field].clone();
+        let mut before = HeaderMap::new();
+        for line in data.split(|byte| *byte == b'\n').filter_map(|line| HeaderValue::from_bytes(line).ok()) {
+            before.append(&name, line);
+        }
+        // In a line of its own, and at the end of the client's last one.
+        let mut line = before.clone();
+        line.append(&name, HeaderValue::from_static(of_proxy));
+        let mut same_line = HeaderMap::new();
+        let mut lines: Vec<_> = before.get_all(&name).iter().map(|line| line.as_bytes().to_vec()).collect();
+        let last = lines.pop().unwrap_or_default();
+        lines.push([&last, &b", "[..], of_proxy.as_bytes()].concat());
+        for line in lines.iter().filter_map(|line| HeaderValue::from_bytes(line).ok()) {
+            same_line.append(&name, line);
+        }
+        for headers in [&line, &same_line] {
+            assert_eq!(client(1)[field].find(None, headers), Some(proxy));
+            for hops in 1..4 {
+                let without = client(hops)[field].find(Some(proxy), &before);
+                assert_eq!(client(hops + 1)[field].find(None, headers), without);
+                assert_eq!(without.map(|address| address.to_canonical()), without);
+            }
+        }
+        if let Ok(networks) = ClientIp::trusting("198.51.100.0/24, 10.0.0.0/8, fd00::/8") {
+            let networks = if field == 0 { networks } else { networks.forwarded() };
+            assert_eq!(networks.find(Some(proxy), &line), networks.find(Some(proxy), &before));
+            let stranger = Some(Ipv4Addr::new(192, 0, 2, 1).into());
+            assert_eq!(networks.find(stranger, &line), stranger);
+        }
+    }
 }
 
 /// No bytes are a session token that was not made here.

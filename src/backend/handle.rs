@@ -170,6 +170,11 @@ impl Backend {
         self.0.take(takes).await
     }
 
+    /// See [`Limits::take_now`](super::Limits::take_now).
+    pub fn take_now(&self, takes: &[Take<'_>]) -> Option<Taken> {
+        self.0.take_now(takes)
+    }
+
     /// See [`Limits::settle`](super::Limits::settle).
     pub async fn settle(&self, settle: Settle<'_>) -> Result<(), BackendError> {
         self.0.settle(settle).await
@@ -214,6 +219,7 @@ trait Erased: std::fmt::Debug + Send + Sync {
     fn park_map<'a>(&'a self, key: &'a MapKey, ttl: Duration) -> Boxed<'a, Option<MapSnapshot>>;
     fn drop_parked<'a>(&'a self, key: &'a MapKey, version: u64) -> Boxed<'a, bool>;
     fn take<'a>(&'a self, takes: &'a [Take<'a>]) -> Boxed<'a, Taken>;
+    fn take_now(&self, takes: &[Take<'_>]) -> Option<Taken>;
     fn settle<'a>(&'a self, settle: Settle<'a>) -> Boxed<'a, ()>;
 }
 
@@ -335,6 +341,10 @@ impl<B: CacheBackend> Erased for B {
 
     fn take<'a>(&'a self, takes: &'a [Take<'a>]) -> Boxed<'a, Taken> {
         Box::pin(super::Limits::take(self, takes))
+    }
+
+    fn take_now(&self, takes: &[Take<'_>]) -> Option<Taken> {
+        super::Limits::take_now(self, takes)
     }
 
     fn settle<'a>(&'a self, settle: Settle<'a>) -> Boxed<'a, ()> {

@@ -182,6 +182,13 @@ pub trait Limits {
     /// another key had nothing left.
     fn take(&self, takes: &[Take<'_>]) -> impl Future<Output = Result<Taken, BackendError>> + Send;
 
+    /// The same, where the answer is known without waiting for anything: in memory, or for what was denied a moment
+    /// ago. `None`, which is the default, if it has to be [`take`](Self::take)n; nothing has been then.
+    fn take_now(&self, takes: &[Take<'_>]) -> Option<Taken> {
+        let _ = takes;
+        None
+    }
+
     /// Charges, whether it is there or not, or gives back.
     ///
     /// What is given back is never more than what would be there had it not been taken: the part of a rate that was

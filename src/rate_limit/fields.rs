@@ -1,8 +1,9 @@
 //! The header fields by which clients learn of limits.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 use super::Quota;
 use crate::backend::{Level, Verdict};
@@ -26,68 +27,112 @@ pub enum Headers {
 
 /// The state of one policy, as far as clients learn of it.
 #[derive(Clone, Debug)]
-pub(super) struct Reported {
-    pub(super) name: Arc<str>,
+pub(super) struct Reported<'a> {
+    pub(super) name: &'a Arc<str>,
     pub(super) quota: Quota,
     pub(super) level: Level,
 }
 
+/// Fields that are to be written.
+#[derive(Debug, Default)]
+pub(super) enum Fields {
+    #[default]
+    None,
+    Draft {
+        policy: HeaderValue,
+        state: HeaderValue,
+    },
+    Older {
+        names: &'static Names,
+        limit: u32,
+        remaining: u64,
+        reset: u64,
+        denied: bool,
+    },
+}
+
+/// Limit, remaining and reset.
+type Names = [HeaderName; 3];
+
+static POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+static STATE: HeaderName = HeaderName::from_static("ratelimit");
+static TRIPLE: Names = [
+    HeaderName::from_static("ratelimit-limit"),
+    HeaderName::from_static("ratelimit-remaining"),
+    HeaderName::from_static("ratelimit-reset"),
+];
+static X_RATE_LIMIT: Names = [
+    HeaderName::from_static("x-ratelimit-limit"),
+    HeaderName::from_static("x-ratelimit-remaining"),
+    HeaderName::from_static("x-ratelimit-reset"),
+];
+
 impl Headers {
-    /// Adds the fields to those that an inner layer may have left.
-    pub(super) fn write(self, reported: &[Reported], headers: &mut HeaderMap) {
-        let Some(tightest) = reported.iter().min_by_key(|reported| reported.tightness()) else { return };
+    /// What is told of these policies. What [`policies`] made of them may be known.
+    pub(super) fn fields(self, reported: &[Reported<'_>], known: Option<&HeaderValue>) -> Fields {
+        let tightest = || reported.iter().min_by_key(|reported| reported.tightness());
         match self {
-            Self::Draft => {
-                append(headers, HeaderName::from_static("ratelimit-policy"), list(reported, Reported::write_policy));
-                append(headers, HeaderName::from_static("ratelimit"), list(reported, Reported::write_state));
-            }
-            Self::Triple => {
-                tightest.write_triple(headers, ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"]);
-            }
-            Self::XRateLimit => {
-                tightest.write_triple(headers, ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"]);
-            }
-            Self::None => {}
+            _ if reported.is_empty() => Fields::None,
+            Self::None => Fields::None,
+            Self::Draft => Fields::Draft {
+                policy: known.cloned().unwrap_or_else(|| policies(reported.iter().map(|r| (&**r.name, r.quota)))),
+                state: list(reported.iter(), Reported::push_state),
+            },
+            Self::Triple => tightest().map_or(Fields::None, |tightest| tightest.older(&TRIPLE)),
+            Self::XRateLimit => tightest().map_or(Fields::None, |tightest| tightest.older(&X_RATE_LIMIT)),
         }
     }
 }
 
-impl Reported {
+impl Fields {
+    /// Adds the fields to those that an inner layer may have left.
+    pub(super) fn write(self, headers: &mut HeaderMap) {
+        match self {
+            Self::None => {}
+            Self::Draft { policy, state } => {
+                headers.append(&POLICY, policy);
+                headers.append(&STATE, state);
+            }
+            Self::Older { names: [limit_name, remaining_name, reset_name], limit, remaining, reset, denied } => {
+                // They can tell of one policy only: the tightest one of all layers.
+                let told = headers.get(remaining_name).and_then(|told| told.to_str().ok()?.parse::<u64>().ok());
+                if !denied && told.is_some_and(|told| told <= remaining) {
+                    return;
+                }
+                headers.insert(limit_name, limit.into());
+                headers.insert(remaining_name, remaining.into());
+                headers.insert(reset_name, reset.into());
+            }
+        }
+    }
+}
+
+impl Reported<'_> {
     /// Least is tightest: what denied comes first, the longest wait before shorter ones.
-    fn tightness(&self) -> (bool, std::cmp::Reverse<Duration>, u64) {
+    fn tightness(&self) -> (bool, Reverse<Duration>, u64) {
         let wait = match self.level.verdict {
             Verdict::Within => Duration::ZERO,
             Verdict::Wait(wait) => wait,
             Verdict::Never => Duration::MAX,
         };
-        (self.level.verdict == Verdict::Within, std::cmp::Reverse(wait), self.level.remaining)
-    }
-
-    /// `"name";q=…;w=…`. The window is in whole seconds; one that is none is not told.
-    fn write_policy(&self, out: &mut String) {
-        quote(&self.name, out);
-        let _ = write!(out, ";q={}", self.quota.limit());
-        let window = self.quota.window();
-        if window.subsec_nanos() == 0 && window.as_secs() <= MAX_INTEGER {
-            let _ = write!(out, ";w={}", window.as_secs());
-        }
+        (self.level.verdict == Verdict::Within, Reverse(wait), self.level.remaining)
     }
 
     /// `"name";r=…;t=…`.
-    fn write_state(&self, out: &mut String) {
-        quote(&self.name, out);
-        let _ = write!(out, ";r={};t={}", self.level.remaining.min(MAX_INTEGER), self.reset());
+    fn push_state(&self, out: &mut Text) {
+        push_quoted(out, self.name);
+        push_parameter(out, b'r', self.level.remaining);
+        push_parameter(out, b't', self.reset());
     }
 
-    /// The older fields can tell of one policy only: the tightest one of all layers.
-    fn write_triple(&self, headers: &mut HeaderMap, [limit, remaining, reset]: [&'static str; 3]) {
-        let told = headers.get(remaining).and_then(|told| told.to_str().ok()?.parse::<u64>().ok());
-        if told.is_some_and(|told| told <= self.level.remaining && self.level.verdict == Verdict::Within) {
-            return;
+    fn older(&self, names: &'static Names) -> Fields {
+        Fields::Older {
+            names,
+            limit: self.quota.limit(),
+            remaining: self.level.remaining,
+            reset: self.reset(),
+            denied: self.level.verdict != Verdict::Within,
         }
-        headers.insert(limit, self.quota.limit().into());
-        headers.insert(remaining, self.level.remaining.into());
-        headers.insert(reset, self.reset().into());
     }
 
     /// When everything is refilled; where the policy refused, what `Retry-After` says (§3 of the draft: both "SHOULD
@@ -100,6 +145,18 @@ impl Reported {
     }
 }
 
+/// `"name";q=…;w=…, …`. The window is in whole seconds; one that is none is not told.
+pub(super) fn policies<'a>(policies: impl Iterator<Item = (&'a str, Quota)>) -> HeaderValue {
+    list(policies, |(name, quota), out| {
+        push_quoted(out, name);
+        push_parameter(out, b'q', quota.limit().into());
+        let window = quota.window();
+        if window.subsec_nanos() == 0 && window.as_secs() <= MAX_INTEGER {
+            push_parameter(out, b'w', window.as_secs());
+        }
+    })
+}
+
 /// Rounded up, so that a client never comes too early.
 pub(super) fn whole_seconds(duration: Duration) -> u64 {
     let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
@@ -109,33 +166,37 @@ pub(super) fn whole_seconds(duration: Duration) -> u64 {
 /// The largest integer of a structured field (RFC 9651 §3.3.1).
 const MAX_INTEGER: u64 = 999_999_999_999_999;
 
-fn list(reported: &[Reported], write: fn(&Reported, &mut String)) -> String {
-    let mut out = String::with_capacity(40 * reported.len());
-    for (i, reported) in reported.iter().enumerate() {
+/// Long enough for what is usual.
+type Text = SmallVec<[u8; 128]>;
+
+/// A list of a structured field (RFC 9651 §3.1).
+fn list<T>(items: impl Iterator<Item = T>, push: impl Fn(T, &mut Text)) -> HeaderValue {
+    let mut out = Text::new();
+    for (i, item) in items.enumerate() {
         if i > 0 {
-            out.push_str(", ");
+            out.extend_from_slice(b", ");
         }
-        write(reported, &mut out);
+        push(item, &mut out);
     }
-    out
+    HeaderValue::from_bytes(&out).unwrap_or_else(|_| unreachable!("names have visible characters only"))
 }
 
-/// A string of a structured field (RFC 9651 §3.3.3); the name has visible characters only.
-fn quote(name: &str, out: &mut String) {
-    out.push('"');
-    for c in name.chars() {
-        if matches!(c, '"' | '\\') {
-            out.push('\\');
+/// A string (RFC 9651 §3.3.3); the name has visible characters only.
+fn push_quoted(out: &mut Text, name: &str) {
+    out.push(b'"');
+    for byte in name.bytes() {
+        if matches!(byte, b'"' | b'\\') {
+            out.push(b'\\');
         }
-        out.push(c);
+        out.push(byte);
     }
-    out.push('"');
+    out.push(b'"');
 }
 
-fn append(headers: &mut HeaderMap, name: HeaderName, value: String) {
-    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
-        headers.append(name, value);
-    }
+/// A parameter that is an integer (RFC 9651 §3.1.2).
+fn push_parameter(out: &mut Text, name: u8, value: u64) {
+    out.extend_from_slice(&[b';', name, b'=']);
+    out.extend_from_slice(itoa::Buffer::new().format(value.min(MAX_INTEGER)).as_bytes());
 }
 
 #[cfg(test)]
@@ -144,9 +205,16 @@ mod tests {
 
     use super::*;
 
-    fn reported(name: &str, quota: Quota, remaining: u64, millis: u64, verdict: Verdict) -> Reported {
-        let level = Level { remaining, refilled: Duration::from_millis(millis), verdict };
-        Reported { name: name.into(), quota, level }
+    type Row = (Arc<str>, Quota, Level);
+
+    fn reported(name: &str, quota: Quota, remaining: u64, millis: u64, verdict: Verdict) -> Row {
+        (name.into(), quota, Level { remaining, refilled: Duration::from_millis(millis), verdict })
+    }
+
+    fn write(headers: Headers, rows: &[&Row], map: &mut HeaderMap) {
+        let reported: Vec<_> =
+            rows.iter().map(|(name, quota, level)| Reported { name, quota: *quota, level: *level }).collect();
+        headers.fields(&reported, None).write(map);
     }
 
     /// What an independent parser makes of a field: names, and parameters in order.
@@ -177,7 +245,7 @@ mod tests {
             reported("a \"b\" \\c", Quota::per_day(1000), 0, 0, Verdict::Wait(Duration::from_micros(1))),
         ];
         let mut headers = HeaderMap::new();
-        Headers::Draft.write(&all, &mut headers);
+        write(Headers::Draft, &all.each_ref(), &mut headers);
         assert_eq!(headers["ratelimit-policy"], r#""burst";q=20;w=2, "a \"b\" \\c";q=1000;w=86400"#);
         assert_eq!(headers["ratelimit"], r#""burst";r=12;t=3, "a \"b\" \\c";r=0;t=1"#);
         let policy = parse(&headers, "ratelimit-policy");
@@ -187,7 +255,7 @@ mod tests {
         assert_eq!(state[0], ("burst".to_owned(), vec![param("r", 12), param("t", 3)]));
         assert_eq!(state[1].1, [param("r", 0), param("t", 1)]);
         // Another layer adds its own; the list grows.
-        Headers::Draft.write(&[reported("outer", burst, 1, 0, Verdict::Within)], &mut headers);
+        write(Headers::Draft, &[&reported("outer", burst, 1, 0, Verdict::Within)], &mut headers);
         assert_eq!(parse(&headers, "ratelimit").len(), 3);
     }
 
@@ -195,7 +263,7 @@ mod tests {
     fn the_largest_numbers_are_still_structured_fields() {
         let forever = reported("x", Quota::new(u32::MAX, Duration::MAX), u64::MAX, u64::MAX, Verdict::Never);
         let mut headers = HeaderMap::new();
-        Headers::Draft.write(&[forever], &mut headers);
+        write(Headers::Draft, &[&forever], &mut headers);
         assert_eq!(parse(&headers, "ratelimit-policy")[0].1, [param("q", i64::from(u32::MAX))]);
         assert_eq!(parse(&headers, "ratelimit")[0].1[0], param("r", 999_999_999_999_999));
     }
@@ -204,7 +272,7 @@ mod tests {
     fn a_window_that_is_not_in_whole_seconds_is_not_told() {
         let mut headers = HeaderMap::new();
         let quota = Quota::new(5, Duration::from_millis(1500));
-        Headers::Draft.write(&[reported("x", quota, 5, 0, Verdict::Within)], &mut headers);
+        write(Headers::Draft, &[&reported("x", quota, 5, 0, Verdict::Within)], &mut headers);
         assert_eq!(headers["ratelimit-policy"], r#""x";q=5"#);
     }
 
@@ -213,21 +281,21 @@ mod tests {
         let loose = reported("loose", Quota::per_minute(100), 90, 6000, Verdict::Within);
         let tight = reported("tight", Quota::per_minute(10), 3, 42_000, Verdict::Within);
         let denied = reported("denied", Quota::per_minute(200), 1, 60_000, Verdict::Wait(Duration::from_millis(300)));
-        for (headers_kind, prefix) in [(Headers::Triple, "ratelimit"), (Headers::XRateLimit, "x-ratelimit")] {
+        for (kind, prefix) in [(Headers::Triple, "ratelimit"), (Headers::XRateLimit, "x-ratelimit")] {
             let mut headers = HeaderMap::new();
             let told = |headers: &HeaderMap| {
                 ["limit", "remaining", "reset"].map(|n| headers[&format!("{prefix}-{n}")].to_str().unwrap().to_owned())
             };
-            headers_kind.write(&[loose.clone(), tight.clone()], &mut headers);
+            write(kind, &[&loose, &tight], &mut headers);
             assert_eq!(told(&headers), ["10", "3", "42"]);
-            headers_kind.write(std::slice::from_ref(&loose), &mut headers);
+            write(kind, &[&loose], &mut headers);
             assert_eq!(told(&headers), ["10", "3", "42"], "an outer layer that is looser does not hide it");
-            headers_kind.write(&[loose.clone(), denied.clone(), tight.clone()], &mut headers);
+            write(kind, &[&loose, &denied, &tight], &mut headers);
             assert_eq!(told(&headers), ["200", "1", "1"]);
             assert_eq!(headers.len(), 3);
         }
         let mut headers = HeaderMap::new();
-        Headers::None.write(&[loose], &mut headers);
+        write(Headers::None, &[&loose], &mut headers);
         assert!(headers.is_empty());
     }
 

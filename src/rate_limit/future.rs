@@ -13,7 +13,10 @@ use http::Response;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::engine::{Admission, Decision, Engine, Plan};
+use super::{
+    engine::{Admission, Decision, Engine, Note, Plan},
+    settle::Reserved,
+};
 use crate::{Identity, ProblemBody, backend::BackendError};
 
 pin_project! {
@@ -27,9 +30,23 @@ pin_project! {
     }
 }
 
-type Known = Result<Identity, BackendError>;
-/// Plans anew for a request of a known identity.
-type Identified<Q> = fn(&Engine, Known, Q) -> Result<(Plan, Q), Box<Response<Bytes>>>;
+/// What is done with a request.
+pub(super) enum Next<Q> {
+    /// No limit applies.
+    Pass(Q),
+    Admitted(Admission, Q),
+    Refused(Box<Response<Bytes>>),
+    /// The store has to be asked.
+    Ask {
+        plan: Plan,
+        is_grpc: bool,
+        request: Q,
+    },
+}
+
+pub(super) type Known = Result<Identity, BackendError>;
+/// Goes on with a request of a known identity.
+type Identified<Q> = fn(&Engine, Known, Q) -> Next<Q>;
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -37,16 +54,18 @@ pin_project! {
     #[project = StateProject]
     #[project_replace = StateReplace]
     enum State<S, Q, F, R> {
-        /// No limit applies.
+        /// Nothing is left to do.
         Bypass { #[pin] inner: F },
         /// Who is asking is looked up.
         Identifying { known: Boxed<Known>, identified: Identified<Q>, engine: Arc<Engine>, inner: S, request: Q },
         /// The counters are asked.
         Deciding { decision: Boxed<Decision>, engine: Arc<Engine>, inner: S, request: Q },
-        /// The request is admitted.
-        Admitted { #[pin] inner: F, engine: Arc<Engine>, admission: Admission },
+        /// The request is admitted; there is something to tell.
+        Noted { #[pin] inner: F, note: Note },
+        /// The request is admitted; what was taken may have to be corrected.
+        Reserved { #[pin] inner: F, engine: Arc<Engine>, note: Note, reserved: Vec<Reserved> },
         /// What was reserved is corrected.
-        Correcting { corrected: Boxed<()>, engine: Arc<Engine>, admission: Admission, response: Response<R> },
+        Correcting { corrected: Boxed<()>, note: Note, response: Response<R> },
         /// The request is refused.
         Refused { answer: Response<Bytes> },
         /// The response was handed out.
@@ -57,6 +76,10 @@ pin_project! {
 impl<S: Service<Q>, Q, R> ResponseFuture<S, Q, R> {
     pub(super) fn bypass(inner: S::Future) -> Self {
         Self { state: State::Bypass { inner } }
+    }
+
+    pub(super) fn admitted(engine: &Arc<Engine>, inner: S::Future, admission: Admission) -> Self {
+        Self { state: State::admitted(engine, inner, admission) }
     }
 
     pub(super) fn refused(answer: Response<Bytes>) -> Self {
@@ -74,16 +97,26 @@ impl<S: Service<Q>, Q, R> ResponseFuture<S, Q, R> {
         Self { state: State::Identifying { known, identified, engine, inner, request } }
     }
 
-    pub(super) fn decide(engine: Arc<Engine>, plan: Plan, inner: S, request: Q) -> Self {
-        Self { state: State::deciding(engine, plan, inner, request) }
+    pub(super) fn decide(engine: Arc<Engine>, plan: Plan, is_grpc: bool, inner: S, request: Q) -> Self {
+        Self { state: State::deciding(engine, plan, is_grpc, inner, request) }
     }
 }
 
 impl<S, Q, F, R> State<S, Q, F, R> {
-    fn deciding(engine: Arc<Engine>, plan: Plan, inner: S, request: Q) -> Self {
+    fn admitted(engine: &Arc<Engine>, inner: F, Admission { note, reserved }: Admission) -> Self {
+        if !reserved.is_empty() {
+            Self::Reserved { inner, engine: Arc::clone(engine), note, reserved }
+        } else if !note.is_empty() {
+            Self::Noted { inner, note }
+        } else {
+            Self::Bypass { inner }
+        }
+    }
+
+    fn deciding(engine: Arc<Engine>, plan: Plan, is_grpc: bool, inner: S, request: Q) -> Self {
         let decision = {
             let engine = Arc::clone(&engine);
-            Box::pin(async move { engine.decide(plan).await })
+            Box::pin(async move { engine.decide(plan, is_grpc).await })
         };
         Self::Deciding { decision, engine, inner, request }
     }
@@ -100,8 +133,7 @@ where
         loop {
             let next = match state.as_mut().project() {
                 StateProject::Bypass { inner } => {
-                    let response = ready!(inner.poll(cx))?;
-                    return Poll::Ready(Ok(response.map(ProblemBody::inner)));
+                    return Poll::Ready(Ok(ready!(inner.poll(cx))?.map(ProblemBody::inner)));
                 }
                 StateProject::Identifying { known, .. } => {
                     let known = ready!(known.as_mut().poll(cx));
@@ -111,9 +143,10 @@ where
                         unreachable!("the state was Identifying a moment ago")
                     };
                     match identified(&engine, known, request) {
-                        Ok((plan, request)) if plan.is_empty() => State::Bypass { inner: inner.call(request) },
-                        Ok((plan, request)) => State::deciding(engine, plan, inner, request),
-                        Err(answer) => State::Refused { answer: *answer },
+                        Next::Pass(request) => State::Bypass { inner: inner.call(request) },
+                        Next::Admitted(admission, request) => State::admitted(&engine, inner.call(request), admission),
+                        Next::Refused(answer) => State::Refused { answer: *answer },
+                        Next::Ask { plan, is_grpc, request } => State::deciding(engine, plan, is_grpc, inner, request),
                     }
                 }
                 StateProject::Deciding { decision, .. } => {
@@ -124,35 +157,35 @@ where
                         unreachable!("the state was Deciding a moment ago")
                     };
                     match decision {
-                        Decision::Admitted(admission) => {
-                            State::Admitted { inner: inner.call(request), engine, admission }
-                        }
-                        Decision::Refused(answer) => State::Refused { answer },
+                        Decision::Admitted(admission) => State::admitted(&engine, inner.call(request), admission),
+                        Decision::Refused(answer) => State::Refused { answer: *answer },
                     }
                 }
-                StateProject::Admitted { inner, engine, admission } => {
+                StateProject::Noted { inner, note } => {
+                    let response = ready!(inner.poll(cx))?;
+                    let note = std::mem::take(note);
+                    state.set(State::Done);
+                    return Poll::Ready(Ok(finish(note, response)));
+                }
+                StateProject::Reserved { inner, engine, note, reserved } => {
                     let (parts, body) = ready!(inner.poll(cx))?.into_parts();
-                    let corrections = engine.corrections(admission, &parts);
+                    let corrections = engine.corrections(reserved, &parts);
                     let response = Response::from_parts(parts, body);
-                    let (engine, admission) = (Arc::clone(engine), std::mem::take(admission));
+                    let (engine, note) = (Arc::clone(engine), std::mem::take(note));
                     if corrections.is_empty() {
                         state.set(State::Done);
-                        return Poll::Ready(Ok(finish(&engine, admission, response)));
+                        return Poll::Ready(Ok(finish(note, response)));
                     }
-                    let corrected = {
-                        let engine = Arc::clone(&engine);
-                        Box::pin(async move { engine.correct(corrections).await })
-                    };
-                    State::Correcting { corrected, engine, admission, response }
+                    let corrected = Box::pin(async move { engine.correct(corrections).await });
+                    State::Correcting { corrected, note, response }
                 }
                 StateProject::Correcting { corrected, .. } => {
                     ready!(corrected.as_mut().poll(cx));
-                    let StateReplace::Correcting { engine, admission, response, .. } =
-                        state.as_mut().project_replace(State::Done)
+                    let StateReplace::Correcting { note, response, .. } = state.as_mut().project_replace(State::Done)
                     else {
                         unreachable!("the state was Correcting a moment ago")
                     };
-                    return Poll::Ready(Ok(finish(&engine, admission, response)));
+                    return Poll::Ready(Ok(finish(note, response)));
                 }
                 StateProject::Refused { answer } => {
                     let answer = std::mem::take(answer);
@@ -166,9 +199,9 @@ where
     }
 }
 
-fn finish<R>(engine: &Engine, admission: Admission, response: Response<R>) -> Response<ProblemBody<R>> {
+fn finish<R>(note: Note, response: Response<R>) -> Response<ProblemBody<R>> {
     let (mut parts, body) = response.into_parts();
-    engine.finish(admission, &mut parts.headers, &mut parts.extensions);
+    note.write(&mut parts.headers, &mut parts.extensions);
     Response::from_parts(parts, ProblemBody::inner(body))
 }
 

@@ -3,6 +3,7 @@
 use std::{fmt, net::IpAddr, sync::Arc};
 
 use http::{HeaderName, header, request::Parts};
+use smallvec::SmallVec;
 
 use super::ClientIp;
 use crate::{Identity, backend::LimitKey};
@@ -112,14 +113,13 @@ impl Key {
 
     /// The key of a request under these policies.
     pub(super) fn of_request(&self, parts: &Parts, policies: &[u8; 16]) -> Result<Option<LimitKey>, Unwired> {
-        let mut fields = Fields(Vec::with_capacity(64));
+        let mut fields = Fields(SmallVec::new());
         fields.push(policies);
         if !self.write(parts, &mut fields)? {
             return Ok(None);
         }
-        let mut key = [0; 16];
-        blake3::Hasher::new().update(&fields.0).finalize_xof().fill(&mut key);
-        Ok(Some(LimitKey::from_bytes(key)))
+        let hash = blake3::hash(&fields.0);
+        Ok(hash.as_bytes().first_chunk().copied().map(LimitKey::from_bytes))
     }
 
     /// Whether the key depends on who is asking, as far as can be told.
@@ -214,8 +214,8 @@ impl Key {
     }
 }
 
-/// Fields, each with its length.
-struct Fields(Vec<u8>);
+/// Fields, each with its length; those of most keys need no allocation.
+struct Fields(SmallVec<[u8; 128]>);
 
 impl Fields {
     fn push(&mut self, field: &[u8]) {

@@ -6,11 +6,7 @@ use bytes::Bytes;
 use http::{Response, request};
 use tower_layer::Layer;
 
-use super::{
-    Headers, Key, Policy, Quota, RateLimit, Rejection,
-    engine::{Config, Engine},
-    outage::Outage,
-};
+use super::{Headers, Key, Policy, Quota, RateLimit, Rejection, config::Config, engine::Engine, outage::Outage};
 use crate::Backend;
 
 /// Refuses requests that are beyond a limit; see the [module](super).
@@ -77,7 +73,6 @@ impl<S> Layer<S> for RateLimitLayer {
     type Service = RateLimit<S>;
 
     fn layer(&self, inner: S) -> RateLimit<S> {
-        let engine = Engine { config: self.config.clone(), outage: Arc::clone(&self.outage) };
-        RateLimit { inner, engine: Arc::new(engine) }
+        RateLimit { inner, engine: Arc::new(Engine::new(self.config.clone(), Arc::clone(&self.outage))) }
     }
 }

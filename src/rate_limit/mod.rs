@@ -50,6 +50,7 @@
 
 mod client_ip;
 mod concurrency;
+mod config;
 mod engine;
 mod fields;
 mod forwarded;
@@ -61,6 +62,7 @@ mod policy;
 mod quota;
 mod reject;
 mod service;
+mod settle;
 
 pub use client_ip::{ClientIp, PeerAddr, TrustError};
 pub use concurrency::{ConcurrencyFuture, ConcurrencyLimit, ConcurrencyLimitLayer, PermitBody};

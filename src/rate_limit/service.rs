@@ -5,16 +5,16 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
 use tower_service::Service;
 
 use super::{
     ResponseFuture,
-    engine::{Engine, Plan},
+    engine::{Decision, Engine},
+    future::{Known, Next},
     reject,
 };
-use crate::{Identity, ProblemBody, backend::BackendError};
+use crate::ProblemBody;
 
 /// Refuses requests that are beyond a limit; made by a [`RateLimitLayer`](super::RateLimitLayer).
 ///
@@ -38,38 +38,58 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        let engine = &self.engine;
         let (parts, body) = request.into_parts();
-        if self.engine.config.is_exempt(&parts) {
+        if engine.config.is_exempt(&parts) {
             return ResponseFuture::bypass(self.inner.call(Request::from_parts(parts, body)));
         }
-        if let Some(identity) = self.engine.unknown_identity(&parts) {
-            let clone = self.inner.clone();
-            let inner = std::mem::replace(&mut self.inner, clone);
+        if let Some(identity) = engine.unknown_identity(&parts) {
+            let inner = take_ready(&mut self.inner);
             let request = Request::from_parts(parts, body);
-            return ResponseFuture::identify(Arc::clone(&self.engine), identity, identified, inner, request);
+            return ResponseFuture::identify(Arc::clone(engine), identity, identified, inner, request);
         }
-        match self.engine.plan(&parts) {
-            Ok(plan) if plan.is_empty() => ResponseFuture::bypass(self.inner.call(Request::from_parts(parts, body))),
-            Ok(plan) => {
-                // The clone is not ready; the service that was polled is.
-                let clone = self.inner.clone();
-                let inner = std::mem::replace(&mut self.inner, clone);
-                ResponseFuture::decide(Arc::clone(&self.engine), plan, inner, Request::from_parts(parts, body))
+        match next(engine, parts, body) {
+            Next::Pass(request) => ResponseFuture::bypass(self.inner.call(request)),
+            Next::Admitted(admission, request) => ResponseFuture::admitted(engine, self.inner.call(request), admission),
+            Next::Refused(answer) => ResponseFuture::refused(*answer),
+            Next::Ask { plan, is_grpc, request } => {
+                ResponseFuture::decide(Arc::clone(engine), plan, is_grpc, take_ready(&mut self.inner), request)
             }
-            Err(unwired) => ResponseFuture::refused(reject::unwired(unwired, &parts)),
         }
     }
 }
 
-/// The plan for a request now that it is known who asks, or the answer.
-fn identified<B>(
-    engine: &Engine,
-    known: Result<Identity, BackendError>,
-    request: Request<B>,
-) -> Result<(Plan, Request<B>), Box<Response<Bytes>>> {
+/// The service that was polled. The clone that takes its place is not ready.
+fn take_ready<S: Clone>(inner: &mut S) -> S {
+    let clone = inner.clone();
+    std::mem::replace(inner, clone)
+}
+
+/// What is done with a request of which all is known that keys may need.
+fn next<B>(engine: &Engine, parts: Parts, body: B) -> Next<Request<B>> {
+    let plan = match engine.plan(&parts) {
+        Ok(plan) if plan.is_empty() => return Next::Pass(Request::from_parts(parts, body)),
+        Ok(plan) => plan,
+        Err(unwired) => return Next::Refused(Box::new(reject::unwired(unwired, &parts))),
+    };
+    match engine.decide_now(&plan, &parts) {
+        Some(Decision::Admitted(admission)) => Next::Admitted(admission, Request::from_parts(parts, body)),
+        Some(Decision::Refused(answer)) => Next::Refused(answer),
+        None => {
+            let is_grpc = reject::is_grpc(&parts);
+            Next::Ask { plan, is_grpc, request: Request::from_parts(parts, body) }
+        }
+    }
+}
+
+/// The same for a request now that it is known who asks.
+fn identified<B>(engine: &Engine, known: Known, request: Request<B>) -> Next<Request<B>> {
     let (mut parts, body) = request.into_parts();
-    let identity = known.map_err(|error| reject::unidentified(&error, &parts))?;
-    parts.extensions.insert(identity);
-    let plan = engine.plan(&parts).map_err(|unwired| reject::unwired(unwired, &parts))?;
-    Ok((plan, Request::from_parts(parts, body)))
+    match known {
+        Ok(identity) => {
+            parts.extensions.insert(identity);
+            next(engine, parts, body)
+        }
+        Err(error) => Next::Refused(Box::new(reject::unidentified(&error, &parts))),
+    }
 }

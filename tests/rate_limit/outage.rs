@@ -54,20 +54,22 @@ async fn timed(app: &App) -> (u16, Duration) {
     (app.get().await, start.elapsed())
 }
 
-/// The first answers come within 250 ms, the later ones at once (five times of a millisecond that it may take); the
-/// statuses in order.
+/// The statuses in order. Each answer comes within 250 ms; and while the breaker is open, soon: half of them within five
+/// times of the millisecond that they may take, and none waits for Redis.
 async fn statuses(app: &App, n: usize) -> Vec<u16> {
-    let mut statuses = Vec::new();
-    let mut slow = 0;
+    let mut answers = Vec::new();
     for _ in 0..n {
-        let (status, took) = timed(app).await;
-        assert!(took < Duration::from_millis(250), "{took:?}");
-        slow += usize::from(took > Duration::from_millis(5));
-        statuses.push(status);
+        answers.push(timed(app).await);
     }
-    // Until the breaker opens, each waits for its time to run out.
-    assert!(slow <= 8, "{slow} of {n} were slow");
-    statuses
+    let slowest = answers.iter().map(|(_, took)| *took).max();
+    assert!(slowest < Some(Duration::from_millis(250)), "{slowest:?}");
+    let mut later: Vec<_> = answers[8..].iter().map(|(_, took)| *took).collect();
+    later.sort_unstable();
+    assert!(later[later.len() / 2] < Duration::from_millis(5), "{later:?}");
+    // A busy machine may stop this process for a while, but not so often.
+    let waited = later.iter().filter(|took| **took >= Duration::from_millis(45)).count();
+    assert!(waited <= 2, "{later:?}");
+    answers.into_iter().map(|(status, _)| status).collect()
 }
 
 fn count(statuses: &[u16], status: u16) -> usize {

@@ -15,7 +15,7 @@ use tower_gatehouse::{
 };
 
 use crate::{
-    App,
+    App, header, patient,
     support::{RedisCluster, RedisServer},
     with,
 };
@@ -30,7 +30,7 @@ fn key(n: u64) -> LimitKey {
 #[tokio::test]
 async fn every_key_has_an_expiry() {
     let server = RedisServer::start();
-    let backend = Backend::redis(server.url()).connect().await.unwrap();
+    let backend = patient(server.url()).await;
     let user = || Key::header(http::HeaderName::from_static("x-user"));
     let layer = RateLimitLayer::with_policies(
         &backend,
@@ -50,6 +50,53 @@ async fn every_key_has_an_expiry() {
     for key in &keys {
         let ttl = server.command(&["PTTL", key]).integer();
         assert!((1..=25 * 3_600_000).contains(&ttl), "{key}: {ttl}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_one_round_trip_and_one_script_however_many_policies_there_are() {
+    const REQUESTS: u64 = 50;
+    let server = RedisServer::start();
+    let backend = patient(server.url()).await;
+    let user = || Key::header(http::HeaderName::from_static("x-user"));
+    let plenty = Quota::per_hour(1_000_000);
+    let one = [Policy::new("all", Key::global(), plenty)];
+    let window = [Policy::new("window", Key::global(), plenty.fixed_window())];
+    let three = ["burst", "daily"].map(|name| Policy::new(name, user(), plenty)).into_iter();
+    let three = three.chain([Policy::new("global", Key::global(), plenty)]).collect::<Vec<_>>();
+    for (policies, keys) in [(one.to_vec(), 1), (window.to_vec(), 1), (three, 2)] {
+        let app = App::new(&RateLimitLayer::with_policies(&backend, policies));
+        app.ask(with("x-user", "a")).await; // loads the script
+        server.reset_stats();
+        for _ in 0..REQUESTS {
+            assert_eq!(app.ask(with("x-user", "a")).await.status(), 200);
+        }
+        // And within the script one command for the time, and two for each key.
+        let expected = [("evalsha", 1), ("get", keys), ("set", keys), ("time", 1)];
+        let expected = expected.map(|(command, calls)| (command, calls * REQUESTS)).into();
+        assert_eq!(server.commandstats().data(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_obeys_retry_after_is_not_denied_again_by_redis_nor_by_what_is_remembered() {
+    let server = RedisServer::start();
+    let app = App::new(&RateLimitLayer::new(
+        &patient(server.url()).await,
+        "all",
+        Key::global(),
+        Quota::new(2, Duration::from_millis(2500)).burst(1),
+    ));
+    assert_eq!(app.get().await, 200);
+    for _ in 0..3 {
+        // The first refusal is Redis', the second one is remembered; what a client is told holds for both.
+        app.get().await;
+        let refused = app.ask(http::Request::new(())).await;
+        assert_eq!(refused.status(), 429);
+        let seconds = header(&refused, "retry-after").parse().unwrap();
+        assert!((1..=2).contains(&seconds), "{seconds}");
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        assert_eq!(app.get().await, 200);
     }
 }
 
@@ -111,7 +158,7 @@ async fn used(backend: &Backend, start: Instant) -> (u64, u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn scripts_that_are_flushed_and_clients_that_are_killed_lose_and_double_nothing() {
     let server = RedisServer::start();
-    let backend = Backend::redis(server.url()).connect().await.unwrap();
+    let backend = patient(server.url()).await;
     let (start, load) = (Instant::now(), Load::start(&backend));
     for _ in 0..4 {
         for _ in 0..14 {
@@ -122,8 +169,7 @@ async fn scripts_that_are_flushed_and_clients_that_are_killed_lose_and_double_no
         server.command(&["CLIENT", "KILL", "TYPE", "normal"]);
     }
     let (answered, failed) = load.stop().await;
-    let fresh = Backend::redis(server.url()).operation_timeout(Duration::from_secs(5)).connect().await.unwrap();
-    let (used, refilled) = used(&fresh, start).await;
+    let (used, refilled) = used(&patient(server.url()).await, start).await;
     assert!(answered > 1000, "{answered} answered, {failed} failed");
     // Each that was answered was counted once; each that failed at most once.
     assert!(used + refilled >= answered, "{used} used, {refilled} refilled, {answered} answered");
@@ -194,9 +240,10 @@ async fn a_failover_in_the_middle_of_the_load_is_no_error_for_clients_and_double
     .unwrap();
     assert!(watch.await.unwrap() > 100);
     let (answered, failed) = load.stop().await;
-    let fresh = Backend::redis(cluster.url()).operation_timeout(Duration::from_secs(1)).connect().await.unwrap();
-    let (used, _) = used(&fresh, start).await;
+    let (used, refilled) = used(&patient(cluster.url()).await, start).await;
     assert!(answered > 100, "{answered} answered, {failed} failed");
+    // A failover that is agreed with the master loses nothing, and what was answered is not sent again.
+    assert!(used + refilled >= answered, "{used} used, {refilled} refilled, {answered} answered");
     assert!(used <= answered + failed, "{used} used, {answered} answered, {failed} failed");
 }
 
@@ -204,7 +251,7 @@ async fn a_failover_in_the_middle_of_the_load_is_no_error_for_clients_and_double
 async fn at_a_hundred_times_the_limit_one_request_in_ten_or_less_asks_redis() {
     for quota in [Quota::per_second(10), Quota::per_second(50).burst(5), Quota::per_minute(60).fixed_window()] {
         let server = RedisServer::start();
-        let backend = Backend::redis(server.url()).connect().await.unwrap();
+        let backend = patient(server.url()).await;
         let app = App::new(&RateLimitLayer::new(&backend, "all", Key::global(), quota));
         app.get().await;
         server.reset_stats();
@@ -247,17 +294,11 @@ async fn flood(backend: &Backend, fresh: &Backend) {
         let taken = backend.take(&[Take { key: key(HEAVY), asks: &asks }]).await.unwrap();
         assert_eq!(taken.admitted, n < 10);
     }
-    let mut failed = 0;
     for batch in 0..20_000 {
         let keys: Vec<_> = (batch * 50..(batch + 1) * 50).map(key).collect();
         let takes: Vec<_> = keys.iter().map(|&key| Take { key, asks: &asks }).collect();
-        match backend.take(&takes).await {
-            Ok(answer) => assert!(answer.admitted),
-            // A busy machine may take longer than a limit may.
-            Err(_) => failed += 1,
-        }
+        assert!(backend.take(&takes).await.unwrap().admitted);
     }
-    assert!(failed < 200, "{failed}");
     assert!(
         !fresh.take(&[Take { key: key(HEAVY), asks: &asks }]).await.unwrap().admitted,
         "the heavy one is forgotten"
@@ -277,8 +318,7 @@ async fn a_million_keys_in_memory_are_bounded_and_the_heavy_offender_stays_denie
 async fn a_million_keys_on_redis_are_bounded_and_the_heavy_offender_stays_denied() {
     const MAX: u64 = 40 << 20;
     let server = RedisServer::builder().maxmemory(MAX, "volatile-ttl").start();
-    let connect = || Backend::redis(server.url()).operation_timeout(Duration::from_secs(5)).connect();
-    let (backend, fresh) = (connect().await.unwrap(), connect().await.unwrap());
+    let (backend, fresh) = (patient(server.url()).await, patient(server.url()).await);
     flood(&backend, &fresh).await;
     let used: u64 = server.info("memory")["used_memory"].trim().parse().unwrap();
     assert!(used <= MAX + (4 << 20), "{used} bytes");

@@ -73,6 +73,7 @@ mod axum {
         Backend,
         rate_limit::{Key, Quota, RateLimitLayer},
     };
+    use tower_http::cors::CorsLayer;
 
     async fn ask(address: SocketAddr, path: &str) -> String {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -91,10 +92,8 @@ mod axum {
     fn by_ip() -> Router {
         let limit = RateLimitLayer::new(&Backend::memory(), "ip", Key::peer_ip(), Quota::per_hour(2));
         // CORS stands outside, so that a script may read the refusal.
-        let cors = ::axum::middleware::map_response(async |mut response: ::axum::response::Response| {
-            response.headers_mut().insert("access-control-allow-origin", "*".parse().unwrap());
-            response
-        });
+        let fields = ["ratelimit", "ratelimit-policy", "retry-after"].map(::axum::http::HeaderName::from_static);
+        let cors = CorsLayer::new().allow_origin(["https://a.example".parse().unwrap()]).expose_headers(fields);
         Router::new().route("/", get(async || "hello")).layer(limit).layer(cors)
     }
 
@@ -107,7 +106,12 @@ mod axum {
         for expected in ["200", "200", "429"] {
             let answer = ask(address, "/").await;
             assert_eq!(status(&answer), expected, "{answer}");
-            assert!(answer.contains("access-control-allow-origin: *"), "{answer}");
+            assert!(answer.contains("access-control-allow-origin: https://a.example\r\n"), "{answer}");
+            assert!(
+                answer.contains("access-control-expose-headers: ratelimit,ratelimit-policy,retry-after"),
+                "{answer}"
+            );
+            assert_eq!(answer.contains("\r\nretry-after: "), expected == "429", "{answer}");
         }
         server.abort();
     }

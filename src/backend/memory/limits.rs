@@ -8,6 +8,10 @@ impl Limits for MemoryBackend {
         Ok(self.0.meters.take(takes))
     }
 
+    fn take_now(&self, takes: &[Take<'_>]) -> Option<Taken> {
+        Some(self.0.meters.take(takes))
+    }
+
     async fn settle(&self, settle: Settle<'_>) -> Result<(), BackendError> {
         self.0.meters.settle(settle);
         Ok(())

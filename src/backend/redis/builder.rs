@@ -44,6 +44,7 @@ impl Backend {
             namespace: "gh".into(),
             buckets: None,
             timeout: DEFAULT_TIMEOUT,
+            limit_timeout: DEFAULT_LIMIT_TIMEOUT,
             username: None,
             password: None,
             provider: None,
@@ -62,6 +63,7 @@ pub struct RedisBuilder {
     namespace: String,
     buckets: Option<u16>,
     timeout: Duration,
+    limit_timeout: Duration,
     username: Option<String>,
     password: Option<String>,
     provider: Option<Provider>,
@@ -69,6 +71,7 @@ pub struct RedisBuilder {
 }
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(100);
+const DEFAULT_LIMIT_TIMEOUT: Duration = Duration::from_millis(50);
 const CLUSTER_BUCKETS: u16 = 64;
 /// How long [`RedisBuilder::connect`] tries.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -97,6 +100,14 @@ impl RedisBuilder {
     /// The longest that an operation may take; default 100 ms. An invalidation may take five times as long.
     pub fn operation_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// The longest that a rate limit is waited for; default 50 ms, and never more than the
+    /// [operation timeout](Self::operation_timeout). A limit is asked for with every request; one that is not answered in
+    /// time is decided as its [`OnError`](crate::rate_limit::OnError) says.
+    pub fn limit_timeout(mut self, timeout: Duration) -> Self {
+        self.limit_timeout = timeout;
         self
     }
 
@@ -175,8 +186,8 @@ impl RedisBuilder {
         if !(1..=64).contains(&self.namespace.len()) || !self.namespace.bytes().all(name_is_good) {
             return Err(config("the namespace must be 1 to 64 visible ASCII characters without { and }"));
         }
-        if self.timeout < Duration::from_millis(1) {
-            return Err(config("the operation timeout must be at least 1 ms"));
+        if self.timeout.min(self.limit_timeout) < Duration::from_millis(1) {
+            return Err(config("the timeouts of operations and limits must be at least 1 ms"));
         }
         let username = self.username.or_else(|| address.username.clone());
         let user = if self.provider.is_some() { None } else { Some(username.clone().unwrap_or("default".into())) };
@@ -204,7 +215,7 @@ impl RedisBuilder {
             }
             _ => Servers::Cluster(Cluster::new(make, address.hosts.clone(), &keys)),
         };
-        let client = Client::new(servers, keys, timeout);
+        let client = Client::new(servers, keys, timeout, self.limit_timeout.min(timeout));
         let subscriber: MakeSubscriber = Box::new(move || {
             SubscriberClient::new(
                 settings.clone(),
@@ -272,6 +283,7 @@ impl fmt::Debug for RedisBuilder {
             .field("namespace", &self.namespace)
             .field("buckets", &self.buckets)
             .field("timeout", &self.timeout)
+            .field("limit_timeout", &self.limit_timeout)
             .finish_non_exhaustive()
     }
 }

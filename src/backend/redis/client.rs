@@ -45,6 +45,7 @@ pub(super) struct Shared {
     keys: Keys,
     clock: ServerClock,
     timeout: Duration,
+    limit_timeout: Duration,
 }
 
 /// Whom to ask.
@@ -58,8 +59,8 @@ pub(super) enum Servers {
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 impl Client {
-    pub(super) fn new(servers: Servers, keys: Keys, timeout: Duration) -> Self {
-        Self(Arc::new(Shared { servers, keys, clock: ServerClock::new(), timeout }))
+    pub(super) fn new(servers: Servers, keys: Keys, timeout: Duration, limit_timeout: Duration) -> Self {
+        Self(Arc::new(Shared { servers, keys, clock: ServerClock::new(), timeout, limit_timeout }))
     }
 
     /// For tasks that must not keep the connection alive.
@@ -78,6 +79,11 @@ impl Client {
     /// The time that an operation takes at most, unless it says otherwise.
     pub(super) fn timeout(&self) -> Duration {
         self.0.timeout
+    }
+
+    /// The time that a limit is waited for at most.
+    pub(super) fn limit_timeout(&self) -> Duration {
+        self.0.limit_timeout
     }
 
     /// The server's time; costs nothing.

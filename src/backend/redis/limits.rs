@@ -16,9 +16,6 @@ use crate::{
 
 static LIMIT: Script = Script::new("limit", include_str!("lua/limit.lua"));
 
-/// A limit is asked for with every request; a request waits no longer for it, whatever the timeout of the others.
-const TIMEOUT: Duration = Duration::from_millis(50);
-
 impl Limits for RedisBackend {
     async fn take(&self, takes: &[Take<'_>]) -> Result<Taken, BackendError> {
         if let Some(denied) = self.recall(takes) {
@@ -37,6 +34,10 @@ impl Limits for RedisBackend {
             return Ok(Taken { admitted, at, levels: levels.into_iter().map(Some).collect() });
         }
         take_apart(&self.client, takes).await
+    }
+
+    fn take_now(&self, takes: &[Take<'_>]) -> Option<Taken> {
+        self.recall(takes)
     }
 
     async fn settle(&self, settle: Settle<'_>) -> Result<(), BackendError> {
@@ -96,7 +97,7 @@ async fn take_in(
         take.asks.iter().for_each(|ask| push_counter(&mut args, ask.limit, ask.cost.into()));
     }
     let asked = Instant::now();
-    let reply = client.eval(&LIMIT, bucket, keys, args, TIMEOUT.min(client.timeout())).await?;
+    let reply = client.eval(&LIMIT, bucket, keys, args, client.limit_timeout()).await?;
     let reply = reply.into_array().unwrap_or_default();
     let counters = takes.iter().map(|take| take.asks.len()).sum::<usize>();
     let (admitted, at, levels) = parse(&reply, counters).ok_or_else(|| Reply::unexpected(LIMIT.name()))?;
@@ -151,7 +152,7 @@ async fn settle_in(client: &Client, settle: Settle<'_>) -> Result<(), BackendErr
     settle.changes.iter().for_each(|change| push_counter(&mut args, change.limit, change.units));
     let keys = vec![name(client, &settle.key)];
     let bucket = bucket_of(client, &settle.key);
-    client.eval(&LIMIT, bucket, keys, args, TIMEOUT.min(client.timeout())).await.map(drop)
+    client.eval(&LIMIT, bucket, keys, args, client.limit_timeout()).await.map(drop)
 }
 
 fn push_counter(args: &mut Vec<Value>, limit: Limit, units: i64) {

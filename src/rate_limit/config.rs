@@ -1,0 +1,112 @@
+//! What a layer was told, and what follows from it for all requests.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, header, request};
+
+use super::{
+    Headers, Key, Policy, Rejection,
+    fields::{self, Fields},
+};
+use crate::backend::{Ask, Backend};
+
+#[derive(Clone)]
+pub(super) struct Config {
+    pub(super) backend: Backend,
+    /// Those of shadow policies come last.
+    pub(super) groups: Vec<Group>,
+    pub(super) headers: Headers,
+    pub(super) exempt: Option<Arc<Exempt>>,
+    pub(super) on_reject: Option<Arc<OnReject>>,
+}
+
+type Exempt = dyn Fn(&request::Parts) -> bool + Send + Sync;
+type OnReject = dyn Fn(&Rejection, Response<Bytes>) -> Response<Bytes> + Send + Sync;
+
+/// Policies by one key, whose counters are kept together.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    pub(super) key: Key,
+    pub(super) shadow: bool,
+    /// Stands for the names of the policies. Where other policies are configured, as while a new version is rolled
+    /// out, they count apart, and do not begin anew with each request of the other version.
+    pub(super) signature: [u8; 16],
+    pub(super) policies: Vec<Policy>,
+    /// What is the same for all requests; `None` if that depends on the request, by a tier or a cost.
+    pub(super) same: Option<Same>,
+}
+
+/// What every request asks of a group and is told of its quotas.
+#[derive(Clone, Debug)]
+pub(super) struct Same {
+    pub(super) asks: Box<[Ask]>,
+    pub(super) policy_field: HeaderValue,
+}
+
+impl Config {
+    pub(super) fn add(&mut self, policy: Policy) {
+        let same = |group: &Group| group.shadow == policy.shadow && group.key.is_same(&policy.key);
+        if let Some(group) = self.groups.iter_mut().find(|group| same(group)) {
+            group.policies.push(policy);
+            group.prepare();
+        } else {
+            let (key, shadow) = (policy.key.clone(), policy.shadow);
+            let mut group = Group { key, shadow, signature: [0; 16], policies: vec![policy], same: None };
+            group.prepare();
+            let place = if shadow { self.groups.len() } else { self.groups.partition_point(|group| !group.shadow) };
+            self.groups.insert(place, group);
+        }
+    }
+
+    /// Preflights carry no credentials, and a browser takes a refused one for a refusal of CORS.
+    pub(super) fn is_exempt(&self, parts: &request::Parts) -> bool {
+        let is_preflight = parts.method == Method::OPTIONS
+            && parts.headers.contains_key(header::ORIGIN)
+            && parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        is_preflight || self.exempt.as_ref().is_some_and(|exempt| exempt(parts))
+    }
+
+    /// Whether keys, quotas or costs depend on who is asking, as far as can be told.
+    pub(super) fn asks_who(&self) -> bool {
+        self.groups.iter().any(|group| group.same.is_none() || group.key.asks_who())
+    }
+
+    pub(super) fn refuse(&self, rejection: &Rejection, fields: Fields, is_grpc: bool) -> Response<Bytes> {
+        tracing::debug!(reason = ?rejection.reason, policies = ?rejection.policies, "rate limit refuses a request");
+        let mut answer = rejection.answer(is_grpc);
+        fields.write(answer.headers_mut());
+        match &self.on_reject {
+            Some(on_reject) => on_reject(rejection, answer),
+            None => answer,
+        }
+    }
+}
+
+impl Group {
+    /// Works out what follows from the policies.
+    fn prepare(&mut self) {
+        let mut hasher = blake3::Hasher::new();
+        for policy in &self.policies {
+            hasher.update(&(policy.name.len() as u64).to_le_bytes()).update(policy.name.as_bytes());
+        }
+        // A shadow counts what would have been; it must not use up the quota of its enforced twin.
+        hasher.update(&[u8::from(self.shadow)]).finalize_xof().fill(&mut self.signature);
+
+        let depends = self.policies.iter().any(|policy| policy.tier.is_some() || policy.cost.is_some());
+        self.same = (!depends).then(|| Same {
+            asks: self.policies.iter().map(|policy| Ask { limit: policy.limit(policy.quota), cost: 1 }).collect(),
+            policy_field: fields::policies(self.policies.iter().map(|policy| (&*policy.name, policy.quota))),
+        });
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("backend", &self.backend)
+            .field("groups", &self.groups)
+            .field("headers", &self.headers)
+            .finish_non_exhaustive()
+    }
+}
