@@ -3,6 +3,10 @@
 
 use std::{
     process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,7 +19,7 @@ use tower_gatehouse::{Backend, CacheLayer, CoalesceLayer, HttpCache, SwrLayer};
 use crate::{
     fleet::MS,
     support::{
-        Answer, Origin, RedisServer,
+        Answer, Gate, Origin, RedisServer,
         http::{Answered, get},
         process::Process,
         wait_until,
@@ -23,6 +27,7 @@ use crate::{
 };
 
 const NODE: &str = "GATEHOUSE_TEST_NODE";
+const COME: &str = "/requests-that-have-come";
 
 /// A process of the fleet.
 struct Node {
@@ -89,6 +94,16 @@ fn node() {
                 other => panic!("there is no layer {other}"),
             };
         }
+        // How many requests have come, for a test that waits for all of them.
+        let come = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&come);
+        app = app.layer(axum::middleware::map_request(move |request: Request| {
+            count.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(request)
+        }));
+        let app = Router::new()
+            .route(COME, axum::routing::get(async move || come.load(Ordering::SeqCst).to_string()))
+            .fallback_service(app);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         println!("port {}.", listener.local_addr().expect("an address").port());
         axum::serve(listener, app).await.expect("it serves until it is killed");
@@ -114,17 +129,45 @@ async fn four_processes_with_a_thousand_requests_ask_the_origin_once_for_each_ke
     for layers in ["cache,coalesce", "coalesce"] {
         let (redis, origin) = (RedisServer::start(), Origin::start());
         let nodes = Node::fleet(&redis, &origin, layers);
-        // Coalescing alone shares only with those who come while the origin is asked, and a thousand connections take
-        // their time on a small machine.
-        let delay = if layers == "coalesce" { 2500 * MS } else { 200 * MS };
-        origin.handle("*", move |_| cacheable("content").delay(delay));
-        let answers = gets(&nodes, 250, |_| "/one".to_owned()).await;
+        let gate = answer_when_all_have_come(&origin, layers);
+        let answers = tokio::join!(gets(&nodes, 250, |_| "/one".to_owned()), open_after(&nodes, 1000, &gate)).0;
         assert!(answers.iter().all(|answer| answer.status == 200 && answer.text() == "content"));
         assert_eq!((answers.len(), origin.count("/one")), (1000, 1), "{layers}");
-        let answers = gets(&nodes, 100, |n| format!("/{}", n / 4)).await;
+        let gate = answer_when_all_have_come(&origin, layers);
+        let answers = tokio::join!(gets(&nodes, 100, |n| format!("/{}", n / 4)), open_after(&nodes, 1400, &gate)).0;
         assert!(answers.iter().all(|answer| answer.status == 200));
         assert_eq!(origin.total() - 1, 100, "{layers}: a hundred keys");
     }
+}
+
+/// Coalescing alone shares only with those who come while the origin is asked, and a thousand connections take their
+/// time on a small machine; where a cache is, it takes as long as an origin does.
+fn answer_when_all_have_come(origin: &Origin, layers: &str) -> Gate {
+    let gate = Gate::new();
+    if layers == "coalesce" {
+        let shut = gate.clone();
+        origin.handle("*", move |_| cacheable("content").behind(&shut));
+    } else {
+        origin.handle("*", |_| cacheable("content").delay(200 * MS));
+    }
+    gate
+}
+
+/// Opens the gate a moment after so many requests have come to these, in all.
+async fn open_after(nodes: &[Node], requests: usize, gate: &Gate) {
+    for _ in 0..400 {
+        let mut come = 0;
+        for node in nodes {
+            come += get(&format!("{}{COME}", node.url)).await.text().parse::<usize>().expect("a number");
+        }
+        if come >= requests {
+            break;
+        }
+        tokio::time::sleep(50 * MS).await;
+    }
+    // Each of them has yet to find the one that asks.
+    tokio::time::sleep(2000 * MS).await;
+    gate.open();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
