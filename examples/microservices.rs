@@ -154,7 +154,11 @@ fn upstream(
     });
     let forward = ForwardSessionLayer::new(name, keys).fields(["name"]);
     BoxCloneSyncService::new(
-        ServiceBuilder::new().map_response(|r: Response<_>| r.map(Body::new)).layer(forward).service(send),
+        ServiceBuilder::new()
+            .map_response(|r: Response<_>| r.map(Body::new))
+            .layer(forward)
+            .map_request(|r: http::Request<_>| r.map(Body::new))
+            .service(send),
     )
 }
 

@@ -14,7 +14,7 @@ use std::{
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Path, State},
+    extract::{Path, Request, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -22,9 +22,14 @@ use axum::{
 use futures_util::{Stream, stream};
 use serde_json::json;
 use tokio::net::TcpListener;
+use tower_gatehouse::{
+    Problem,
+    session::{Claims, VerifySessionLayer},
+};
 
 use crate::{
     BoxError,
+    cli::{Args, Forward},
     layers::Layer,
     upstream::{Origin, Route},
 };
@@ -36,18 +41,24 @@ const WORK: Duration = Duration::from_millis(400);
 type Shop = Arc<BTreeMap<u32, AtomicU64>>;
 
 /// Starts the shop on a free port of its own.
-pub(crate) async fn start() -> Result<Route, BoxError> {
+pub(crate) async fn start(args: &Args) -> Result<Route, BoxError> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let origin: Origin = format!("http://{}", listener.local_addr()?).parse()?;
+    let route = Route::new("/", origin);
     let shop: Shop = Arc::new((1..=60).map(|id| (id, AtomicU64::new(1))).collect());
-    let router = Router::new()
+    let mut router = Router::new()
         .route("/products/{id}", get(show).post(change))
         .route("/search", post(search))
         .route("/time", get(time))
         .route("/events", get(events))
         .with_state(shop);
+    if let (Some(keys), Forward::Signed) = (&args.session.keys, args.session.forward) {
+        // All that a service needs to know of the gateway's keys.
+        let keys = keys.for_audience(&args.session.audience(&route));
+        router = router.merge(Router::new().route("/whoami", get(whoami)).layer(VerifySessionLayer::new(keys)));
+    }
     tokio::spawn(async move { axum::serve(listener, router).await });
-    Ok(Route::new("/", origin))
+    Ok(route)
 }
 
 /// Tells on stdout what to try, and what it will show.
@@ -82,6 +93,15 @@ pub(crate) fn say_what_to_try(address: SocketAddr, layers: &[Layer]) {
     if layers.contains(&Layer::Coalesce) {
         println!("\n  seq 50 | xargs -P 50 -I{{}} curl -s -o /dev/null -w '%{{time_total}}\\n' {base}/products/2");
         println!("                                     fifty at once: the shop is asked once");
+    }
+    if layers.contains(&Layer::Session) {
+        println!(
+            "
+  curl -i {base}/login -d '{{\"user\":\"ann\"}}' -c jar       204, with a cookie, and the same token in X-Auth-Token
+  curl -i {base}/whoami -b jar                         the shop is told who is asking
+  curl -i {base}/whoami -H 'X-Session: forged'         nobody: what clients say about themselves is removed
+  curl -i {base}/logout -b jar -X POST                 204; the token is dead"
+        );
     }
     println!(
         "
@@ -124,6 +144,12 @@ async fn search(State(shop): State<Shop>, Json(question): Json<serde_json::Value
     let text = question["text"].as_str().unwrap_or_default().to_lowercase();
     let found: Vec<u32> = shop.keys().copied().filter(|id| format!("product {id}").contains(&text)).collect();
     ([(header::CACHE_CONTROL, "max-age=30")], Json(json!({ "found": found })))
+}
+
+/// Whom the gateway says it is.
+async fn whoami(request: Request) -> Result<impl IntoResponse, Problem> {
+    let user = Claims::of(&request)?.user().map(ToOwned::to_owned);
+    Ok(([(header::CACHE_CONTROL, "private")], Json(json!({ "user": user }))))
 }
 
 async fn time() -> impl IntoResponse {

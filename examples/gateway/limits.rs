@@ -17,19 +17,29 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// One layer with all limits, none if there are none. `client` says whom `key=ip` means.
+    /// One layer with all limits but those by user, which stand [behind the session layer](Self::by_user); none if
+    /// there are none. `client` says whom `key=ip` means.
     pub(crate) fn layer(&self, backend: &Backend, client: &ClientIp) -> Option<RateLimitLayer> {
+        self.layer_of(backend, client, |limit| !limit.is_by_user())
+    }
+
+    /// One layer with all limits by user.
+    pub(crate) fn by_user(&self, backend: &Backend, client: &ClientIp) -> Option<RateLimitLayer> {
+        self.layer_of(backend, client, Limit::is_by_user)
+    }
+
+    fn layer_of(&self, backend: &Backend, client: &ClientIp, which: impl Fn(&Limit) -> bool) -> Option<RateLimitLayer> {
         let policy = |limit: &Limit| {
             let policy = Policy::new(&limit.name, limit.key(client), limit.quota).on_error(self.on_error.0);
             if self.shadow { policy.shadow() } else { policy }
         };
-        (!self.each.is_empty())
-            .then(|| RateLimitLayer::with_policies(backend, self.each.iter().map(policy)).headers(self.headers.0))
+        let policies: Vec<Policy> = self.each.iter().filter(|limit| which(limit)).map(policy).collect();
+        (!policies.is_empty()).then(|| RateLimitLayer::with_policies(backend, policies).headers(self.headers.0))
     }
 
     /// Whether a limit asks who is logged in: then the session layer has to stand outside.
     pub(crate) fn need_session(&self) -> bool {
-        self.each.iter().any(|limit| matches!(limit.by, By::User))
+        self.each.iter().any(Limit::is_by_user)
     }
 }
 
@@ -60,6 +70,10 @@ impl fmt::Display for Malformed {
 }
 
 impl Limit {
+    fn is_by_user(&self) -> bool {
+        matches!(self.by, By::User)
+    }
+
     fn key(&self, client: &ClientIp) -> Key {
         match &self.by {
             By::Ip => Key::ip(client.clone()),

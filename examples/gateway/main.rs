@@ -18,6 +18,7 @@ mod forwarded;
 mod ingress;
 mod layers;
 mod limits;
+mod login;
 mod server;
 mod signals;
 mod stats;

@@ -37,9 +37,8 @@ pub(crate) async fn run(mut args: Args) -> Result<(), BoxError> {
     };
     let address = listener.local_addr()?;
     let mut routes = std::mem::take(&mut args.upstreams);
-    let is_demo = routes.is_empty();
-    if is_demo {
-        routes.push(demo::start().await?);
+    if args.is_demo {
+        routes.push(demo::start(&args).await?);
     }
     let (stats, tunnels) = (Stats::new(), TaskTracker::new());
     let upstream = Upstream::new(routes, &args, stats.clone(), tunnels.clone());
@@ -57,7 +56,7 @@ pub(crate) async fn run(mut args: Args) -> Result<(), BoxError> {
         ending: CancellationToken::new(),
     };
     println!("listening on http://{address}");
-    if is_demo {
+    if args.is_demo {
         demo::say_what_to_try(address, &args.layers);
     }
     let signal = tokio::select! {

@@ -99,7 +99,7 @@ pub use self::{
     cookie::{CookieError, SameSite, SessionCookie, SessionCookieBuilder},
     error::SessionError,
     forward::{
-        AudienceKeys, Authenticated, Claims, ClaimsError, ForwardSessionLayer, ForwardSessionService,
+        AudienceKeys, Authenticated, Claims, ClaimsError, ForwardSessionLayer, ForwardSessionService, ForwardedBody,
         VerifySessionLayer, VerifySessionService,
     },
     future::ResponseFuture,

@@ -9,20 +9,22 @@ const NAME: &str = "x-session";
 
 /// Removes every field that a service might take for `x-session`: `X_Session` becomes the same variable in CGI and
 /// WSGI. Also removes the names of such fields from `Connection`, by which a client could have a proxy behind us drop
-/// our own.
+/// our own, and from `Trailer`, which announces them.
 pub(super) fn strip(headers: &mut HeaderMap) {
     let look_alikes: Vec<HeaderName> = headers.keys().filter(|name| is_look_alike(name)).cloned().collect();
     for name in look_alikes {
         headers.remove(name);
     }
-    let names_it = |value: &HeaderValue| options(value).any(looks_like);
-    if !headers.get_all(header::CONNECTION).iter().any(names_it) {
-        return;
-    }
-    let kept: Vec<HeaderValue> = headers.get_all(header::CONNECTION).iter().filter_map(without).collect();
-    headers.remove(header::CONNECTION);
-    for value in kept {
-        headers.append(header::CONNECTION, value);
+    for list in [header::CONNECTION, header::TRAILER] {
+        let names_it = |value: &HeaderValue| members(value).any(looks_like);
+        if !headers.get_all(&list).iter().any(names_it) {
+            continue;
+        }
+        let kept: Vec<HeaderValue> = headers.get_all(&list).iter().filter_map(without).collect();
+        headers.remove(&list);
+        for value in kept {
+            headers.append(&list, value);
+        }
     }
 }
 
@@ -37,14 +39,14 @@ fn looks_like(name: &[u8]) -> bool {
         && name.iter().zip(ours).all(|(byte, ours)| byte.eq_ignore_ascii_case(ours) || (*byte == b'_' && *ours == b'-'))
 }
 
-/// The connection options of a field line (RFC 9110 §7.6.1).
-fn options(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+/// The members of a list of names (RFC 9110 §5.6.1).
+fn members(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
 /// The line without what names our field; `None` if nothing is left.
 fn without(value: &HeaderValue) -> Option<HeaderValue> {
-    let kept: Vec<&[u8]> = options(value).filter(|option| !option.is_empty() && !looks_like(option)).collect();
+    let kept: Vec<&[u8]> = members(value).filter(|member| !member.is_empty() && !looks_like(member)).collect();
     HeaderValue::from_bytes(&kept.join(&b", "[..])).ok().filter(|_| !kept.is_empty())
 }
 
@@ -80,5 +82,10 @@ mod tests {
         assert_eq!(stripped(&[("connection", "x_session"), ("connection", "close")]), kept(&[("connection", "close")]));
         assert_eq!(stripped(&[("connection", ",x-session,")]), kept(&[]));
         assert_eq!(stripped(&[("connection", "Upgrade ,  te")]), kept(&[("connection", "Upgrade ,  te")]), "as it was");
+    }
+
+    #[test]
+    fn trailer_cannot_announce_it() {
+        assert_eq!(stripped(&[("trailer", "X_Session, x-sum")]), kept(&[("trailer", "x-sum")]));
     }
 }

@@ -110,11 +110,38 @@ fn a_malformed_limit_ends_with_one_sentence_and_status_2() {
 }
 
 #[test]
+fn flags_of_sessions_that_would_do_nothing_or_cannot_be_met_end_with_one_sentence_and_status_2() {
+    let needs_key = "--layers session needs --session-key-env, the name of a variable with 32 random bytes, such as \
+                     `openssl rand -hex 32` makes.";
+    let sources = |text| format!("--session-source takes bearer, cookie or both, such as bearer,cookie, not {text:?}.");
+    for (arguments, sentence) in [
+        (["--layers", "session", "--upstream", "http://a"].as_slice(), needs_key),
+        (&["--session-required", "/account"], "--session-required needs session among --layers."),
+        (&["--forward", "plain", "--layers", "none"], "--forward needs session among --layers."),
+        (&["--limit", "a=1/1s;key=user"], "--limit with key=user needs session among --layers."),
+        (&["--session-source", "cookie,header"], &sources("cookie,header")),
+        (&["--session-source", "cookie,cookie"], &sources("cookie,cookie")),
+        (&["--session-required", "account"], "--session-required takes a prefix such as /account, not \"account\"."),
+        (&["--forward", "clear"], "--forward takes signed, jwt or plain, not \"clear\"."),
+        (&["--audience", "orders"], "--audience takes PREFIX=NAME such as /orders=orders, not \"orders\"."),
+        (&["--audience", "/a=x", "--audience", "/a/=y"], "--audience: /a/ has no name, or two."),
+        (&["--layers", "session", "--audience", "/a=x"], "--audience: no --upstream is for /a/."),
+        (&["--session-key-env", "NOT_THERE_AT_ALL"], "--session-key-env: the environment has no NOT_THERE_AT_ALL."),
+        (&["--session-key-env", "PATH"], "--session-key-env: a master key is written in hexadecimal or base64."),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), format!("{sentence}\n"), "{arguments:?}");
+    }
+}
+
+#[test]
 fn help_lists_the_flags() {
     let output = run(&["--help"]);
     assert!(output.status.success());
     let help = String::from_utf8(output.stdout).expect("text");
-    for flag in ["--listen", "--upstream", "--trust", "--layers", "--admin", "--threads", "--head-timeout"] {
+    for flag in ["--listen", "--upstream", "--trust", "--layers", "--admin", "--threads", "--head-timeout", "--forward"]
+    {
         assert!(help.contains(flag), "{flag}");
     }
 }

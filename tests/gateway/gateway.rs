@@ -13,6 +13,9 @@ use crate::{support::process::Process, wire::Wire};
 /// What `--purge-token-env TEST_PURGE_TOKEN` finds.
 pub(crate) const PURGE_TOKEN: &str = "a token of the tests' own";
 
+/// What `--session-key-env TEST_SESSION_KEY` finds.
+pub(crate) const SESSION_KEY: &str = "2b7e151628aed2a6abf7158809cf4f3c2b7e151628aed2a6abf7158809cf4f3c";
+
 /// A gateway on a free port; it ends with this value.
 pub(crate) struct Gateway {
     pub(crate) process: Process,
@@ -36,7 +39,7 @@ impl Gateway {
     pub(crate) fn with(flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory for the log");
         let mut command = command();
-        command.env("TEST_PURGE_TOKEN", PURGE_TOKEN);
+        command.env("TEST_PURGE_TOKEN", PURGE_TOKEN).env("TEST_SESSION_KEY", SESSION_KEY);
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).args(flags);
         let process = Process::spawn(&mut command, &dir.path().join("log")).expect("the gateway starts");
         let start = Instant::now();
@@ -86,6 +89,7 @@ fn build() -> PathBuf {
     }
     let features = [
         ("axum", cfg!(feature = "axum")),
+        ("jwt", cfg!(feature = "jwt")),
         ("memory", cfg!(feature = "memory")),
         ("redis", cfg!(feature = "redis")),
         ("test-util", cfg!(feature = "test-util")),

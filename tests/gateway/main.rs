@@ -15,6 +15,8 @@ mod gateway;
 mod layered;
 mod layers;
 mod origin;
+#[cfg(all(feature = "memory", feature = "redis"))]
+mod sessions;
 mod smuggling;
 mod switching;
 mod unchanged;

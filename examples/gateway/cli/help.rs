@@ -26,11 +26,20 @@ Usage: gateway [FLAGS]     without --upstream: a demo that says what to try
   --max-body BYTES           the largest content that is stored; default 1048576
   --purge-token-env NAME     the variable with the token that allows PURGE, and POST /invalidate on --admin
 
-  --limit LIMIT              such as \"api=100/60s;burst=20;key=ip\"; keys: ip, header:NAME, global; repeatable, and
-                             nothing is counted where one of them refuses
+  --limit LIMIT              such as \"api=100/60s;burst=20;key=ip\"; keys: ip, user, header:NAME, global; repeatable, and
+                             nothing is counted where one of them refuses; those by user stand behind the others, and
+                             need --layers with session
   --limit-on-error WHAT      while Redis is away: local (default), allow or deny
   --limit-headers FORM       draft (default), triple, x or none
   --limit-shadow             counts and logs, and refuses nobody
+
+  --session-key-env NAME     the variable with the key of --layers session: 32 random bytes or more in hexadecimal or
+                             base64, older keys after it, with commas between; the demo makes its own
+  --session-source LIST      where clients send the token, the first found counts; default bearer,cookie
+  --session-required PREFIX  401 for paths under PREFIX unless a user is logged in; repeatable
+  --session-redis URL        a Redis for sessions alone; default: the other layers' store
+  --forward signed|jwt|plain how X-Session tells origins who is asking; default signed; plain is not signed
+  --audience PREFIX=NAME     whom X-Session is for at the --upstream of PREFIX; default: the host and port of its URL
 
   --help
 

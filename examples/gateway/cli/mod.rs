@@ -2,6 +2,7 @@
 
 mod cache;
 mod help;
+mod session;
 mod store;
 mod value;
 
@@ -13,6 +14,7 @@ use std::{
 };
 
 use lexopt::{Arg, Parser};
+use tower_gatehouse::session::KeyRing;
 
 use crate::{
     forwarded::Trust,
@@ -24,23 +26,22 @@ use value::{Flag, Threads};
 
 pub(crate) use cache::{CacheArgs, PathRule};
 pub(crate) use help::HELP;
+pub(crate) use session::{Forward, SessionArgs};
 pub(crate) use store::StoreArgs;
 pub(crate) use value::Usage;
-
-/// Flags of the contract whose layers are not in this version: refused, rather than silently ignored.
-const NOT_YET: [&str; 6] =
-    ["session-redis", "session-key-env", "session-source", "session-required", "forward", "audience"];
 
 /// What the gateway is to do.
 pub(crate) struct Args {
     pub(crate) listen: SocketAddr,
-    /// None: the demo.
+    /// None for the demo, which starts its own.
     pub(crate) upstreams: Vec<Route>,
+    pub(crate) is_demo: bool,
     pub(crate) trust: Trust,
     /// Those to build; the order in which they stand is fixed.
     pub(crate) layers: Vec<Layer>,
     pub(crate) store: StoreArgs,
     pub(crate) cache: CacheArgs,
+    pub(crate) session: SessionArgs,
     pub(crate) limits: Limits,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) connect_timeout: Duration,
@@ -54,10 +55,12 @@ impl Default for Args {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             upstreams: Vec::new(),
+            is_demo: false,
             trust: Trust::default(),
             layers: Layer::DEFAULT.to_vec(),
             store: StoreArgs::default(),
             cache: CacheArgs::default(),
+            session: SessionArgs::default(),
             limits: Limits::default(),
             admin: None,
             connect_timeout: Duration::from_secs(5),
@@ -100,17 +103,42 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
             "limit-shadow" => args.limits.shadow = true,
             name if StoreArgs::FLAGS.contains(&name) => args.store.set(&mut flag)?,
             name if CacheArgs::FLAGS.contains(&name) => args.cache.set(&mut flag)?,
-            name if NOT_YET.contains(&name) => return Err(not_yet(&format!("--{name}"))),
+            name if SessionArgs::FLAGS.contains(&name) => args.session.set(&mut flag)?,
             name => return Err(lexopt::Error::UnexpectedOption(format!("--{name}")).into()),
         }
     }
-    if args.limits.need_session() {
-        return Err(not_yet("--limit with key=user, which needs the session layer,"));
+    if help {
+        return Ok(Command::Help);
     }
-    if args.layers.contains(&Layer::Limit) && args.limits.each.is_empty() {
+    args.is_demo = args.upstreams.is_empty();
+    if args.is_demo && args.layers.contains(&Layer::Session) {
+        args.session.keys.get_or_insert_with(KeyRing::ephemeral);
+    }
+    check(&args)?;
+    Ok(Command::Run(Box::new(args)))
+}
+
+/// What one flag alone does not show.
+fn check(args: &Args) -> Result<(), Usage> {
+    let Args { layers, limits, session, .. } = args;
+    if layers.contains(&Layer::Limit) && limits.each.is_empty() {
         return Err(Usage("--layers limit needs a --limit, such as \"api=100/60s;key=ip\".".to_owned()));
     }
-    Ok(if help { Command::Help } else { Command::Run(Box::new(args)) })
+    if !layers.contains(&Layer::Session) {
+        // Ignored in silence, these would leave open what is meant to be closed.
+        let needs = session.given.as_deref().or_else(|| limits.need_session().then_some("--limit with key=user"));
+        return needs.map_or(Ok(()), |what| Err(Usage(format!("{what} needs session among --layers."))));
+    }
+    if session.keys.is_none() {
+        let how = "the name of a variable with 32 random bytes, such as `openssl rand -hex 32` makes";
+        return Err(Usage(format!("--layers session needs --session-key-env, {how}.")));
+    }
+    let unknown = session.audiences.iter().find(|(prefix, _)| {
+        // The demo has one origin, for all paths.
+        let is_demo = args.is_demo && prefix.0.is_empty();
+        !is_demo && !args.upstreams.iter().any(|route| *route.prefix() == *prefix.0)
+    });
+    unknown.map_or(Ok(()), |(prefix, _)| Err(Usage(format!("--audience: no --upstream is for {}/.", prefix.0))))
 }
 
 fn add_route(routes: &mut Vec<Route>, text: &str) -> Result<(), Usage> {
@@ -140,16 +168,9 @@ fn layers(text: &str) -> Result<Vec<Layer>, Usage> {
         let layer: Layer = name
             .parse()
             .map_err(|()| Usage(format!("--layers: {name:?} is none of {}; or `none` alone.", Layer::names())))?;
-        if layer == Layer::Session {
-            return Err(not_yet(&format!("--layers {name}")));
-        }
         if !layers.contains(&layer) {
             layers.push(layer);
         }
     }
     Ok(layers)
-}
-
-fn not_yet(what: &str) -> Usage {
-    Usage(format!("{what} is not available in this version."))
 }

@@ -1,10 +1,11 @@
 //! Which layers stand between the ingress and the origins.
 //!
 //! ```text
-//! limit ─ forwarded ─ tags ─ body key ─ swr ─ cache ─ coalesce ─ upstream
+//! limit ─ session ─ limit by user ─ forwarded ─ tags ─ body key ─ swr ─ cache ─ coalesce ─ telling ─ upstream
 //! ```
 
 mod cache;
+mod session;
 mod store;
 
 use std::{str::FromStr, sync::Arc};
@@ -22,8 +23,10 @@ use crate::{
     Body, BoxError,
     cli::Args,
     forwarded::{self, Peer},
+    login::Login,
     upstream::{Upstream, UpstreamError},
 };
+use session::Telling;
 
 /// The service within: all layers that were asked for, around the origins.
 ///
@@ -77,9 +80,26 @@ pub(crate) struct Layers {
 
 /// Builds the stack, from the inside out.
 pub(crate) async fn build(args: &Args, upstream: Upstream) -> Result<Layers, BoxError> {
-    let mut stack = BoxCloneService::new(upstream);
     let caches = args.layers.iter().any(|layer| Layer::DEFAULT.contains(layer));
-    let backend = if caches || !args.limits.each.is_empty() { Some(store::open(&args.store).await?) } else { None };
+    let has_sessions = args.layers.contains(&Layer::Session);
+    let own_store = has_sessions && args.session.redis.is_some();
+    let needed = caches || !args.limits.each.is_empty() || (has_sessions && !own_store);
+    let backend = if needed { Some(store::open(&args.store).await?) } else { None };
+    let keys = args.session.keys.as_ref().filter(|_| has_sessions);
+    let sessions = match keys {
+        Some(keys) => {
+            let backend = match (&args.session.redis, &backend) {
+                (None, Some(backend)) => backend.clone(),
+                (url, _) => store::open_at(url.as_deref(), &args.store).await?,
+            };
+            Some(session::set_up(&backend, keys.clone(), args)?)
+        }
+        None => None,
+    };
+    let mut stack: Stack = match keys {
+        Some(keys) => BoxCloneService::new(Telling::new(upstream, keys, args)),
+        None => BoxCloneService::new(upstream),
+    };
     let cache = match &backend {
         Some(backend) if caches => Some(cache::set_up(backend, &args.cache)?),
         _ => None,
@@ -98,6 +118,16 @@ pub(crate) async fn build(args: &Args, upstream: Upstream) -> Result<Layers, Box
         request
     });
     let mut stack: Stack = BoxCloneService::new(stack);
+    if let Some(sessions) = sessions {
+        if args.is_demo {
+            stack = BoxCloneService::new(Login(stack));
+        }
+        let limits = backend.as_ref().and_then(|backend| args.limits.by_user(backend, &args.trust.client_ip()));
+        if let Some(limits) = limits {
+            stack = boxed(ServiceBuilder::new().layer(limits).service(stack));
+        }
+        stack = boxed(ServiceBuilder::new().layer(sessions).service(stack));
+    }
     // Outermost: it looks at X-Forwarded-For as the proxies in front have written it.
     if let Some(limits) = backend.and_then(|backend| args.limits.layer(&backend, &args.trust.client_ip())) {
         let limited = ServiceBuilder::new().layer(limits).service(stack).map_request(|mut request: Request<Body>| {

@@ -6,7 +6,12 @@ use crate::{BoxError, cli::StoreArgs};
 
 /// Opens the store that the flags name. An error is one sentence, without the password that a URL may have.
 pub(super) async fn open(args: &StoreArgs) -> Result<Backend, BoxError> {
-    match &args.redis {
+    open_at(args.redis.as_deref(), args).await
+}
+
+/// The same at another URL.
+pub(super) async fn open_at(url: Option<&str>, args: &StoreArgs) -> Result<Backend, BoxError> {
+    match url {
         Some(url) => redis(url, args.namespace.as_deref()).await,
         None => memory(),
     }

@@ -61,6 +61,11 @@ impl Upstream {
             .build(Connector::new(args.connect_timeout));
         Self(Arc::new(Shared { routes, client, head_timeout: args.head_timeout, stats, tunnels }))
     }
+
+    /// All of them, the longest prefix first.
+    pub(crate) fn routes(&self) -> &[Route] {
+        &self.0.routes
+    }
 }
 
 impl Service<Request<Body>> for Upstream {

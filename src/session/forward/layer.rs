@@ -11,7 +11,8 @@ use crate::session::KeyRing;
 /// known which service is asked.
 ///
 /// Every request gets exactly one field, also of an anonymous visitor. What the client sent under such a name is
-/// removed, and so are our own cookie and bearer token: services need no credentials. A
+/// removed, and so are our own cookie and bearer token: services need no credentials. The service gets the body as a
+/// [`ForwardedBody`](super::ForwardedBody), because trailers are no way around either. A
 /// [`SessionLayer`](crate::session::SessionLayer) has to be around; without one the answer is a 500 that says so.
 ///
 /// ```
@@ -21,7 +22,8 @@ use crate::session::KeyRing;
 /// let keys = KeyRing::ephemeral();
 /// let orders = ServiceBuilder::new()
 ///     .layer(ForwardSessionLayer::new("orders", &keys).fields(["roles"]))
-///     .service_fn(|request: http::Request<String>| async { Ok::<_, std::io::Error>(http::Response::new(String::new())) });
+///     .map_request(|request: http::Request<_>| request.map(axum::body::Body::new))
+///     .service_fn(async |_: http::Request<axum::body::Body>| Ok::<_, std::io::Error>(http::Response::new(String::new())));
 /// ```
 #[derive(Clone, Debug)]
 pub struct ForwardSessionLayer(Arc<Config>);

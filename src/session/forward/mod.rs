@@ -13,6 +13,7 @@
 //! ([`ForwardSessionLayer::plain_json`]).
 
 mod audience;
+mod body;
 mod claims;
 mod codec;
 mod format;
@@ -26,6 +27,7 @@ pub(super) use self::codec::Payload;
 pub(super) use self::codec::fuzz;
 pub use self::{
     audience::AudienceKeys,
+    body::ForwardedBody,
     claims::{Authenticated, Claims, ClaimsError},
     layer::ForwardSessionLayer,
     service::ForwardSessionService,

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use tower_service::Service;
 
 use super::{
+    body::ForwardedBody,
     codec::{LIFE, Payload, path_hash, seconds},
     layer::Config,
 };
@@ -46,7 +47,7 @@ type Future<B, E> = Pin<Box<dyn std::future::Future<Output = Result<Response<Pro
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for ForwardSessionService<S>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone + Send + 'static,
+    S: Service<Request<ForwardedBody<ReqBody>>, Response = Response<ResBody>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     ReqBody: Send + 'static,
     ResBody: Body<Data = Bytes>,
@@ -69,7 +70,7 @@ where
             if let Err(problem) = config.tell(&mut parts).await {
                 return Ok(problem.into_answer());
             }
-            Ok(inner.call(Request::from_parts(parts, body)).await?.map(ProblemBody::inner))
+            Ok(inner.call(Request::from_parts(parts, ForwardedBody::new(body))).await?.map(ProblemBody::inner))
         })
     }
 }
