@@ -97,7 +97,7 @@ pub struct Record {
 
 impl Record {
     /// The most fields.
-    pub const MAX_FIELDS: usize = 64;
+    pub const MAX_FIELDS: usize = 256;
     /// The longest field, name and value together, in bytes.
     pub const MAX_FIELD: usize = 4 * 1024;
     /// The most bytes of all fields together.
@@ -342,8 +342,8 @@ impl MapSnapshot {
 /// [`ErrorKind::Full`](super::ErrorKind::Full) and keeps what it has. What is beyond the limits of a record or a map
 /// answers [`ErrorKind::TooLarge`](super::ErrorKind::TooLarge), and nothing is changed. Times are on the store's clock.
 ///
-/// Each operation is one atomic step, but for [`cycle`](Self::cycle) between homes. All are cancel safe: a dropped
-/// future has happened wholly or not at all.
+/// Each operation is one atomic step, and cancel safe: a dropped future has happened wholly or not at all. Only
+/// [`cycle`](Self::cycle) between homes promises less.
 pub trait Records {
     /// The record, if it has not ended. One round trip.
     fn load(&self, key: &RecordKey) -> impl Future<Output = Result<Option<Arc<Record>>, BackendError>> + Send;
@@ -369,9 +369,10 @@ pub trait Records {
 
     /// Moves a record to a new key; from the moment that this returns, the old one is dead.
     ///
-    /// One step where both keys have one home. Otherwise the old record is taken in one step (with all that was
-    /// committed to it until then) and the new one created in another; then an error, and [`Saved::Revoked`], leave
-    /// neither.
+    /// One step where both keys have one home. Between homes a store may take several, but commits to the old record
+    /// are moved or refused all the same, and whatever the outcome (an error, [`Saved::Revoked`]), the old record is
+    /// still there unless the new one is; after an error or a dropped future there may be both for a while, of which
+    /// nobody knows the key of the new one.
     fn cycle(&self, cycle: Cycle<'_>) -> impl Future<Output = Result<Saved, BackendError>> + Send;
 
     /// The user's epoch.

@@ -22,7 +22,7 @@ pub enum SessionError {
     Revoked,
     /// Too many requests change the session at the same time; nothing was changed. 409.
     Conflict,
-    /// The session is beyond its limits: 64 fields, 4 KiB a field, 16 KiB in all; or the user's name is longer than 256
+    /// The session is beyond its limits: 256 fields, 4 KiB a field, 16 KiB in all; or the user's name is longer than 256
     /// bytes. 500.
     TooLarge(&'static str),
     /// The data is not what the type expects, or is not a JSON object. 500.

@@ -21,7 +21,7 @@ use crate::{
 ///
 /// `T` is a struct that serde turns into a JSON object; each of its fields is stored on its own, so that requests that
 /// change different fields do not undo each other, and several types (an application's, a login crate's) share a
-/// session. Fields that are not there come from `T::default()`. At most 64 fields, 4 KiB a field, 16 KiB in all.
+/// session. Fields that are not there come from `T::default()`. At most 256 fields, 4 KiB a field, 16 KiB in all.
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};

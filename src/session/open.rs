@@ -131,7 +131,7 @@ impl<'a> Open<'a> {
             }
         }
         if fields > Record::MAX_FIELDS {
-            return Err(SessionError::TooLarge("a session has at most 64 fields"));
+            return Err(SessionError::TooLarge("a session has at most 256 fields"));
         }
         if size > Record::MAX_SIZE {
             return Err(SessionError::TooLarge("a session has at most 16 KiB"));
@@ -301,15 +301,17 @@ impl<'a> Open<'a> {
         let (set, remove) = split(pending);
         let changes = Changes { set: &set, remove: &remove };
         let cycle = Cycle { from: live.key, to: token.key(), changes, lifetime, link };
-        let saved = self.core.config.backend.cycle(cycle).await;
-        let Ok(Saved::Done(receipt)) = saved else {
-            // Whether the old one is still there is not known after an error between two homes.
-            self.state.loaded = Loaded::Nothing { unknown: false };
-            return match saved? {
-                Saved::Revoked => Err(SessionError::Revoked),
-                Saved::Gone => Err(SessionError::Ended),
-                _ => Err(SessionError::Conflict),
-            };
+        let saved = self.core.config.backend.cycle(cycle).await?;
+        let Saved::Done(receipt) = saved else {
+            return Err(match saved {
+                // The session is as it was before the request.
+                Saved::Revoked => SessionError::Revoked,
+                Saved::Gone => {
+                    self.state.loaded = Loaded::Nothing { unknown: false };
+                    SessionError::Ended
+                }
+                _ => SessionError::Conflict,
+            });
         };
         let mut record = Record::clone(&live.record);
         record.began_as = Some(record.began_as.unwrap_or(live.key));

@@ -68,6 +68,10 @@ async fn a_full_redis_is_a_clear_error_and_nothing_is_half_written() {
     let client = app.client();
     client.ok("POST", "/login/ann").await;
     client.ok("POST", "/visit").await;
+    let visitors: Vec<_> = (0..4).map(|_| app.client()).collect();
+    for visitor in &visitors {
+        visitor.ok("POST", "/visit").await;
+    }
     // Full, and not a little less full the next moment, when some connection's buffer is freed.
     drop(server.command(&["CONFIG", "SET", "maxmemory", "1"]));
     assert!(matches!(server.try_command(&["SET", "filler", "x"]), Ok(Reply::Error(error)) if error.starts_with("OOM")));
@@ -77,6 +81,12 @@ async fn a_full_redis_is_a_clear_error_and_nothing_is_half_written() {
         let response = client.post(path).await;
         assert!(response.status().is_server_error(), "{path}: {}", response.status());
         assert!(!response.headers().contains_key("set-cookie"));
+    }
+    // A login that cannot be stored leaves the visitor as it was, wherever the user's data is at home.
+    for (visitor, user) in visitors.iter().zip(["bob", "carol", "dave", "erin"]) {
+        assert!(visitor.post(&format!("/login/{user}")).await.status().is_server_error());
+        assert_eq!(visitor.json::<Shop>("/read").await.visits, 1, "{user}");
+        assert_eq!(visitor.ok("GET", "/me").await, "");
     }
     let newcomer = app.client();
     let response = newcomer.post("/visit").await;
@@ -106,9 +116,13 @@ async fn a_full_memory_refuses_new_sessions_and_keeps_the_live_ones() {
         assert!(clients.len() < 1000, "it does not get full");
     }
     assert!(clients.len() > 20, "{}", clients.len());
-    for client in &clients {
+    for (n, client) in clients.iter().enumerate() {
+        let status = client.post(&format!("/login/user{n}")).await.status();
+        assert!(status == StatusCode::NO_CONTENT || status == StatusCode::SERVICE_UNAVAILABLE, "{status}");
         assert_eq!(client.json::<Shop>("/read").await.visits, 1, "a live one was displaced");
     }
-    clients.pop().unwrap().ok("POST", "/logout").await;
+    for client in clients.split_off(10) {
+        client.ok("POST", "/logout").await;
+    }
     app.client().ok("POST", "/visit").await;
 }

@@ -286,7 +286,7 @@ macro_rules! conformance_tests {
                 a_commit_changes_the_fields_that_it_names
                 what_is_gone_does_not_come_back
                 a_strict_commit_needs_the_version
-                of_64_commits_to_different_fields_all_survive
+                of_200_commits_to_different_fields_all_survive
                 of_64_strict_commits_on_one_version_one_succeeds
                 no_commit_survives_a_destroy
                 an_unused_record_ends_after_its_idle_time

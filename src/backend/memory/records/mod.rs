@@ -73,8 +73,29 @@ impl AllRecords {
     }
 
     fn shard(&self, home: u16) -> MutexGuard<'_, Shard> {
+        self.lock(usize::from(home) % SHARDS)
+    }
+
+    fn lock(&self, at: usize) -> MutexGuard<'_, Shard> {
         // Every critical section leaves its data whole, so what a panic left behind can be used.
-        self.shards[usize::from(home) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves a record, also from behind one lock to behind another.
+    fn cycle(&self, cycle: &Cycle<'_>, now: Timestamp) -> Result<Saved, BackendError> {
+        let [from, to] = [cycle.from.home(), cycle.to.home()].map(|home| usize::from(home) % SHARDS);
+        if from == to {
+            return self.shard(cycle.to.home()).cycle(cycle, now);
+        }
+        // Always in the same order, so that two that move the other way round do not wait for each other.
+        let (mut first, mut second) = (self.lock(from.min(to)), self.lock(from.max(to)));
+        let (old_shard, new_shard) = if from < to { (&mut first, &mut second) } else { (&mut second, &mut first) };
+        let Some(old) = old_shard.take_session(&cycle.from, now) else { return Ok(Saved::Gone) };
+        let saved = new_shard.succeed(&old, cycle, now);
+        if !matches!(saved, Ok(Saved::Done(_))) {
+            old_shard.put_back(cycle.from, old);
+        }
+        saved
     }
 
     /// Clears away what has ended everywhere, for when there is no room.
@@ -132,12 +153,13 @@ impl Records for MemoryBackend {
 
     async fn cycle(&self, cycle: Cycle<'_>) -> Result<Saved, BackendError> {
         let now = self.0.clock.now();
-        if cycle.from.home() == cycle.to.home() {
-            return self.0.records.with_room(cycle.to.home(), now, |shard| shard.cycle(&cycle, now));
+        match self.0.records.cycle(&cycle, now) {
+            Err(error) if error.kind() == ErrorKind::Full => {
+                self.0.records.clear(now);
+                self.0.records.cycle(&cycle, now)
+            }
+            saved => saved,
         }
-        let taken = self.0.records.shard(cycle.from.home()).take_session(&cycle.from, now);
-        let Some(old) = taken else { return Ok(Saved::Gone) };
-        self.0.records.with_room(cycle.to.home(), now, |shard| shard.succeed(&old, &cycle, now))
     }
 
     async fn epoch(&self, user: &UserKey) -> Result<Epoch, BackendError> {

@@ -83,10 +83,15 @@ impl Shard {
         self.take_session(&cycle.from, now);
         let saved = self.succeed(&old, cycle, now);
         if !matches!(saved, Ok(Saved::Done(_))) {
-            let (bytes, expires) = (bytes(&old), old.expires);
-            self.shelf.put_anyway(Key::Session(cycle.from), Value::Session(old), bytes, expires);
+            self.put_back(cycle.from, old);
         }
         saved
+    }
+
+    /// Undoes [`take_session`](Self::take_session).
+    pub(super) fn put_back(&mut self, key: RecordKey, record: Arc<Record>) {
+        let (bytes, expires) = (bytes(&record), record.expires);
+        self.shelf.put_anyway(Key::Session(key), Value::Session(record), bytes, expires);
     }
 
     /// Places what becomes of an old record under its new key.
@@ -158,7 +163,7 @@ impl Shard {
             record.fields.remove(name);
         }
         if record.fields.len() > Record::MAX_FIELDS {
-            return Err(too_large("a session has at most 64 fields"));
+            return Err(too_large("a session has at most 256 fields"));
         }
         if record.size() > Record::MAX_SIZE {
             return Err(too_large("a session has at most 16 KiB"));

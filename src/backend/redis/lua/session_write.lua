@@ -7,7 +7,7 @@
 --
 -- KEYS  1 record       2 from  (cycle only: the record that moves)
 --       then, with a user: the user's index (sorted set: key of a record, when it began) and epoch
--- ARGV  1 mode         create | commit | cycle | succeed (create with the numbers of a record that was taken)
+-- ARGV  1 mode         create | commit | cycle | succeed (create with the numbers of a record elsewhere)
 --       2 expected     version, '' = any                        (commit)
 --       3 idle_ms  4 absolute_ms   a new beginning; '' = as it is
 --       5 user         '' = none
@@ -16,13 +16,13 @@
 --       8 hex          the record's key as it stands in the index      9 old hex   (cycle)
 --      10 prefix       of the keys of records of this slot
 --      11 began as     hex, '' = as it is
---      12 base         '@' of the record that was taken         (succeed)
+--      12 base         '@' of the record elsewhere               (succeed)
 --      13 n, then n times ':name' value, then ':name's to delete; no name twice
 -- Returns { 'done', version, expires_ms, deadline_ms } or { gone | exists | conflict | revoked | field | fields | size }
 -- Complexity O(fields named), with a user O(sessions of the user). Nothing is written unless 'done'; refused as a whole
 -- when out of memory. Price: the sessions that a user has too many, and those that a commit looks for to clear the
 -- index, are not in KEYS (same slot).
-local MAX_FIELDS, MAX_FIELD, MAX_SIZE = 64, 4096, 16384
+local MAX_FIELDS, MAX_FIELD, MAX_SIZE = 256, 4096, 16384
 local mode, expected, idle_arg, absolute_arg, user = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local epoch, max, hex, old_hex, prefix, began, base = ARGV[6], tonumber(ARGV[7]), ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12]
 local n = tonumber(ARGV[13])

@@ -1,6 +1,10 @@
 //! The records of sessions and of users.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use fred::types::Value;
@@ -19,12 +23,14 @@ use crate::{
 
 static WRITE: Script = Script::new("session_write", include_str!("../lua/session_write.lua"));
 static TOUCH: Script = Script::new("session_touch", include_str!("../lua/session_touch.lua"));
-static TAKE: Script = Script::new("session_take", include_str!("../lua/session_take.lua"));
+static MOVE: Script = Script::new("session_move", include_str!("../lua/session_move.lua"));
 static REVOKE: Script = Script::new("session_revoke", include_str!("../lua/session_revoke.lua"));
 static LIST: Script = Script::new("session_list", include_str!("../lua/session_list.lua"));
 
 /// An epoch is kept for as long as somebody may be at logging in.
 const EPOCH_LIFE: Duration = Duration::from_hours(24);
+/// How often a record that is moved between homes may change meanwhile.
+const MOVES: u32 = 32;
 
 /// A call of `session_write`; what is not named is empty.
 #[derive(Default)]
@@ -86,11 +92,53 @@ impl RedisBackend {
                 Write { mode: "cycle", from: Some(from), lifetime, link, began_as, changes, ..Write::default() };
             return self.write(&to, write).await;
         }
-        let taken = self
-            .client
-            .eval(&TAKE, old.bucket, vec![old.record(&from).into()], Vec::new(), self.client.timeout())
-            .await?;
-        let Some(mut record) = read(taken) else { return Ok(Saved::Gone) };
+        for _ in 0..MOVES {
+            let (asked, keys) = (Instant::now(), vec![old.record(&from).into()]);
+            let reply = self.client.eval(&MOVE, old.bucket, keys.clone(), Vec::new(), self.client.timeout()).await?;
+            let mut reply = reply.into_array().ok_or_else(|| unreadable(&MOVE))?;
+            if reply.is_empty() {
+                return Err(unreadable(&MOVE));
+            }
+            let server_millis = reply.remove(0).as_u64().ok_or_else(|| unreadable(&MOVE))?;
+            let Some(record) = read(Reply::Array(reply)) else { return Ok(Saved::Gone) };
+            let version = record.version;
+            // The new one first: whatever fails, there is one. Nobody has its token yet.
+            let saved = match self.succeed_record(&cycle, record).await {
+                Ok(saved @ Saved::Done(_)) => saved,
+                Ok(refused) => return Ok(refused),
+                Err(error) => return Err(self.not_moved(&to, error).await),
+            };
+            // A server that was frozen would do it when the login has failed long since.
+            let until = from_millis(server_millis).plus(asked.elapsed() + self.client.timeout()).as_micros() / 1000;
+            let args = vec![version.to_string().into(), until.to_string().into()];
+            let left = self.client.eval(&MOVE, old.bucket, keys, args, self.client.timeout()).await;
+            match left.map(|reply| reply.as_int()) {
+                Ok(Some(1)) => return Ok(saved),
+                // Logged out meanwhile.
+                Ok(Some(0)) => return self.destroy_record(&to).await.map(|_| Saved::Gone),
+                // Changed meanwhile, and that is to come along.
+                Ok(Some(-1)) => drop(self.destroy_record(&to).await?),
+                Ok(_) => {
+                    let late = BackendError::new(ErrorKind::Timeout, "Redis did not move the session in time");
+                    return Err(self.not_moved(&to, late).await);
+                }
+                Err(error) => return Err(self.not_moved(&to, error).await),
+            }
+        }
+        Ok(Saved::Conflict)
+    }
+
+    /// Takes back what may have been created; if not even that can be done, it ends by itself.
+    async fn not_moved(&self, to: &RecordKey, error: BackendError) -> BackendError {
+        if let Err(error) = self.destroy_record(to).await {
+            tracing::debug!(session = %to, %error, "half of a move could not be undone");
+        }
+        error
+    }
+
+    /// Creates what becomes of a record under its new key.
+    async fn succeed_record(&self, cycle: &Cycle<'_>, mut record: Record) -> Result<Saved, BackendError> {
+        let Cycle { from, to, changes, lifetime, link } = *cycle;
         record.fields.extend(changes.set.iter().cloned());
         for name in changes.remove {
             record.fields.remove(name);
@@ -168,7 +216,7 @@ impl RedisBackend {
             Some("conflict") => Ok(Saved::Conflict),
             Some("revoked") => Ok(Saved::Revoked),
             Some("field") => Err(too_large("a field of a session has at most 4 KiB")),
-            Some("fields") => Err(too_large("a session has at most 64 fields")),
+            Some("fields") => Err(too_large("a session has at most 256 fields")),
             Some("size") => Err(too_large("a session has at most 16 KiB")),
             _ => Err(unreadable(&WRITE)),
         }
