@@ -20,5 +20,9 @@ mod redis_faults;
 #[cfg(feature = "redis")]
 mod redis_hits;
 #[cfg(feature = "redis")]
+mod redis_sentinel;
+#[cfg(feature = "redis")]
+mod redis_sentinel_faults;
+#[cfg(feature = "redis")]
 #[path = "../support/mod.rs"]
 mod support;

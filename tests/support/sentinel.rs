@@ -22,7 +22,22 @@ impl RedisSentinel {
     /// # Panics
     /// Where they do not agree within a minute.
     pub fn start() -> Self {
-        let builder = RedisServer::builder().config("repl-diskless-sync-delay 0");
+        Self::start_with(None)
+    }
+
+    /// The same with a password of the servers and another one of the sentinels.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn start_with_passwords(servers: &str, sentinels: &str) -> Self {
+        Self::start_with(Some((servers, sentinels)))
+    }
+
+    fn start_with(passwords: Option<(&str, &str)>) -> Self {
+        let mut builder = RedisServer::builder().config("repl-diskless-sync-delay 0");
+        if let Some((password, _)) = passwords {
+            builder = builder.password(password).config(format!("masterauth {password}"));
+        }
         let master = builder.clone().start();
         let replica = || builder.clone().config(format!("replicaof 127.0.0.1 {}", master.port())).start();
         let (first, second) = (replica(), replica());
@@ -30,12 +45,18 @@ impl RedisSentinel {
             replica.wait_for_info("replication", "master_link_status", "up", AGREE);
         }
         let sentinel = || {
-            RedisServer::builder()
+            let mut builder = RedisServer::builder()
                 .sentinel()
                 .config(format!("sentinel monitor {SERVICE} 127.0.0.1 {} 2", master.port()))
                 .config(format!("sentinel down-after-milliseconds {SERVICE} 1000"))
-                .config(format!("sentinel failover-timeout {SERVICE} 3000"))
-                .start()
+                .config(format!("sentinel failover-timeout {SERVICE} 3000"));
+            if let Some((servers, sentinels)) = passwords {
+                builder = builder
+                    .password(sentinels)
+                    .config(format!("sentinel sentinel-pass {sentinels}"))
+                    .config(format!("sentinel auth-pass {SERVICE} {servers}"));
+            }
+            builder.start()
         };
         let sentinels = vec![sentinel(), sentinel(), sentinel()];
         let set = Self { servers: vec![master, first, second], sentinels };
@@ -69,12 +90,24 @@ impl RedisSentinel {
         &self.sentinels
     }
 
+    pub fn sentinel_mut(&mut self, index: usize) -> &mut RedisServer {
+        &mut self.sentinels[index]
+    }
+
     /// The index of the server that the first sentinel takes for the master.
     ///
     /// # Panics
     /// Where that is none of ours.
     pub fn master(&self) -> usize {
-        let reply = self.sentinels[0].command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE]);
+        self.master_by(0)
+    }
+
+    /// The same, as another one of the sentinels sees it.
+    ///
+    /// # Panics
+    /// As [`master`](Self::master).
+    pub fn master_by(&self, sentinel: usize) -> usize {
+        let reply = self.sentinels[sentinel].command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE]);
         let port = reply.array()[1].text();
         self.servers.iter().position(|server| server.port().to_string() == port).expect("one of our servers")
     }
@@ -87,6 +120,19 @@ impl RedisSentinel {
         let old = self.master();
         self.sentinels[0].command(&["SENTINEL", "FAILOVER", SERVICE]);
         self.wait_for_other_master(old)
+    }
+
+    /// The same by another one of the sentinels, where not all of them run.
+    ///
+    /// # Panics
+    /// As [`fail_over`](Self::fail_over).
+    pub fn fail_over_by(&self, sentinel: usize) -> usize {
+        let old = self.master_by(sentinel);
+        self.sentinels[sentinel].command(&["SENTINEL", "FAILOVER", SERVICE]);
+        wait_until("the sentinel names a new master", AGREE, || self.master_by(sentinel) != old);
+        let new = self.master_by(sentinel);
+        self.servers[new].wait_for_info("replication", "role", "master", AGREE);
+        new
     }
 
     /// Waits until every sentinel names another master than `old`, as after its loss; returns its index.

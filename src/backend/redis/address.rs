@@ -7,25 +7,31 @@ use url::Url;
 
 use crate::backend::{BackendError, ErrorKind};
 
-/// A parsed `redis://`, `rediss://`, `redis-cluster://` or `rediss-cluster://` URL.
+/// A parsed URL: `redis`, `redis-cluster` or `redis-sentinel`, or `rediss` for TLS.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Address {
     pub(super) topology: Topology,
     pub(super) tls: bool,
-    /// The server, or the nodes of a Cluster to ask first.
+    /// The server, or the nodes of a Cluster to ask first, or the Sentinels.
     pub(super) hosts: Vec<(String, u16)>,
     pub(super) username: Option<String>,
     pub(super) password: Option<String>,
     pub(super) database: Option<u8>,
+    /// The name under which the Sentinels know the master; empty where there are none.
+    pub(super) service: String,
+    pub(super) sentinel_username: Option<String>,
+    pub(super) sentinel_password: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Topology {
     Standalone,
     Cluster,
+    Sentinel,
 }
 
 const PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26_379;
 
 impl Address {
     /// # Errors
@@ -37,31 +43,50 @@ impl Address {
             "rediss" => (Topology::Standalone, true),
             "redis-cluster" => (Topology::Cluster, false),
             "rediss-cluster" => (Topology::Cluster, true),
+            "redis-sentinel" => (Topology::Sentinel, false),
+            "rediss-sentinel" => (Topology::Sentinel, true),
             scheme => {
                 return Err(config(format!(
-                    "the Redis URL must begin with redis://, rediss://, redis-cluster:// or rediss-cluster://, not \
-                     {scheme}://"
+                    "the Redis URL must begin with redis://, redis-cluster:// or redis-sentinel://, or with rediss in place \
+                     of redis for TLS, not with {scheme}://"
                 )));
             }
         };
         let host = url.host_str().filter(|host| !host.is_empty());
         let host = host.ok_or_else(|| config("the Redis URL names no host"))?;
-        let mut hosts = vec![(plain_host(host), url.port().unwrap_or(PORT))];
-        for (name, value) in url.query_pairs() {
-            match (&*name, topology) {
-                ("node", Topology::Cluster) => hosts.push(host_and_port(&value)?),
-                ("node", _) => return Err(config("node= in the Redis URL belongs to redis-cluster://")),
-                _ => return Err(config(format!("the Redis URL has an unknown parameter: {name}"))),
-            }
-        }
-        Ok(Self {
+        let port = if topology == Topology::Sentinel { SENTINEL_PORT } else { PORT };
+        let mut address = Self {
             topology,
             tls,
-            hosts,
+            hosts: vec![(plain_host(host), url.port().unwrap_or(port))],
             username: decoded(Some(url.username()).filter(|name| !name.is_empty()))?,
             password: decoded(url.password().filter(|password| !password.is_empty()))?,
             database: database(url.path(), topology)?,
-        })
+            service: String::new(),
+            sentinel_username: None,
+            sentinel_password: None,
+        };
+        for (name, value) in url.query_pairs() {
+            match (&*name, topology) {
+                ("node", Topology::Cluster | Topology::Sentinel) => address.hosts.push(host_and_port(&value)?),
+                ("sentinelServiceName", Topology::Sentinel) => address.service = value.into_owned(),
+                ("sentinelUsername", Topology::Sentinel) => address.sentinel_username = Some(value.into_owned()),
+                ("sentinelPassword", Topology::Sentinel) => address.sentinel_password = Some(value.into_owned()),
+                ("node", Topology::Standalone) => {
+                    return Err(config("node= in the Redis URL belongs to redis-cluster:// or redis-sentinel://"));
+                }
+                ("sentinelServiceName" | "sentinelUsername" | "sentinelPassword", _) => {
+                    return Err(config(format!("{name}= in the Redis URL belongs to redis-sentinel://")));
+                }
+                _ => return Err(config(format!("the Redis URL has an unknown parameter: {name}"))),
+            }
+        }
+        if topology == Topology::Sentinel && address.service.is_empty() {
+            return Err(config(
+                "a redis-sentinel:// URL must name the master that the Sentinels watch: ?sentinelServiceName=NAME",
+            ));
+        }
+        Ok(address)
     }
 
     /// The hosts, for messages.
@@ -75,7 +100,7 @@ fn database(path: &str, topology: Topology) -> Result<Option<u8>, BackendError> 
     match (path.trim_matches('/'), topology) {
         ("", _) => Ok(None),
         (_, Topology::Cluster) => Err(config("a Redis Cluster has no numbered databases: drop the path from the URL")),
-        (number, Topology::Standalone) => match number.parse() {
+        (number, Topology::Standalone | Topology::Sentinel) => match number.parse() {
             Ok(number) => Ok(Some(number)),
             Err(_) => Err(config("the path of the Redis URL must be the number of a database")),
         },
@@ -130,6 +155,17 @@ mod tests {
         assert_eq!((address.topology, address.tls), (Topology::Cluster, false));
         assert_eq!(address.hosts, [("a".into(), 6379), ("b".into(), 1), ("::1".into(), 2)]);
         assert_eq!(address.place(), "a:6379, b:1, ::1:2");
+
+        let address = Address::parse(
+            "rediss-sentinel://u:p@a/3?sentinelServiceName=main&node=b:1&sentinelUsername=s&sentinelPassword=p%2Fw",
+        );
+        let address = address.unwrap();
+        assert_eq!((address.topology, address.tls, address.database), (Topology::Sentinel, true, Some(3)));
+        assert_eq!(address.hosts, [("a".into(), 26_379), ("b".into(), 1)]);
+        assert_eq!(address.service, "main");
+        assert_eq!((address.username.as_deref(), address.password.as_deref()), (Some("u"), Some("p")));
+        let sentinel = (address.sentinel_username.as_deref(), address.sentinel_password.as_deref());
+        assert_eq!(sentinel, (Some("s"), Some("p/w")));
     }
 
     #[test]
@@ -137,7 +173,10 @@ mod tests {
         for (url, expected) in [
             ("127.0.0.1:6379", "cannot be read"),
             ("http://u:secret@h", "must begin with"),
-            ("redis-sentinel://u:secret@h", "must begin with"),
+            ("redis-sentinel://u:secret@h", "?sentinelServiceName=NAME"),
+            ("redis-sentinel://u:secret@h?sentinelServiceName=", "?sentinelServiceName=NAME"),
+            ("redis-sentinel://u:secret@h?sentinelServiceName=m&node=a", "HOST:PORT"),
+            ("redis://u:secret@h?sentinelPassword=secret", "belongs to redis-sentinel://"),
             ("redis://", "names no host"),
             ("redis://u:secret@h/x", "number of a database"),
             ("redis-cluster://u:secret@h/1", "no numbered databases"),

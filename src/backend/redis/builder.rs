@@ -14,11 +14,12 @@ use super::{
     RedisBackend,
     address::{Address, Topology},
     client::{Client, Servers},
-    cluster::{Cluster, MakeNode},
     connect::{self, Site},
     credentials::{Credential, Provider},
+    fleet::{Fleet, MakeNode, Source},
     keys::Keys,
     node::Node,
+    sentinel::Sentinels,
     tls::Tls,
 };
 use crate::backend::{Backend, BackendError, ErrorKind};
@@ -26,9 +27,17 @@ use crate::backend::{Backend, BackendError, ErrorKind};
 impl Backend {
     /// A Redis, or what speaks its protocol, from version 7.0 on.
     ///
-    /// The URL is `redis://[user:password@]host[:port][/database]`, `rediss://` the same over TLS, and
-    /// `redis-cluster://` and `rediss-cluster://` a Cluster, of which `?node=host:port` may name more nodes to ask
-    /// first.
+    /// | URL | what |
+    /// |---|---|
+    /// | `redis://[user:password@]host[:port][/database]` | one server |
+    /// | `redis-cluster://[user:password@]host[:port][?node=host:port…]` | a Cluster; the nodes to ask first |
+    /// | `redis-sentinel://[user:password@]host[:port][/database]?sentinelServiceName=NAME[&node=host:port…]` | a master that Sentinels watch under this name; the hosts are Sentinels (default port 26379), user and password those of the master; `&sentinelUsername=` and `&sentinelPassword=` where the Sentinels want their own |
+    ///
+    /// `rediss`, `rediss-cluster` and `rediss-sentinel` are the same over TLS (to the Sentinels, too).
+    ///
+    /// Under Sentinel all that are known are asked once a second who the master is, and the one with the newest
+    /// configuration is believed; so a failover is followed within about a second of it. Until then operations fail as
+    /// they do without a server, within their time. What a failover can lose is told at [`RedisBuilder`].
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), tower_gatehouse::backend::BackendError> {
@@ -48,12 +57,20 @@ impl Backend {
             username: None,
             password: None,
             provider: None,
+            sentinel: None,
             tls: Tls::default(),
         }
     }
 }
 
 /// Sets up a Redis backend; made by [`Backend::redis`].
+///
+/// # What a failover may lose
+/// Redis replicates asynchronously. When a replica takes over, by Sentinel or in a Cluster, writes that the lost master
+/// had acknowledged and not passed on are gone: sessions, what limits had counted, and invalidations, after which old
+/// content may be served again for as long as it is fresh. `min-replicas-to-write 1` with `min-replicas-max-lag 10` in
+/// the servers' settings bounds what a master that was cut off goes on to accept. What must not be missed is
+/// invalidated once more after a failover.
 ///
 #[doc = include_str!("permissions.md")]
 #[derive(Clone)]
@@ -67,6 +84,7 @@ pub struct RedisBuilder {
     username: Option<String>,
     password: Option<String>,
     provider: Option<Provider>,
+    sentinel: Option<Credential>,
     tls: Tls,
 }
 
@@ -135,6 +153,13 @@ impl RedisBuilder {
         self
     }
 
+    /// How to log in to the Sentinels, where they want that; takes precedence over the URL's. User name, password and
+    /// [`credentials`](Self::credentials) are for the servers that they watch, never sent to a Sentinel.
+    pub fn sentinel_credential(mut self, credential: Credential) -> Self {
+        self.sentinel = Some(credential);
+        self
+    }
+
     /// Trusts the certificate authorities of this PEM text, and no others; for `rediss://` with a private authority.
     pub fn tls_ca(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.tls = Tls::Private(pem.into());
@@ -176,7 +201,7 @@ impl RedisBuilder {
     fn parts(self, fail_fast: bool) -> Result<(Site, MakeSubscriber), BackendError> {
         let address = Address::parse(&self.url)?;
         let buckets = self.buckets.unwrap_or(match address.topology {
-            Topology::Standalone => 1,
+            Topology::Standalone | Topology::Sentinel => 1,
             Topology::Cluster => CLUSTER_BUCKETS,
         });
         if !(1..=Keys::MAX_BUCKETS).contains(&buckets) {
@@ -203,38 +228,63 @@ impl RedisBuilder {
         };
         let timeout = self.timeout;
         let keys = Keys::new(&self.namespace, buckets);
-        let one = settings.clone();
-        let make: MakeNode = Box::new(move |host, port, fail_fast| {
-            let server = ServerConfig::Centralized { server: Server::new(host, port) };
-            let settings = Config { fail_fast, server, ..one.clone() };
-            Fred::new(settings, Some(performance(timeout)), Some(connection(timeout)), Some(policy()))
-        });
         let servers = match (address.topology, address.hosts.first()) {
             (Topology::Standalone, Some((host, port))) => {
+                let make = make_nodes(settings.clone(), timeout);
                 Servers::One(Node::new(make(host, *port, fail_fast), host, *port))
             }
-            _ => Servers::Cluster(Cluster::new(make, address.hosts.clone(), &keys)),
+            (Topology::Sentinel, _) => {
+                let (username, password) = match self.sentinel {
+                    Some(credential) => credential.into_parts(),
+                    None => (address.sentinel_username.clone(), address.sentinel_password.clone()),
+                };
+                let asking =
+                    Config { username, password, credential_provider: None, database: None, ..settings.clone() };
+                let make = make_nodes(asking, timeout);
+                let sentinels = Sentinels::new(make, address.service.clone(), address.hosts.clone());
+                Servers::Fleet(Fleet::new(make_nodes(settings.clone(), timeout), Source::Sentinels(sentinels), &keys))
+            }
+            _ => {
+                let seeds = Source::Slots(address.hosts.clone());
+                Servers::Fleet(Fleet::new(make_nodes(settings.clone(), timeout), seeds, &keys))
+            }
         };
         let client = Client::new(servers, keys, timeout, self.limit_timeout.min(timeout));
-        let subscriber: MakeSubscriber = Box::new(move || {
-            SubscriberClient::new(
-                settings.clone(),
-                Some(performance(timeout)),
-                Some(connection(timeout)),
-                Some(policy()),
-            )
+        let topology = address.topology;
+        let subscriber: MakeSubscriber = Arc::new(move |place| {
+            let mut settings = settings.clone();
+            match (topology, place) {
+                (Topology::Sentinel, None) => return None,
+                (Topology::Sentinel, Some((host, port))) => {
+                    settings.server = ServerConfig::Centralized { server: Server::new(host.as_str(), *port) };
+                }
+                _ => {}
+            }
+            let subscriber =
+                SubscriberClient::new(settings, Some(performance(timeout)), Some(connection(timeout)), Some(policy()));
+            Some(subscriber)
         });
         Ok((Site { client, topology: address.topology, place: address.place(), user }, subscriber))
     }
 }
 
-/// Makes the second client, which hears wake-ups.
-pub(super) type MakeSubscriber = Box<dyn Fn() -> SubscriberClient + Send + Sync>;
+fn make_nodes(settings: Config, timeout: Duration) -> MakeNode {
+    Box::new(move |host, port, fail_fast| {
+        let server = ServerConfig::Centralized { server: Server::new(host, port) };
+        let settings = Config { fail_fast, server, ..settings.clone() };
+        Fred::new(settings, Some(performance(timeout)), Some(connection(timeout)), Some(policy()))
+    })
+}
+
+/// Makes the second client, which hears wake-ups; under Sentinel for the master at this place, and none where it is not
+/// known.
+pub(super) type MakeSubscriber = Arc<dyn Fn(Option<&(String, u16)>) -> Option<SubscriberClient> + Send + Sync>;
 
 fn server(address: &Address) -> ServerConfig {
     let mut hosts: Vec<_> = address.hosts.iter().map(|(host, port)| Server::new(host.as_str(), *port)).collect();
     match address.topology {
-        Topology::Standalone => ServerConfig::Centralized { server: hosts.swap_remove(0) },
+        // Under Sentinel, as yet: each client is made for the server that it is told.
+        Topology::Standalone | Topology::Sentinel => ServerConfig::Centralized { server: hosts.swap_remove(0) },
         Topology::Cluster => ServerConfig::Clustered { hosts, policy: ClusterDiscoveryPolicy::default() },
     }
 }

@@ -22,11 +22,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fred::{error::Error as FredError, interfaces::ClientLike as _, types::Value};
+use fred::{interfaces::ClientLike as _, types::Value};
 
 use super::{
-    cluster::Cluster,
     error::Fault,
+    fleet::{Fleet, Unreached},
     keys::{Bucket, Keys},
     node::Node,
     reply::Reply,
@@ -52,7 +52,7 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) enum Servers {
     One(Arc<Node>),
-    Cluster(Arc<Cluster>),
+    Fleet(Arc<Fleet>),
 }
 
 /// How long to wait before a call is repeated that a moving slot has refused.
@@ -97,10 +97,10 @@ impl Client {
     }
 
     /// Connects to all servers, or says why that did not work.
-    pub(super) async fn connect(&self) -> Result<(), FredError> {
+    pub(super) async fn connect(&self) -> Result<(), Unreached> {
         match &self.0.servers {
-            Servers::One(node) => node.connect().await,
-            Servers::Cluster(cluster) => cluster.connect().await,
+            Servers::One(node) => node.connect().await.map_err(|error| Unreached::node(node, error)),
+            Servers::Fleet(fleet) => fleet.connect().await,
         }
     }
 
@@ -108,7 +108,7 @@ impl Client {
     pub(super) fn start(&self) {
         match &self.0.servers {
             Servers::One(node) => node.start(),
-            Servers::Cluster(cluster) => cluster.start(),
+            Servers::Fleet(fleet) => fleet.start(),
         }
     }
 
@@ -116,7 +116,7 @@ impl Client {
     pub(super) fn is_connected(&self) -> bool {
         match &self.0.servers {
             Servers::One(node) => node.fred().is_connected(),
-            Servers::Cluster(cluster) => cluster.is_connected(),
+            Servers::Fleet(fleet) => fleet.is_connected(),
         }
     }
 
@@ -124,7 +124,15 @@ impl Client {
     pub(super) fn node(&self, bucket: Bucket) -> Option<Arc<Node>> {
         match &self.0.servers {
             Servers::One(node) => Some(Arc::clone(node)),
-            Servers::Cluster(cluster) => cluster.node(bucket).ok(),
+            Servers::Fleet(fleet) => fleet.node(bucket).ok(),
+        }
+    }
+
+    /// See [`Fleet::place`].
+    pub(super) fn place(&self) -> Option<(String, u16)> {
+        match &self.0.servers {
+            Servers::One(_) => None,
+            Servers::Fleet(fleet) => fleet.place(),
         }
     }
 
@@ -192,7 +200,7 @@ impl Client {
     ) -> Result<Reply, Fault> {
         match &self.0.servers {
             Servers::One(node) => node.call(name, args, timeout).await,
-            Servers::Cluster(cluster) => cluster.call(bucket, name, args, timeout).await,
+            Servers::Fleet(fleet) => fleet.call(bucket, name, args, timeout).await,
         }
     }
 

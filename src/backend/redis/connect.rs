@@ -6,15 +6,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use fred::{
-    error::{Error as FredError, ErrorKind as FredKind},
-    types::Value,
-};
+use fred::{error::ErrorKind as FredKind, types::Value};
 
 use super::{
     address::Topology,
     client::{Client, Shared},
     error::{Fault, timed_out},
+    fleet::Unreached,
     keys::Bucket,
     reply::Reply,
 };
@@ -43,7 +41,7 @@ pub(super) async fn now(site: &Site, timeout: Duration) -> Result<(), BackendErr
     let deadline = Instant::now() + timeout;
     match tokio::time::timeout(timeout, site.client.connect()).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => return Err(site.why_not(&error)),
+        Ok(Err(unreached)) => return Err(site.why_not(&unreached)),
         Err(_) => {
             let message = format!("Redis at {} did not answer within {timeout:?}", site.place);
             return Err(BackendError::new(ErrorKind::Timeout, message));
@@ -141,6 +139,10 @@ impl Site {
         }
         // Valkey calls it `server_mode`.
         let mode = field("redis_mode").or_else(|| field("server_mode"));
+        if mode == Some("sentinel") {
+            let message = format!("Redis at {} is a Sentinel: use redis-sentinel:// in the URL", self.place);
+            return Err(config(message));
+        }
         if mode == Some("cluster") && self.topology != Topology::Cluster {
             let message = format!("Redis at {} belongs to a Cluster: use redis-cluster:// in the URL", self.place);
             return Err(config(message));
@@ -221,32 +223,35 @@ impl Site {
     }
 
     /// Why the connection was not made, in one sentence.
-    fn why_not(&self, error: &FredError) -> BackendError {
-        let (place, detail) = (&self.place, error.details());
-        let (kind, message) = if detail.starts_with("WRONGPASS") || detail.contains("invalid password") {
-            (ErrorKind::Denied, format!("Redis at {place} does not accept the user name and password"))
+    fn why_not(&self, unreached: &Unreached) -> BackendError {
+        let Unreached { whom, error } = unreached;
+        let detail = error.details();
+        let (kind, message) = if *error.kind() == FredKind::Sentinel {
+            (ErrorKind::Config, detail.to_owned())
+        } else if detail.contains("unknown command 'SENTINEL'") {
+            (ErrorKind::Config, format!("{whom} is none: use redis:// in the URL"))
+        } else if detail.starts_with("WRONGPASS") || detail.contains("invalid password") {
+            (ErrorKind::Denied, format!("{whom} does not accept the user name and password"))
         } else if detail.starts_with("NOAUTH") {
-            (ErrorKind::Denied, format!("Redis at {place} wants a password"))
+            (ErrorKind::Denied, format!("{whom} wants a password"))
         } else if detail.starts_with("NOPERM") {
             let command = detail.split('\'').nth(1).unwrap_or("PING").to_ascii_uppercase();
             return self.denied(Fault::from_reply(detail), &command);
         } else if detail.contains("without any password configured") {
-            (ErrorKind::Denied, format!("a password was given, but Redis at {place} has none for this user"))
+            (ErrorKind::Denied, format!("a password was given, but {whom} has none for this user"))
         } else if detail.contains("cluster support disabled") {
-            (ErrorKind::Config, format!("Redis at {place} is not a Cluster: use redis:// in the URL"))
+            (ErrorKind::Config, format!("{whom} is not a Cluster: use redis:// in the URL"))
         } else {
             let detail = readable(detail);
             match error.kind() {
                 // A certificate that is not trusted is reported as an IO error.
                 FredKind::IO if error.details().contains("InvalidData") => {
-                    (ErrorKind::Config, format!("the TLS handshake with Redis at {place} failed: {detail}"))
+                    (ErrorKind::Config, format!("the TLS handshake with {whom} failed: {detail}"))
                 }
-                FredKind::Auth => (ErrorKind::Denied, format!("cannot log in to Redis at {place}: {detail}")),
-                FredKind::Timeout => (ErrorKind::Timeout, format!("Redis at {place} did not answer in time")),
-                FredKind::Tls => {
-                    (ErrorKind::Config, format!("the TLS handshake with Redis at {place} failed: {detail}"))
-                }
-                _ => (ErrorKind::Unavailable, format!("cannot reach Redis at {place}: {detail}")),
+                FredKind::Auth => (ErrorKind::Denied, format!("cannot log in to {whom}: {detail}")),
+                FredKind::Timeout => (ErrorKind::Timeout, format!("{whom} did not answer in time")),
+                FredKind::Tls => (ErrorKind::Config, format!("the TLS handshake with {whom} failed: {detail}")),
+                _ => (ErrorKind::Unavailable, format!("cannot reach {whom}: {detail}")),
             }
         };
         BackendError::with_source(kind, message, error.clone())

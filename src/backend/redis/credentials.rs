@@ -24,6 +24,10 @@ impl Credential {
     pub fn user(username: impl Into<String>, password: impl Into<String>) -> Self {
         Self { username: Some(username.into()), password: password.into() }
     }
+
+    pub(super) fn into_parts(self) -> (Option<String>, Option<String>) {
+        (self.username, Some(self.password))
+    }
 }
 
 impl fmt::Debug for Credential {

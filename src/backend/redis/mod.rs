@@ -1,4 +1,4 @@
-//! The Redis backend, on one server or a Cluster.
+//! The Redis backend: one server, a master under Sentinel, or a Cluster.
 //!
 //! # Protocol
 //! A hit is one `MGET` that reads the entry together with all that may have invalidated it; scripts run only when
@@ -38,10 +38,10 @@ mod breaker;
 mod builder;
 mod cells;
 mod client;
-mod cluster;
 mod connect;
 mod credentials;
 mod error;
+mod fleet;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
 mod hints;
@@ -55,7 +55,9 @@ mod records;
 mod reply;
 mod responses;
 mod script;
+mod sentinel;
 mod server_clock;
+mod slots;
 mod tls;
 mod wakeups;
 

@@ -75,6 +75,10 @@ impl Node {
         &self.host
     }
 
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
     pub(super) fn is_at(&self, host: &str, port: u16) -> bool {
         self.host == host && self.port == port
     }

@@ -93,7 +93,7 @@ impl Wakeups {
         let listener = Listener {
             waiting: self.waiting.clone(),
             client: self.client.downgrade(),
-            subscriber: (self.make)(),
+            make: Arc::clone(&self.make),
             buckets: self.buckets.clone(),
             channels: BTreeMap::new(),
             refused: false,
@@ -106,17 +106,41 @@ impl Wakeups {
 struct Listener {
     waiting: WaitMap,
     client: Weak<client::Shared>,
-    subscriber: SubscriberClient,
+    make: MakeSubscriber,
     buckets: Box<[Arc<Subscription>]>,
     channels: BTreeMap<Bucket, String>,
     refused: bool,
 }
 
 impl Listener {
+    /// Listens at one server after the other, as the master changes.
     async fn run(mut self, mut wanted: mpsc::UnboundedReceiver<Bucket>) {
-        let mut messages = self.subscriber.message_rx();
-        let mut connected = self.subscriber.reconnect_rx();
-        drop(self.subscriber.connect());
+        loop {
+            let Some(client) = Client::upgrade(&self.client) else { return };
+            let place = client.place();
+            drop(client);
+            let Some(subscriber) = (self.make)(place.as_ref()) else {
+                tokio::time::sleep(RETRY_EVERY).await;
+                continue;
+            };
+            let ended = self.listen(&subscriber, place.as_ref(), &mut wanted).await;
+            let _ = subscriber.quit().await;
+            if ended {
+                return;
+            }
+        }
+    }
+
+    /// `true` when nobody is left to listen for, `false` when the master is another one than this.
+    async fn listen(
+        &mut self,
+        subscriber: &SubscriberClient,
+        place: Option<&(String, u16)>,
+        wanted: &mut mpsc::UnboundedReceiver<Bucket>,
+    ) -> bool {
+        let mut messages = subscriber.message_rx();
+        let mut connected = subscriber.reconnect_rx();
+        drop(subscriber.connect());
         let mut retry = tokio::time::interval(RETRY_EVERY);
         let mut ticks = 0_u32;
         loop {
@@ -124,30 +148,38 @@ impl Listener {
                 message = messages.recv() => match message {
                     Ok(message) => self.heard(&message),
                     Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => break,
+                    Err(RecvError::Closed) => return true,
                 },
                 bucket = wanted.recv() => {
-                    let (Some(bucket), Some(client)) = (bucket, Client::upgrade(&self.client)) else { break };
+                    let (Some(bucket), Some(client)) = (bucket, Client::upgrade(&self.client)) else { return true };
                     let name = channel(client.keys(), bucket);
                     self.channels.insert(bucket, String::from_utf8_lossy(&name).into_owned());
-                    self.subscribe(|_| true).await;
+                    self.subscribe(subscriber, |_| true).await;
                 }
                 server = connected.recv() => {
                     if matches!(server, Err(RecvError::Closed)) {
-                        break;
+                        return true;
                     }
-                    for subscription in &self.buckets {
-                        subscription.stands.send_replace(false);
-                    }
-                    self.subscribe(|_| true).await;
+                    self.forget();
+                    self.subscribe(subscriber, |_| true).await;
                 }
                 _ = retry.tick() => {
+                    if Client::upgrade(&self.client).is_some_and(|client| client.place().as_ref() != place) {
+                        self.forget();
+                        return false;
+                    }
                     ticks = ticks.wrapping_add(1);
-                    self.subscribe(|stands| ticks.is_multiple_of(RENEW_EVERY) || !stands).await;
+                    self.subscribe(subscriber, |stands| ticks.is_multiple_of(RENEW_EVERY) || !stands).await;
                 }
             }
         }
-        let _ = self.subscriber.quit().await;
+    }
+
+    /// No subscription stands any more.
+    fn forget(&self) {
+        for subscription in &self.buckets {
+            subscription.stands.send_replace(false);
+        }
     }
 
     fn heard(&self, message: &Message) {
@@ -158,8 +190,8 @@ impl Listener {
     }
 
     /// Subscribes to those channels of which `which`, told whether the subscription stands, wants it.
-    async fn subscribe(&mut self, which: impl Fn(bool) -> bool) {
-        if !self.subscriber.is_connected() {
+    async fn subscribe(&mut self, subscriber: &SubscriberClient, which: impl Fn(bool) -> bool) {
+        if !subscriber.is_connected() {
             return;
         }
         for (bucket, channel) in &self.channels {
@@ -167,7 +199,7 @@ impl Listener {
             if !which(*stands.borrow()) {
                 continue;
             }
-            match self.subscriber.ssubscribe(channel.as_str()).await {
+            match subscriber.ssubscribe(channel.as_str()).await {
                 Ok(()) => {
                     stands.send_replace(true);
                 }

@@ -1,4 +1,4 @@
-//! Which node of a Cluster has which bucket.
+//! Which server has which bucket, where that may change: in a Cluster, and under Sentinel.
 
 use std::{
     fmt,
@@ -6,7 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fred::{clients::Client as Fred, types::Value};
+use fred::{
+    clients::Client as Fred,
+    error::{Error as FredError, ErrorKind as FredKind},
+    types::Value,
+};
 use futures_util::future;
 use tokio::sync::Notify;
 
@@ -15,16 +19,18 @@ use super::{
     keys::{Bucket, Keys},
     node::Node,
     reply::Reply,
+    sentinel::Sentinels,
+    slots::{self, ASK_TIMEOUT, Range},
 };
 use crate::backend::{BackendError, ErrorKind};
 
 /// Makes a client for one server; with `true` its first attempt to connect is its last if it fails.
 pub(super) type MakeNode = Box<dyn Fn(&str, u16, bool) -> Fred + Send + Sync>;
 
-/// The masters of a Cluster and their buckets, kept up to date.
-pub(super) struct Cluster {
+/// The masters and their buckets, kept up to date.
+pub(super) struct Fleet {
     make: MakeNode,
-    seeds: Vec<(String, u16)>,
+    source: Source,
     slots: Box<[u16]>,
     /// The node of each bucket, `None` where none is known.
     routes: RwLock<Arc<[Option<Arc<Node>>]>>,
@@ -33,47 +39,87 @@ pub(super) struct Cluster {
     stale: Arc<Notify>,
 }
 
-/// How often the nodes are asked who has what although nothing seems to have changed.
+/// Who tells which servers are the masters.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// The nodes of a Cluster themselves; these are asked first.
+    Slots(Vec<(String, u16)>),
+    /// Sentinels.
+    Sentinels(Sentinels),
+}
+
+/// Who could not be reached when connecting, and why.
+#[derive(Debug)]
+pub(super) struct Unreached {
+    /// "Redis at …", "the Sentinel at …".
+    pub(super) whom: String,
+    pub(super) error: FredError,
+}
+
+impl Unreached {
+    /// Where one sentence says all.
+    pub(super) fn said(message: impl Into<String>) -> Self {
+        Self { whom: String::new(), error: FredError::new(FredKind::Sentinel, message.into()) }
+    }
+
+    pub(super) fn node(node: &Node, error: FredError) -> Self {
+        Self { whom: format!("Redis at {node}"), error }
+    }
+}
+
+/// How often the nodes of a Cluster are asked who has what although nothing seems to have changed.
 const REFRESH_EVERY: Duration = Duration::from_secs(30);
-/// How often while one of them is out of reach: a replica may take over.
-const REFRESH_IN_TROUBLE: Duration = Duration::from_secs(1);
+/// How often while one of them is out of reach: a replica may take over. And how often Sentinels are asked: a master
+/// that was cut off and replaced does not say so.
+const REFRESH_SOON: Duration = Duration::from_secs(1);
 /// And how often at most while something has.
 const REFRESH_PAUSE: Duration = Duration::from_millis(200);
-/// How long one node may take to tell.
-const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 
-impl Cluster {
-    pub(super) fn new(make: MakeNode, seeds: Vec<(String, u16)>, keys: &Keys) -> Arc<Self> {
+impl Fleet {
+    pub(super) fn new(make: MakeNode, source: Source, keys: &Keys) -> Arc<Self> {
         let slots: Box<[u16]> = keys.buckets().map(|bucket| keys.slot(bucket)).collect();
         let routes = RwLock::new(slots.iter().map(|_| None).collect());
-        let cluster = Self { make, seeds, slots, routes, nodes: Mutex::default(), stale: Arc::default() };
-        Arc::new(cluster)
+        let fleet = Self { make, source, slots, routes, nodes: Mutex::default(), stale: Arc::default() };
+        Arc::new(fleet)
     }
 
     /// Finds the masters and connects to all of them.
-    pub(super) async fn connect(self: &Arc<Self>) -> Result<(), fred::error::Error> {
+    pub(super) async fn connect(self: &Arc<Self>) -> Result<(), Unreached> {
+        let (table, seed) = match &self.source {
+            Source::Slots(seeds) => {
+                let (table, seed) = self.first_table(seeds).await?;
+                (table, Some(seed))
+            }
+            Source::Sentinels(sentinels) => (sentinels.connect().await?, None),
+        };
+        let masters = self.adopt(&table, seed.as_ref(), true);
+        let connected = masters.iter().map(|node| async { node.connect().await.map_err(|e| Unreached::node(node, e)) });
+        future::try_join_all(connected).await?;
+        tokio::spawn(keep_fresh(Arc::downgrade(self), Arc::clone(&self.stale)));
+        Ok(())
+    }
+
+    async fn first_table(&self, seeds: &[(String, u16)]) -> Result<(Vec<Range>, Arc<Node>), Unreached> {
         let mut last = None;
-        for (host, port) in &self.seeds {
+        for (host, port) in seeds {
             let seed = Node::new((self.make)(host, *port, true), host, *port);
             let table = match seed.connect().await {
-                Ok(()) => ask(&seed).await,
+                Ok(()) => slots::ask(&seed).await,
                 Err(error) => Err(error),
             };
             match table {
-                Ok(table) => {
-                    let masters = self.adopt(&table, Some(&seed), true);
-                    future::try_join_all(masters.iter().map(|node| node.connect())).await?;
-                    tokio::spawn(keep_fresh(Arc::downgrade(self), Arc::clone(&self.stale)));
-                    return Ok(());
-                }
-                Err(error) => last = Some(error),
+                Ok(table) => return Ok((table, seed)),
+                Err(error) => last = Some(Unreached::node(&seed, error)),
             }
         }
-        Err(last.unwrap_or_else(|| fred::error::Error::new(fred::error::ErrorKind::Config, "no node is named")))
+        Err(last.unwrap_or_else(|| Unreached::said("no node of the Redis Cluster is named")))
     }
 
     /// Looks for the masters in the background until they are found.
     pub(super) fn start(self: &Arc<Self>) {
+        if let Source::Sentinels(sentinels) = &self.source {
+            sentinels.start();
+        }
         self.stale.notify_one();
         tokio::spawn(keep_fresh(Arc::downgrade(self), Arc::clone(&self.stale)));
     }
@@ -84,14 +130,25 @@ impl Cluster {
         self.routes().iter().all(|node| node.as_ref().is_some_and(|node| node.fred().is_connected()))
     }
 
+    /// Where a client has to connect that hears what is published, if that is known; `None` in a Cluster, whose nodes
+    /// such a client finds by itself.
+    pub(super) fn place(&self) -> Option<(String, u16)> {
+        if matches!(self.source, Source::Slots(_)) {
+            return None;
+        }
+        let node = self.routes().first()?.clone()?;
+        Some((node.host().to_owned(), node.port()))
+    }
+
     pub(super) fn node(&self, bucket: Bucket) -> Result<Arc<Node>, BackendError> {
         let node = self.routes.read().unwrap_or_else(PoisonError::into_inner)[bucket.index()].clone();
         node.ok_or_else(|| {
             self.stale.notify_one();
-            BackendError::new(
-                ErrorKind::Unavailable,
-                "it is not known yet which node of the Redis Cluster has the slot",
-            )
+            let message = match self.source {
+                Source::Slots(_) => "it is not known yet which node of the Redis Cluster has the slot",
+                Source::Sentinels(_) => "no Sentinel has said yet which Redis is the master",
+            };
+            BackendError::new(ErrorKind::Unavailable, message)
         })
     }
 
@@ -118,7 +175,7 @@ impl Cluster {
                 let node = Box::pin(self.at(&to, &node, left())).await?;
                 Box::pin(node.call_asking(name, args, left())).await
             }
-            Err(Fault::Failed(error)) if error.is_outage() => {
+            Err(Fault::Failed(error)) if error.is_outage() || error.kind() == ErrorKind::ReadOnly => {
                 self.stale.notify_one();
                 Err(error.into())
             }
@@ -192,117 +249,64 @@ impl Cluster {
         masters
     }
 
-    /// Asks one node after the other until one tells.
+    /// Asks for the masters anew; `false` where nobody tells.
     async fn refresh(&self) -> bool {
+        let table = match &self.source {
+            Source::Slots(seeds) => self.table_of_slots(seeds).await,
+            Source::Sentinels(sentinels) => sentinels.table().await,
+        };
+        table.is_some_and(|table| {
+            self.adopt(&table, None, false);
+            true
+        })
+    }
+
+    /// Asks one node after the other until one tells.
+    async fn table_of_slots(&self, seeds: &[(String, u16)]) -> Option<Vec<Range>> {
         let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for node in nodes.iter().filter(|node| !node.breaker().is_open()) {
-            if let Ok(table) = ask(node).await {
-                self.adopt(&table, None, false);
-                return true;
+            if let Ok(table) = slots::ask(node).await {
+                return Some(table);
             }
         }
-        for (host, port) in &self.seeds {
+        for (host, port) in seeds {
             if nodes.iter().any(|node| node.is_at(host, *port) && !node.breaker().is_open()) {
                 continue;
             }
             let seed = Node::new((self.make)(host, *port, true), host, *port);
             if let Ok(Ok(())) = tokio::time::timeout(ASK_TIMEOUT, seed.connect()).await
-                && let Ok(table) = ask(&seed).await
+                && let Ok(table) = slots::ask(&seed).await
             {
-                self.adopt(&table, None, false);
-                return true;
+                return Some(table);
             }
         }
-        false
+        None
     }
 }
 
-/// Keeps the routes up to date. Ends when the cluster is dropped.
-async fn keep_fresh(cluster: Weak<Cluster>, stale: Arc<Notify>) {
-    let mut wait = REFRESH_EVERY;
+/// Keeps the routes up to date. Ends when the fleet is dropped.
+async fn keep_fresh(fleet: Weak<Fleet>, stale: Arc<Notify>) {
+    let mut wait = REFRESH_SOON;
     loop {
-        // Without a hold on the cluster, so that it can be dropped meanwhile.
+        // Without a hold on the fleet, so that it can be dropped meanwhile.
         let _ = tokio::time::timeout(wait, stale.notified()).await;
-        let Some(cluster) = cluster.upgrade() else { return };
-        let fresh = cluster.refresh().await;
-        wait = if fresh && !cluster.in_trouble() { REFRESH_EVERY } else { REFRESH_IN_TROUBLE };
-        drop(cluster);
+        let Some(fleet) = fleet.upgrade() else { return };
+        let fresh = fleet.refresh().await;
+        let calm = fresh && !fleet.in_trouble() && matches!(fleet.source, Source::Slots(_));
+        wait = if calm { REFRESH_EVERY } else { REFRESH_SOON };
+        drop(fleet);
         tokio::time::sleep(REFRESH_PAUSE).await;
     }
 }
 
-impl Drop for Cluster {
+impl Drop for Fleet {
     fn drop(&mut self) {
         self.stale.notify_one();
     }
 }
 
-impl fmt::Debug for Cluster {
+impl fmt::Debug for Fleet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(&*self.nodes.lock().unwrap_or_else(PoisonError::into_inner)).finish()
-    }
-}
-
-/// Slots `first` to `last` belong to this master.
-#[derive(Debug, PartialEq)]
-struct Range {
-    first: u16,
-    last: u16,
-    host: String,
-    port: u16,
-}
-
-async fn ask(node: &Node) -> Result<Vec<Range>, fred::error::Error> {
-    let unreadable = || fred::error::Error::new(fred::error::ErrorKind::Protocol, "CLUSTER SLOTS cannot be read");
-    match node.send("CLUSTER", vec!["SLOTS".into()], ASK_TIMEOUT).await {
-        Ok(reply) => parse_slots(reply, node.host()).ok_or_else(unreadable),
-        Err(fault) => Err(fault.into_fred()),
-    }
-}
-
-/// `asked` is the host of the node that tells: it may leave out its own.
-fn parse_slots(reply: Reply, asked: &str) -> Option<Vec<Range>> {
-    let range = |reply: Reply| {
-        let parts = reply.into_array()?;
-        let slot = |i: usize| parts.get(i)?.as_u64()?.try_into().ok();
-        let (first, last) = (slot(0)?, slot(1)?);
-        let master = parts.get(2)?.clone().into_array()?;
-        let host = master.first()?.as_str().filter(|host| !host.is_empty() && *host != "?").unwrap_or(asked).to_owned();
-        Some(Range { first, last, host, port: master.get(1)?.as_u64()?.try_into().ok()? })
-    };
-    reply.into_array()?.into_iter().map(range).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-
-    fn text(text: &'static str) -> Reply {
-        Reply::Bytes(Bytes::from_static(text.as_bytes()))
-    }
-
-    #[test]
-    fn the_table_of_slots_is_read_and_a_node_may_leave_out_its_own_host() {
-        let node = |host, port| Reply::Array(vec![host, Reply::Int(port), text("id"), Reply::Array(Vec::new())]);
-        let range = |first, last, node| Reply::Array(vec![Reply::Int(first), Reply::Int(last), node]);
-        let table = Reply::Array(vec![
-            range(0, 5460, node(text("10.0.0.1"), 7000)),
-            range(5461, 10_922, node(text(""), 7001)),
-            range(10_923, 16_383, node(Reply::Nil, 7002)),
-        ]);
-        let table = parse_slots(table, "asked").unwrap();
-        let places: Vec<_> = table.iter().map(|range| format!("{}:{}", range.host, range.port)).collect();
-        assert_eq!(places, ["10.0.0.1:7000", "asked:7001", "asked:7002"]);
-        assert_eq!((table[1].first, table[1].last), (5461, 10_922));
-    }
-
-    #[test]
-    fn a_table_of_nonsense_is_no_table() {
-        assert_eq!(parse_slots(Reply::Nil, "h"), None);
-        assert_eq!(parse_slots(Reply::Array(vec![Reply::Int(1)]), "h"), None);
-        let negative = Reply::Array(vec![Reply::Int(-1), Reply::Int(5), Reply::Array(Vec::new())]);
-        assert_eq!(parse_slots(Reply::Array(vec![negative]), "h"), None);
     }
 }

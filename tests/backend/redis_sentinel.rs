@@ -1,0 +1,59 @@
+//! A master with two replicas that three Sentinels watch: the conformance kit.
+
+use std::{sync::OnceLock, time::Duration};
+
+use tower_gatehouse::{
+    Backend,
+    backend::conformance::{Facts, Harness, Loss},
+};
+
+use crate::{
+    redis::{PATIENT, delete, kinds, namespace},
+    support::RedisSentinel,
+};
+
+/// One set for all tests of this file; each has a namespace of its own.
+fn sentinel() -> &'static RedisSentinel {
+    static SENTINEL: OnceLock<RedisSentinel> = OnceLock::new();
+    SENTINEL.get_or_init(RedisSentinel::start)
+}
+
+struct Sentinel {
+    namespace: String,
+    backend: Backend,
+    peer: Backend,
+}
+
+impl Sentinel {
+    async fn new() -> Self {
+        let namespace = namespace();
+        let connect = || Backend::redis(sentinel().url()).namespace(&namespace).operation_timeout(PATIENT).connect();
+        let (backend, peer) = (connect().await.expect("a connection"), connect().await.expect("a connection"));
+        Self { namespace, backend, peer }
+    }
+}
+
+impl Harness for Sentinel {
+    fn backend(&self) -> Backend {
+        self.backend.clone()
+    }
+
+    fn peer(&self) -> Backend {
+        self.peer.clone()
+    }
+
+    async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time + Duration::from_millis(5)).await;
+    }
+
+    async fn lose(&self, what: Loss) {
+        // A busy machine may be taken for a dead master.
+        delete(&sentinel().servers()[sentinel().master()], &self.namespace, kinds(what));
+    }
+
+    fn facts(&self) -> Facts {
+        Facts::default().effort(Duration::from_secs(1))
+    }
+}
+
+tower_gatehouse::conformance_tests!(Sentinel::new());

@@ -1,0 +1,227 @@
+//! Sentinels: connecting to them, and masters that are replaced.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tower_gatehouse::{
+    Backend,
+    backend::{
+        Acquire, Acquired, BackendError, Commit, Committed, Credential, Entry, ErrorKind, LeaseKey, LeaseKind, Mode,
+        PrimaryKey, RedisBuilder, Release, Scope, Variant, VarySpec,
+    },
+};
+
+use crate::support::{RedisSentinel, RedisServer};
+
+const TIMEOUT: Duration = Duration::from_millis(500);
+/// What a failover may take on a busy machine: Sentinel itself needs several seconds.
+const LIMIT: Duration = Duration::from_mins(1);
+
+fn builder(set: &RedisSentinel) -> RedisBuilder {
+    Backend::redis(set.url()).operation_timeout(TIMEOUT)
+}
+
+async fn connect(set: &RedisSentinel) -> Backend {
+    builder(set).connect().await.expect("a connection")
+}
+
+fn key(n: u8) -> PrimaryKey {
+    PrimaryKey::from_bytes([n; 16])
+}
+
+fn plain(_: &VarySpec) -> Variant {
+    Variant(None)
+}
+
+async fn stored(backend: &Backend, n: u8) -> Option<Bytes> {
+    let lookup = backend.lookup(&key(n), &plain).await.ok()?;
+    Some(lookup.found?.entry.body().clone())
+}
+
+async fn fill(backend: &Backend, n: u8, body: &'static str) -> Result<Committed, BackendError> {
+    let ticket = backend.ticket(&key(n)).await?;
+    let keep = backend.now().plus(Duration::from_mins(10));
+    let entry = Entry::builder(ticket).fresh_until(keep).keep_until(keep).body(Bytes::from_static(body.as_bytes()));
+    let commit = Commit { key: key(n), variant: Variant(None), entry: entry.build(), refresh: None, lease: None };
+    backend.commit(commit).await
+}
+
+/// Repeats until it holds.
+async fn until<F: Future<Output = bool>>(what: &str, ready: impl Fn() -> F) {
+    let start = Instant::now();
+    while !ready().await {
+        assert!(start.elapsed() < LIMIT, "{what}: not so after {LIMIT:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// How many connections other than the replicas' and the Sentinels' a server has: those of this process's clients.
+fn clients(server: &RedisServer) -> usize {
+    let list = server.command(&["CLIENT", "LIST", "TYPE", "normal"]).text();
+    list.lines().filter(|line| line.contains("cmd=mget") || line.contains("cmd=evalsha")).count()
+}
+
+async fn refused(builder: RedisBuilder) -> BackendError {
+    builder.connect().await.expect_err("this must be refused")
+}
+
+#[track_caller]
+fn assert_says(error: &BackendError, kind: ErrorKind, words: &[&str]) {
+    let text = error.to_string();
+    assert_eq!(error.kind(), kind, "{error:?}");
+    assert!(words.iter().all(|word| text.contains(word)), "{text:?} does not say {words:?}");
+    assert!(!text.contains('\n') && text.len() < 250, "{text:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_sentinels_is_said_in_one_sentence() {
+    let server = RedisServer::start();
+    let place = format!("127.0.0.1:{}", server.port());
+    let error = refused(Backend::redis(format!("redis-sentinel://{place}?sentinelServiceName=main"))).await;
+    assert_says(&error, ErrorKind::Config, &["the Sentinel at", &place, "is none: use redis://"]);
+    let gone = server.port();
+    drop(server);
+    let error = refused(Backend::redis(format!("redis-sentinel://127.0.0.1:{gone}?sentinelServiceName=main"))).await;
+    assert_says(&error, ErrorKind::Unavailable, &["cannot reach the Sentinel at", &format!("127.0.0.1:{gone}")]);
+
+    let set = RedisSentinel::start_with_passwords("sesame", "simsim");
+    let sentinel = format!("127.0.0.1:{}", set.sentinels()[0].port());
+    let right = || builder(&set).password("sesame").sentinel_credential(Credential::password("simsim"));
+    assert_says(
+        &refused(builder(&set).password("sesame")).await,
+        ErrorKind::Denied,
+        &["the Sentinel at", &sentinel, "wants a password"],
+    );
+    assert_says(
+        &refused(right().sentinel_credential(Credential::password("sesame"))).await,
+        ErrorKind::Denied,
+        &["the Sentinel at", &sentinel, "does not accept the user name and password"],
+    );
+    let master = format!("Redis at 127.0.0.1:{}", set.servers()[0].port());
+    assert_says(&refused(right().password("simsim")).await, ErrorKind::Denied, &[&master, "does not accept"]);
+    let other = set.url().replace("sentinelServiceName=main", "sentinelServiceName=other");
+    let other = Backend::redis(other).password("sesame").sentinel_credential(Credential::password("simsim"));
+    assert_says(&refused(other).await, ErrorKind::Config, &[&sentinel, "knows no master other"]);
+    let asked = Backend::redis(format!("redis://:simsim@{sentinel}"));
+    assert_says(&refused(asked).await, ErrorKind::Config, &[&sentinel, "is a Sentinel: use redis-sentinel://"]);
+
+    let backend = right().connect().await.expect("the right passwords");
+    assert_eq!(fill(&backend, 1, "body").await.expect("a commit"), Committed::Stored);
+    assert!(!format!("{backend:?}").contains("sesame") && !format!("{backend:?}").contains("simsim"));
+    let url = set.url().replace("//", "//:sesame@") + "&sentinelPassword=simsim";
+    let backend = Backend::redis(url).connect().await.expect("the passwords from the URL");
+    assert!(stored(&backend, 1).await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_sentinel_is_enough_to_find_the_others_and_one_that_is_dead_or_frozen_does_not_matter() {
+    let mut set = RedisSentinel::start();
+    let [first, second] = [0, 1].map(|index| set.sentinels()[index].port());
+    let url = |port| format!("redis-sentinel://127.0.0.1:{port}?sentinelServiceName=main");
+    let backend = Backend::redis(url(first)).operation_timeout(TIMEOUT).connect().await.expect("a connection");
+    assert_eq!(fill(&backend, 1, "body").await.expect("a commit"), Committed::Stored);
+    set.sentinel_mut(0).kill();
+    let old = set.master_by(1);
+    set.fail_over_by(1);
+    until("fills work on the new master", || async { matches!(fill(&backend, 2, "new").await, Ok(Committed::Stored)) })
+        .await;
+    until("nobody talks to the old master", || async { clients(&set.servers()[old]) == 0 }).await;
+    // A new process whose first Sentinel is dead, and whose second is frozen.
+    set.sentinels()[1].pause();
+    let url = format!("{}&node=127.0.0.1:{second}&node=127.0.0.1:{}", url(first), set.sentinels()[2].port());
+    let start = Instant::now();
+    let backend = Backend::redis(url).operation_timeout(TIMEOUT).connect().await.expect("the third one tells");
+    assert!(start.elapsed() < Duration::from_secs(25), "{:?}", start.elapsed());
+    assert_eq!(stored(&backend, 2).await, Some(Bytes::from_static(b"new")));
+    set.sentinels()[1].resume();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_that_is_asked_for_is_followed_and_wake_ups_with_it() {
+    let set = RedisSentinel::start();
+    let (holder, waiter) = (connect(&set).await, connect(&set).await);
+    let lease = LeaseKey { key: key(1), variant: Variant(None), kind: LeaseKind::Fill };
+    let acquire = Acquire { key: lease, ttl: Duration::from_secs(20), since: 0, tags: &[] };
+    for round in 0..2 {
+        for backend in [&holder, &waiter] {
+            until("it answers", || async { matches!(fill(backend, 2, "body").await, Ok(Committed::Stored)) }).await;
+        }
+        let Acquired::Granted(lease) = holder.acquire(acquire).await.expect("an answer") else { panic!("granted") };
+        // The first watch makes the connection; after a failover the listener follows within some seconds.
+        let mut woken = waiter.watch(&lease.key);
+        if round > 0 {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        let Acquired::Held { .. } = waiter.acquire(acquire).await.expect("an answer") else { panic!("held") };
+        assert!(holder.release(&lease, Release::Free).await.expect("an answer"));
+        assert!(woken.woken(Duration::from_secs(5)).await, "round {round}");
+        let old = set.master();
+        if round == 0 {
+            set.fail_over();
+            until("everybody has left the old master", || async { clients(&set.servers()[old]) == 0 }).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_is_killed_or_frozen_is_replaced_and_invalidations_are_errors_until_then() {
+    for frozen in [false, true] {
+        let mut set = RedisSentinel::start();
+        let backend = connect(&set).await;
+        assert_eq!(fill(&backend, 1, "body").await.expect("a commit"), Committed::Stored);
+        let old = set.master();
+        if frozen {
+            set.servers()[old].pause();
+        } else {
+            set.server_mut(old).kill();
+        }
+        let start = Instant::now();
+        let error = backend.invalidate(Scope::All, Mode::Hard).await.expect_err("not a silent success");
+        assert!(start.elapsed() < 25 * TIMEOUT, "{:?}", start.elapsed());
+        assert!(error.unreached().all(|(_, error)| error.is_outage()), "{error}");
+        let new = set.wait_for_other_master(old);
+        until("invalidations reach the new master", || async {
+            backend.invalidate(Scope::All, Mode::Hard).await.is_ok()
+        })
+        .await;
+        assert_eq!(stored(&backend, 1).await, None, "what was invalidated is gone");
+        assert_eq!(fill(&backend, 1, "new").await.expect("a commit"), Committed::Stored);
+        assert_eq!(set.servers()[new].command(&["EXISTS", "gh:{0}:c"]).integer(), 1);
+        // The old master comes back, still taking itself for one until the Sentinels tell it: nobody listens to it.
+        if frozen {
+            set.servers()[old].resume();
+        } else {
+            set.server_mut(old).restart();
+        }
+        for _ in 0..50 {
+            assert_eq!(stored(&backend, 1).await, Some(Bytes::from_static(b"new")));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_starts_while_no_sentinel_can_be_reached() {
+    let mut set = RedisSentinel::start();
+    for index in 0..3 {
+        set.sentinels()[index].pause();
+    }
+    let backend = builder(&set).connect_lazy().expect("settings that are right");
+    let start = Instant::now();
+    let error = backend.lookup(&key(1), &plain).await.expect_err("nobody has said who is the master");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("no Sentinel has said yet"), "{error}");
+    assert!(start.elapsed() < TIMEOUT, "{:?}", start.elapsed());
+    for index in 0..3 {
+        set.sentinels()[index].resume();
+    }
+    until("it finds the master", || async { matches!(fill(&backend, 1, "body").await, Ok(Committed::Stored)) }).await;
+    // And once it is known, the Sentinels are not needed.
+    for index in 0..3 {
+        set.sentinel_mut(index).kill();
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for _ in 0..20 {
+        assert!(stored(&backend, 1).await.is_some());
+    }
+}
