@@ -122,7 +122,7 @@ impl Sentinels {
     async fn ask(&self, sentinel: &Arc<Node>) -> Result<Option<Opinion>, FredError> {
         let ask = |what: &'static str| {
             let args = vec![what.into(), self.service.as_str().into()];
-            async move {
+            Box::pin(async move {
                 // Through the breaker, so that one that is frozen is not waited for again and again.
                 match sentinel.call("SENTINEL", args, ASK_TIMEOUT).await {
                     // "ERR No such master with that name"
@@ -130,7 +130,7 @@ impl Sentinels {
                     Err(fault) => Err(fault.into_fred()),
                     Ok(reply) => Ok(reply),
                 }
-            }
+            })
         };
         // The address of its own command: during a failover it names the new master earlier than MASTER does.
         let (address, master, others) =
