@@ -123,9 +123,9 @@ async fn one_sentinel_is_enough_to_find_the_others_and_one_that_is_dead_or_froze
     set.sentinel_mut(0).kill();
     let old = set.master_by(1);
     set.fail_over_by(1);
+    until("nobody talks to the old master", || async { clients(&set.servers()[old]) == 0 }).await;
     until("fills work on the new master", || async { matches!(fill(&backend, 2, "new").await, Ok(Committed::Stored)) })
         .await;
-    until("nobody talks to the old master", || async { clients(&set.servers()[old]) == 0 }).await;
     // A new process whose first Sentinel is dead, and whose second is frozen.
     set.sentinels()[1].pause();
     let url = format!("{}&node=127.0.0.1:{second}&node=127.0.0.1:{}", url(first), set.sentinels()[2].port());
