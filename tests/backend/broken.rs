@@ -12,15 +12,15 @@ use futures_util::FutureExt;
 use tower_gatehouse::{
     Backend, Timestamp,
     backend::{
-        Acquire, Acquired, Ask, BackendError, CacheBackend, Change, Changes, Commit, Committed, Create, Cycle,
-        Discarded, Entry, EntryBuilder, Epoch, InvalidateError, Lease, LeaseKey, Leases, Limits, Lookup, MapChange,
-        MapChanged, MapKey, MapSnapshot, Mode, PrimaryKey, Record, RecordKey, Records, Release, Responses, Saved,
-        Scope, Settle, Take, Taken, Ticket, UserKey, Variant, VaryOf, Waiter,
+        Acquire, Acquired, Ask, BackendError, Change, Commit, Committed, Entry, EntryBuilder, Found, InvalidateError,
+        Lease, LeaseKey, Lookup, Mode, Owner, PrimaryKey, Scope, Settle, Take, Taken, Ticket, Variant, VaryOf, WaitMap,
+        Waiter,
         conformance::{self, Facts, Harness, Loss},
     },
 };
 
 use super::memory::Memory;
+use crate::support::altered::{Alter, Altered};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -86,7 +86,11 @@ fn copy(entry: &Entry, ticket: Ticket) -> EntryBuilder {
         .body(entry.body().clone())
 }
 
-impl Responses for Broken {
+impl Alter for Broken {
+    fn inner(&self) -> &Backend {
+        &self.inner
+    }
+
     async fn lookup(&self, key: &PrimaryKey, vary: &VaryOf<'_>) -> Result<Lookup, BackendError> {
         let first = Mutex::new(None);
         let any = |spec: &_| *first.lock().unwrap().get_or_insert_with(|| vary(spec));
@@ -94,16 +98,10 @@ impl Responses for Broken {
         if self.is(Fault::AnyVariant) && seen.found.is_none() {
             let kept = self.kept.lock().unwrap();
             let one = kept.iter().rev().find(|(page, variant, _)| page == key && variant.0.is_some());
-            seen.found = one.map(|(_, _, entry)| tower_gatehouse::backend::Found {
-                entry: Arc::clone(entry),
-                stale_since: Some(self.inner.now()),
-            });
+            seen.found =
+                one.map(|(_, _, entry)| Found { entry: Arc::clone(entry), stale_since: Some(self.inner.now()) });
         }
         Ok(seen)
-    }
-
-    async fn ticket(&self, key: &PrimaryKey) -> Result<Ticket, BackendError> {
-        self.inner.ticket(key).await
     }
 
     async fn commit(&self, mut commit: Commit<'_>) -> Result<Committed, BackendError> {
@@ -141,16 +139,6 @@ impl Responses for Broken {
         Ok(outcome)
     }
 
-    async fn discard(
-        &self,
-        key: &PrimaryKey,
-        variant: Variant,
-        ticket: Ticket,
-        lease: Option<&Lease>,
-    ) -> Result<Discarded, BackendError> {
-        self.inner.discard(key, variant, ticket, lease).await
-    }
-
     async fn invalidate(&self, scope: Scope<'_>, mode: Mode) -> Result<(), InvalidateError> {
         if self.is(Fault::NoSoft) && mode == Mode::Soft {
             return Ok(());
@@ -175,15 +163,13 @@ impl Responses for Broken {
         }
         self.inner.invalidate(scope, mode).await
     }
-}
 
-impl Leases for Broken {
     async fn acquire(&self, acquire: Acquire<'_>) -> Result<Acquired, BackendError> {
         let answer = self.inner.acquire(acquire).await?;
         match answer {
             Acquired::Held { .. } if self.is(Fault::ManyLeaders) => {
                 let ticket = self.inner.ticket(&acquire.key.key).await?;
-                let owner = tower_gatehouse::backend::Owner::random();
+                let owner = Owner::random();
                 return Ok(Acquired::Granted(Lease { key: acquire.key, owner, ticket }));
             }
             Acquired::Granted(lease) => self.told.lock().unwrap().push((lease.key, lease.ticket)),
@@ -197,86 +183,13 @@ impl Leases for Broken {
         Ok(answer)
     }
 
-    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, BackendError> {
-        self.inner.renew(lease, ttl).await
-    }
-
-    async fn release(&self, lease: &Lease, how: Release) -> Result<bool, BackendError> {
-        self.inner.release(lease, how).await
-    }
-
     fn watch(&self, key: &LeaseKey) -> Waiter {
         if self.is(Fault::NoWake) {
-            return tower_gatehouse::backend::WaitMap::default().watch(key);
+            return WaitMap::default().watch(key);
         }
         self.inner.watch(key)
     }
 
-    async fn collect(&self, key: &LeaseKey, ticket: Ticket) -> Result<Option<Arc<Entry>>, BackendError> {
-        self.inner.collect(key, ticket).await
-    }
-}
-
-impl Records for Broken {
-    async fn load(&self, key: &RecordKey) -> Result<Option<Arc<Record>>, BackendError> {
-        self.inner.load(key).await
-    }
-
-    async fn create(&self, create: Create<'_>) -> Result<Saved, BackendError> {
-        self.inner.create(create).await
-    }
-
-    async fn commit(
-        &self,
-        key: &RecordKey,
-        changes: Changes<'_>,
-        expected: Option<u64>,
-    ) -> Result<Saved, BackendError> {
-        self.inner.commit_record(key, changes, expected).await
-    }
-
-    async fn touch(&self, key: &RecordKey) -> Result<bool, BackendError> {
-        self.inner.touch(key).await
-    }
-
-    async fn destroy(&self, key: &RecordKey) -> Result<bool, BackendError> {
-        self.inner.destroy(key).await
-    }
-
-    async fn cycle(&self, cycle: Cycle<'_>) -> Result<Saved, BackendError> {
-        self.inner.cycle(cycle).await
-    }
-
-    async fn epoch(&self, user: &UserKey) -> Result<Epoch, BackendError> {
-        self.inner.epoch(user).await
-    }
-
-    async fn revoke_all(&self, user: &UserKey) -> Result<u64, BackendError> {
-        self.inner.revoke_all(user).await
-    }
-
-    async fn records_of(&self, user: &UserKey) -> Result<Vec<RecordKey>, BackendError> {
-        self.inner.records_of(user).await
-    }
-
-    async fn map(&self, key: &MapKey) -> Result<MapSnapshot, BackendError> {
-        self.inner.map(key).await
-    }
-
-    async fn change_map(&self, change: MapChange<'_>) -> Result<MapChanged, BackendError> {
-        self.inner.change_map(change).await
-    }
-
-    async fn park_map(&self, key: &MapKey, ttl: Duration) -> Result<Option<MapSnapshot>, BackendError> {
-        self.inner.park_map(key, ttl).await
-    }
-
-    async fn drop_parked(&self, key: &MapKey, version: u64) -> Result<bool, BackendError> {
-        self.inner.drop_parked(key, version).await
-    }
-}
-
-impl Limits for Broken {
     async fn take(&self, takes: &[Take<'_>]) -> Result<Taken, BackendError> {
         match self.fault {
             Fault::TakesInPart => {
@@ -314,20 +227,6 @@ impl Limits for Broken {
     }
 }
 
-impl CacheBackend for Broken {
-    fn now(&self) -> Timestamp {
-        self.inner.now()
-    }
-
-    fn name(&self) -> &'static str {
-        "broken"
-    }
-
-    async fn ping(&self) -> Result<(), BackendError> {
-        self.inner.ping().await
-    }
-}
-
 struct BrokenHarness {
     memory: Memory,
     fault: Fault,
@@ -340,7 +239,7 @@ impl BrokenHarness {
         let memory = Memory::new();
         let kept = Kept::default();
         let broken = Broken { inner: memory.backend(), fault, kept: Arc::clone(&kept), told: Mutex::default() };
-        Self { memory, fault, kept, backend: Backend::custom(broken) }
+        Self { memory, fault, kept, backend: Backend::custom(Altered(broken)) }
     }
 }
 

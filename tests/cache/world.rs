@@ -40,7 +40,7 @@ impl World {
     fn of(backend: Backend) -> Self {
         let shift = Shift::default();
         let name = backend.name();
-        Self { name, backend: Backend::custom(Shifted::new(backend, shift.clone())), shift }
+        Self { name, backend: Shifted::backend(backend, shift.clone()), shift }
     }
 
     pub(crate) fn cache(&self) -> HttpCache {

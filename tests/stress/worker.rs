@@ -91,7 +91,7 @@ async fn work(task: Task) {
     let redis = Backend::redis(&task.redis).buckets(3).operation_timeout(timeout).connect().await.expect("Redis");
     let backend = match task.fault {
         Fault::None => redis,
-        fault => Backend::custom(Faulty::new(redis, fault)),
+        fault => Faulty::backend(redis, fault),
     };
     let oracle = Oracle::new(task.oracle);
     let cache = HttpCache::new(&backend).tag_path_prefixes();

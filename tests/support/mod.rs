@@ -9,6 +9,7 @@
 // Each test binary uses a part of this folder only.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
+pub mod altered;
 pub mod cluster;
 pub mod gateway;
 pub mod http;
