@@ -185,6 +185,17 @@ impl RedisServer {
         }
     }
 
+    /// Writes the value of `key` once more under `prefix` and each of these numbers, in 32 decimal digits; the server
+    /// does it by itself, a million in seconds.
+    pub fn copy_many(&self, key: &str, prefix: &str, numbers: std::ops::Range<u32>) {
+        const SCRIPT: &str = "local value = redis.call('GET', KEYS[1]) \
+            for n = ARGV[2], ARGV[3] do redis.call('SET', ARGV[1] .. string.format('%032d', n), value) end";
+        for from in numbers.clone().step_by(20_000) {
+            let last = (from + 20_000).min(numbers.end) - 1;
+            self.command(&["EVAL", SCRIPT, "1", key, prefix, &from.to_string(), &last.to_string()]);
+        }
+    }
+
     /// All keys, sorted.
     pub fn keys(&self) -> Vec<String> {
         let reply = self.command(&["KEYS", "*"]);
