@@ -1,8 +1,8 @@
 //! What a hit costs beside what it replaces: in memory beside a bare axum route, on Redis beside a bare GET of the same
 //! bytes. Run with `cargo bench --all-features --bench hit`; the second half needs a `redis-server`.
 //!
-//! With `-- --times N` it only answers one request of 2 KiB N times from memory, for callgrind: what 2 N take more than
-//! N is what N hits cost.
+//! With `-- --times N WHAT` it only does one thing N times, for callgrind: what 2 N take more than N is what N of them
+//! cost. WHAT is `request`, `route`, `hit`, `router` or `stack`.
 
 mod support;
 
@@ -34,7 +34,8 @@ fn main() {
     let _guard = runtime.enter();
     let args: Vec<String> = std::env::args().collect();
     if let Some(at) = args.iter().position(|arg| arg == "--times") {
-        return only_hits(args[at + 1].parse().expect("a number"));
+        let what = args.get(at + 2).map_or("hit", |what| what);
+        return only(what, args[at + 1].parse().expect("a number"));
     }
     for size in SIZES {
         in_memory(size);
@@ -56,8 +57,7 @@ fn in_memory(size: usize) {
     let mut around = CacheLayer::new(&cache).layer(route.clone());
     let quiet = cache.clone().without_status_fields();
     let mut quiet = CacheLayer::new(&quiet).layer(route.clone());
-    let mut all = TagInvalidationLayer::new(&cache)
-        .layer(SwrLayer::new(&cache).layer(CacheLayer::new(&cache).layer(CoalesceLayer::new(&cache).layer(route))));
+    let mut all = stack(&cache, route);
     Handle::current().block_on(answer(&mut around));
     compare(
         &format!("A hit in memory beside a bare axum route, {size} bytes"),
@@ -72,12 +72,38 @@ fn in_memory(size: usize) {
     );
 }
 
-fn only_hits(times: u64) {
+/// One thing, many times.
+fn only(what: &str, times: u64) {
     let content = content(SIZES[0]);
-    let route = Router::new().route("/products/{id}", get(async move || (FIELDS, content)));
-    let mut app = CacheLayer::new(&Backend::memory()).layer(route);
-    Handle::current().block_on(answer(&mut app));
-    (0..times).for_each(|_| assert_eq!(ask(&mut app), SIZES[0]));
+    let mut route = Router::new().route("/products/{id}", get(async move || (FIELDS, content)));
+    let cache = HttpCache::new(&Backend::memory());
+    let mut hit = CacheLayer::new(&cache).layer(route.clone());
+    Handle::current().block_on(answer(&mut hit));
+    let many = |mut once: Box<dyn FnMut() -> usize>| (0..times).for_each(|_| assert_eq!(once(), SIZES[0]));
+    match what {
+        "request" => (0..times).for_each(|_| drop(std::hint::black_box(request(PATH)))),
+        "route" => many(Box::new(move || ask(&mut route))),
+        "hit" => many(Box::new(move || ask(&mut hit))),
+        "router" => {
+            let mut router = route.layer(CacheLayer::new(&cache));
+            many(Box::new(move || ask(&mut router)));
+        }
+        "stack" => {
+            let mut stack = stack(&cache, route);
+            many(Box::new(move || ask(&mut stack)));
+        }
+        other => panic!("{other} is not known"),
+    }
+}
+
+/// The four cache layers in their order.
+fn stack(
+    cache: &HttpCache,
+    route: Router,
+) -> impl Service<Request<Body>, Response = Response<impl http_body::Body<Data = Bytes, Error = BoxError>>, Error = Infallible>
+{
+    TagInvalidationLayer::new(cache)
+        .layer(SwrLayer::new(cache).layer(CacheLayer::new(cache).layer(CoalesceLayer::new(cache).layer(route))))
 }
 
 const FIELDS: [(header::HeaderName, &str); 3] = [

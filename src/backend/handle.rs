@@ -44,6 +44,11 @@ impl Backend {
         self.0.lookup(key, vary).await
     }
 
+    /// See [`Responses::lookup_now`](super::Responses::lookup_now).
+    pub fn lookup_now(&self, key: &PrimaryKey, vary: &VaryOf<'_>, now: Timestamp) -> Option<Lookup> {
+        self.0.lookup_now(key, vary, now)
+    }
+
     /// See [`Responses::ticket`](super::Responses::ticket).
     pub async fn ticket(&self, key: &PrimaryKey) -> Result<Ticket, BackendError> {
         self.0.ticket(key).await
@@ -189,6 +194,7 @@ trait Erased: std::fmt::Debug + Send + Sync {
     fn name(&self) -> &'static str;
     fn ping(&self) -> Boxed<'_, ()>;
     fn lookup<'a>(&'a self, key: &'a PrimaryKey, vary: &'a VaryOf<'a>) -> Boxed<'a, Lookup>;
+    fn lookup_now(&self, key: &PrimaryKey, vary: &VaryOf<'_>, now: Timestamp) -> Option<Lookup>;
     fn ticket<'a>(&'a self, key: &'a PrimaryKey) -> Boxed<'a, Ticket>;
     fn commit<'a>(&'a self, commit: Commit<'a>) -> Boxed<'a, Committed>;
     fn discard<'a>(
@@ -238,6 +244,10 @@ impl<B: CacheBackend> Erased for B {
 
     fn lookup<'a>(&'a self, key: &'a PrimaryKey, vary: &'a VaryOf<'a>) -> Boxed<'a, Lookup> {
         Box::pin(super::Responses::lookup(self, key, vary))
+    }
+
+    fn lookup_now(&self, key: &PrimaryKey, vary: &VaryOf<'_>, now: Timestamp) -> Option<Lookup> {
+        super::Responses::lookup_now(self, key, vary, now)
     }
 
     fn ticket<'a>(&'a self, key: &'a PrimaryKey) -> Boxed<'a, Ticket> {

@@ -199,6 +199,15 @@ pub trait Responses {
     /// One round trip once the process has seen the key's specification and tags, at most three otherwise.
     fn lookup(&self, key: &PrimaryKey, vary: &VaryOf<'_>) -> impl Future<Output = Result<Lookup, BackendError>> + Send;
 
+    /// The same as [`lookup`](Self::lookup), for stores that live in this process and need not wait for an answer:
+    /// then a hit takes neither a future nor an allocation of its own. `now` is what the store's clock has just shown.
+    ///
+    /// `None` where the store has to be asked; always, unless implemented.
+    fn lookup_now(&self, key: &PrimaryKey, vary: &VaryOf<'_>, now: Timestamp) -> Option<Lookup> {
+        let _ = (key, vary, now);
+        None
+    }
+
     /// A ticket without a look-up; creates the clock where there is none.
     fn ticket(&self, key: &PrimaryKey) -> impl Future<Output = Result<Ticket, BackendError>> + Send;
 

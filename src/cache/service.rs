@@ -36,6 +36,6 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        CacheFuture::new(self.cache.clone().serve(Role::Cache, self.inner.clone(), request))
+        self.cache.serve(Role::Cache, &self.inner, request)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
 use super::{
@@ -35,21 +36,16 @@ impl HttpCache {
         report: &Report,
     ) -> Response<CacheBody<R>> {
         let (prepared, content) = (stored.prepared(), stored.entry().body());
-        let (status, fields) = (prepared.stored.status, prepared.fields(!self.config.strip_tags));
+        let (status, fields) = (prepared.stored.status, &prepared.stored.headers);
         let len = content.len() as u64;
         let (status, mut headers, content) = if validation::not_modified(method, request, status, fields) {
             let fields = validation::not_modified_fields(fields, &self.config.policy.targeted);
             (StatusCode::NOT_MODIFIED, fields, None)
         } else {
-            let mut headers = fields.clone();
             match range::select(method, request, status, fields, len) {
-                Ranged::Full => {
-                    if may_have_content(status) {
-                        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
-                    }
-                    (status, headers, Some(content.clone()).filter(|_| *method != Method::HEAD))
-                }
+                Ranged::Full => return self.answer_whole(key, method, stored, age, report),
                 Ranged::Part(part) => {
+                    let mut headers = prepared.fields(!self.config.strip_tags);
                     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
                     headers.extend(range::content_range(&part, len).map(|range| (header::CONTENT_RANGE, range)));
                     let at = |at: u64| usize::try_from(at).map_or(content.len(), |at| at.min(content.len()));
@@ -65,6 +61,34 @@ impl HttpCache {
         };
         headers.insert(header::AGE, age::field_value(age));
         self.mark(&mut headers, Some(key), report);
+        self.with_head(status, headers, content)
+    }
+
+    /// The same for a request without conditions and ranges, which most are.
+    pub(crate) fn answer_whole<R>(
+        &self,
+        key: &PrimaryKey,
+        method: &Method,
+        stored: &Stored,
+        age: Duration,
+        report: &Report,
+    ) -> Response<CacheBody<R>> {
+        let (prepared, content) = (stored.prepared(), stored.entry().body());
+        let status = prepared.stored.status;
+        let mut headers = prepared.head(self.head_form(), || {
+            let mut headers = prepared.fields(!self.config.strip_tags);
+            if may_have_content(status) {
+                headers.insert(header::CONTENT_LENGTH, HeaderValue::from(content.len()));
+            }
+            headers.insert(header::AGE, HeaderValue::from_static("0"));
+            self.make_room(&mut headers);
+            headers
+        });
+        self.fill_in(&mut headers, key, age, report);
+        self.with_head(status, headers, Some(content.clone()).filter(|_| *method != Method::HEAD))
+    }
+
+    fn with_head<R>(&self, status: StatusCode, headers: HeaderMap, content: Option<Bytes>) -> Response<CacheBody<R>> {
         let mut response = Response::new(content.map_or_else(CacheBody::empty, CacheBody::stored));
         *response.status_mut() = status;
         *response.headers_mut() = headers;

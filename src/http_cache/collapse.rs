@@ -21,7 +21,7 @@ use crate::{
     backend::{Entry, LeaseKey, LeaseKind, Lookup, PrimaryKey, Release, Variant, VarySpec},
     body::{self, CacheBody, Source},
     exchange::Answered,
-    policy::{Flags, RequestDirectives},
+    policy::{Flags, RequestDirectives, glance::Glance},
 };
 
 /// What is collapsed: one variant of one key.
@@ -71,11 +71,11 @@ impl HttpCache {
     {
         let visit = match self.visit_of(&request) {
             Some(visit) => visit,
-            None => match self.admit(&request) {
+            None => match self.admit(&request, &Glance::at(request.headers())) {
                 Err(_) => return Ok(oneshot(inner, request).await?.map(CacheBody::inner)),
                 Ok(admitted) => {
                     let lookup = self.look_up(&admitted.key, request.headers()).await;
-                    let visit = Arc::new(self.visit(&request, admitted, lookup));
+                    let visit = Arc::new(self.visit(&request, admitted, lookup, self.state.backend.now()));
                     // For a cache layer within: it looks up no more.
                     request.extensions_mut().insert(Arc::clone(&visit));
                     visit
@@ -366,7 +366,7 @@ impl HttpCache {
         let mut headers = head.headers.clone();
         if let Some(stored) = Stored::of(&entry) {
             // As from the store: without what is for one connection or one client.
-            headers.clone_from(stored.prepared().fields(!self.config.strip_tags));
+            headers = stored.prepared().fields(!self.config.strip_tags);
             headers.extend(head.headers.get(header::CONTENT_LENGTH).map(|len| (header::CONTENT_LENGTH, len.clone())));
         }
         let shared = Shared {

@@ -9,6 +9,7 @@ use super::{
     status::{Kind, Report},
 };
 use crate::{
+    Timestamp,
     backend::{Entry, Lookup},
     policy::{RequestDirectives, Reuse, Stale, cache_status::Forward},
     stored::{Prepared, StoredResponse},
@@ -78,6 +79,17 @@ impl HttpCache {
         request: &HeaderMap,
         directives: Option<&RequestDirectives>,
     ) -> Judged {
+        self.judge_at(lookup, request, directives, self.state.backend.now())
+    }
+
+    /// The same at this time on the backend's clock.
+    pub(crate) fn judge_at(
+        &self,
+        lookup: Option<&Lookup>,
+        request: &HeaderMap,
+        directives: Option<&RequestDirectives>,
+        now: Timestamp,
+    ) -> Judged {
         let Some(lookup) = lookup else { return Judged::Nothing(Forward::Miss) };
         let Some(found) = &lookup.found else {
             // Something is known of the key, but not for these request fields.
@@ -85,7 +97,6 @@ impl HttpCache {
             return Judged::Nothing(why);
         };
         let Some(stored) = Stored::of(&found.entry) else { return Judged::Nothing(Forward::Miss) };
-        let now = self.state.backend.now();
         match self.config.policy.reuse(&stored.response().meta, request, directives, now, found.stale_since) {
             Reuse::Fresh(timing) => {
                 let report = Report { kind: Kind::Hit, ttl: Some(timing.ttl), ..Report::default() };

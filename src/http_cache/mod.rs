@@ -1,6 +1,7 @@
 //! What is cached and how: the one value that all cache layers share.
 
 mod answer;
+mod begin;
 mod collapse;
 mod config;
 mod fill;

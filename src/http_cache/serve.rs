@@ -10,8 +10,9 @@ use tokio::sync::oneshot;
 use tower_service::Service;
 
 use super::{
-    HttpCache,
+    CacheFuture, HttpCache,
     answer::shape_streaming,
+    begin::Ahead,
     judge::{Failure, Judged, Stored},
     reason::Reason,
     receive::{Arriving, Asked, Reception},
@@ -60,11 +61,47 @@ pub(crate) async fn oneshot<S: Service<Q>, Q>(mut service: S, request: Q) -> Res
 
 impl HttpCache {
     /// Answers a request from the store or by the inner service.
-    pub(crate) async fn serve<S, B, R>(
+    pub(crate) fn serve<S, B, R>(&self, role: Role, inner: &S, request: Request<B>) -> CacheFuture<R, S::Error>
+    where
+        S: Origin<B, R>,
+        S::Error: 'static,
+        B: Content,
+        R: Content,
+    {
+        match self.begin(&request) {
+            Ok(response) => CacheFuture::ready(response),
+            Err(Ahead::Pass(bypass)) => {
+                let changes = may_change(request.method(), bypass);
+                let passed = self.clone().pass(inner.clone(), request, bypass);
+                if !changes {
+                    return CacheFuture::new(passed);
+                }
+                // The client may leave: what it changed is invalidated all the same.
+                let (tasks, limit) = (self.state.tasks.clone(), self.config.stale.revalidation_timeout);
+                CacheFuture::new(async move { tasks.finish(limit, passed).await })
+            }
+            Err(Ahead::Judge(visit)) => CacheFuture::new(self.clone().go_on(role, inner.clone(), request, visit)),
+            Err(Ahead::LookUp(admitted)) => {
+                let (cache, inner) = (self.clone(), inner.clone());
+                CacheFuture::new(async move {
+                    let lookup = cache.look_up(&admitted.key, request.headers()).await;
+                    match cache.with_answer_of_store(&request, admitted, lookup) {
+                        Ok(response) => Ok(response),
+                        // Boxed, so that the future of a hit is small.
+                        Err(visit) => Box::pin(cache.go_on(role, inner, request, visit)).await,
+                    }
+                })
+            }
+        }
+    }
+
+    /// The way of a request that has been looked up.
+    async fn go_on<S, B, R>(
         self,
         role: Role,
         inner: S,
         request: Request<B>,
+        visit: Arc<Visit>,
     ) -> Result<Response<CacheBody<R>>, S::Error>
     where
         S: Origin<B, R>,
@@ -72,29 +109,6 @@ impl HttpCache {
         B: Content,
         R: Content,
     {
-        let visit = match self.visit_of(&request) {
-            Some(visit) => visit,
-            None => match self.admit(&request) {
-                Err(bypass) if may_change(request.method(), bypass) => {
-                    // The client may leave: what it changed is invalidated all the same.
-                    let (tasks, limit) = (self.state.tasks.clone(), self.config.stale.revalidation_timeout);
-                    return tasks.finish(limit, self.pass(inner, request, bypass)).await;
-                }
-                Err(bypass) => return Box::pin(self.pass(inner, request, bypass)).await,
-                Ok(admitted) => {
-                    let lookup = self.look_up(&admitted.key, request.headers()).await;
-                    let directives = self.directives(request.headers());
-                    // Most requests end here; the visit is made for the others.
-                    if let Judged::Hit { stored, age, report } =
-                        self.judge(lookup.as_ref(), request.headers(), directives.as_ref())
-                    {
-                        let (method, headers) = (request.method(), request.headers());
-                        return Ok(self.answer(&admitted.key, method, headers, &stored, age, &report));
-                    }
-                    Arc::new(self.visit(&request, admitted, lookup))
-                }
-            },
-        };
         visit.set_caching();
         let directives = self.directives(&visit.head.headers);
         match self.judge(visit.lookup.as_ref(), &visit.head.headers, directives.as_ref()) {
@@ -124,8 +138,7 @@ impl HttpCache {
         {
             return Box::pin(self.ask_softly(visit, inner, request, soft_timeout)).await;
         }
-        // Boxed, so that the future of a hit, which is moved, is small.
-        Box::pin(self.ask(visit, inner, request)).await
+        self.ask(visit, inner, request).await
     }
 
     /// Asks the inner service, and answers stale if it takes too long; then its answer goes into the store all the

@@ -1,14 +1,18 @@
 //! What a layer tells the client of what it did: `Cache-Status` (RFC 9211), `X-Cache`, `Age`.
 
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::HttpCache;
 use crate::{
     backend::PrimaryKey,
     policy::{
-        cache_status::{Builder, CACHE_STATUS, Forward},
+        age,
+        cache_status::{self, Builder, CACHE_STATUS, Forward},
         tags,
     },
+    stored::HeadForm,
 };
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
@@ -70,31 +74,78 @@ impl HttpCache {
             headers.insert(X_CACHE, HeaderValue::from_static(report.kind.as_str()));
         }
         if self.config.cache_status {
-            let mut status = Builder::new(&self.config.name);
-            status = match report.forward {
-                None => status.hit(),
-                Some(forward) => status.forward(forward),
-            };
-            if let Some(forward_status) = report.forward_status {
-                status = status.forward_status(forward_status);
-            }
-            if let Some(ttl) = report.ttl {
-                status = status.ttl(ttl);
-            }
-            if report.stored {
-                status = status.stored();
-            }
-            if report.collapsed {
-                status = status.collapsed();
-            }
-            if let Some(key) = key.filter(|_| self.config.key_in_status) {
-                status = status.key(&key.to_string());
-            }
-            if let Some(detail) = report.detail {
-                status = status.detail(detail);
-            }
-            headers.append(CACHE_STATUS, status.build());
+            headers.append(CACHE_STATUS, self.status(key, report));
         }
+    }
+
+    /// Which fields the head of a hit has.
+    pub(crate) fn head_form(&self) -> HeadForm {
+        let config = &self.config;
+        u8::from(config.strip_tags) | u8::from(config.x_cache) << 1 | u8::from(config.cache_status) << 2
+    }
+
+    /// The fields that [`fill_in`](Self::fill_in) fills in, beside `Age`.
+    pub(crate) fn make_room(&self, headers: &mut HeaderMap) {
+        if self.config.x_cache {
+            headers.insert(X_CACHE, HeaderValue::from_static(Kind::Hit.as_str()));
+        }
+        if self.config.cache_status {
+            headers.append(CACHE_STATUS, HeaderValue::from_static("gatehouse"));
+        }
+    }
+
+    /// Writes what one hit has of its own into a head that has room for it. One pass finds the places, where a look-up
+    /// would hash each name.
+    pub(crate) fn fill_in(&self, headers: &mut HeaderMap, key: &PrimaryKey, age: Duration, report: &Report) {
+        let mut own_status = None;
+        for (name, value) in headers {
+            if *name == header::AGE {
+                *value = age::field_value(age);
+            } else if self.config.x_cache && *name == X_CACHE {
+                *value = HeaderValue::from_static(report.kind.as_str());
+            } else if *name == CACHE_STATUS {
+                // The last one; those before it are of caches nearer to the origin.
+                own_status = Some(value);
+            }
+        }
+        if self.config.cache_status
+            && let Some(value) = own_status
+        {
+            *value = self.status(Some(key), report);
+        }
+    }
+
+    fn status(&self, key: Option<&PrimaryKey>, report: &Report) -> HeaderValue {
+        let key = key.filter(|_| self.config.key_in_status);
+        if let Report { forward: None, stored: false, collapsed: false, ttl: Some(ttl), detail: None, .. } = *report
+            && key.is_none()
+        {
+            return cache_status::hit(&self.config.name, ttl);
+        }
+        let mut status = Builder::new(&self.config.name);
+        status = match report.forward {
+            None => status.hit(),
+            Some(forward) => status.forward(forward),
+        };
+        if let Some(forward_status) = report.forward_status {
+            status = status.forward_status(forward_status);
+        }
+        if let Some(ttl) = report.ttl {
+            status = status.ttl(ttl);
+        }
+        if report.stored {
+            status = status.stored();
+        }
+        if report.collapsed {
+            status = status.collapsed();
+        }
+        if let Some(key) = key {
+            status = status.key(&key.to_string());
+        }
+        if let Some(detail) = report.detail {
+            status = status.detail(detail);
+        }
+        status.build()
     }
 }
 

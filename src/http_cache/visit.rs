@@ -17,7 +17,7 @@ use crate::{
     backend::{Lookup, PrimaryKey, Variant, VarySpec},
     exchange::Answered,
     key::{BodyKey, Target},
-    policy::{self, Credentials},
+    policy::{self, Credentials, glance::Glance},
 };
 
 /// What the first cache layer that sees a request leaves in its extensions for the others: what was looked up, and
@@ -97,19 +97,19 @@ pub(crate) struct Admitted {
 
 impl HttpCache {
     /// Decides whether a request is looked up, and under which key.
-    pub(crate) fn admit<B: Body>(&self, request: &Request<B>) -> Result<Admitted, Bypass> {
+    pub(crate) fn admit<B: Body>(&self, request: &Request<B>, glance: &Glance<'_>) -> Result<Admitted, Bypass> {
         let headers = request.headers();
         let body_key = request.extensions().get::<BodyKey>();
         // Before the method: its calls are POSTs, and go through untouched.
-        if headers.get(header::CONTENT_TYPE).is_some_and(is_grpc) {
+        if glance.steered && headers.get(header::CONTENT_TYPE).is_some_and(is_grpc) {
             return Err(Bypass::Grpc);
         }
         match *request.method() {
             Method::GET | Method::HEAD => {
-                if headers.contains_key(header::UPGRADE) {
+                if glance.steered && headers.contains_key(header::UPGRADE) {
                     return Err(Bypass::Upgrade);
                 }
-                if policy::validation::is_for_origin(headers) {
+                if glance.steered && policy::validation::is_for_origin(headers) {
                     return Err(Bypass::Precondition);
                 }
                 if !request.body().is_end_stream() && request.body().size_hint().exact() != Some(0) {
@@ -125,7 +125,7 @@ impl HttpCache {
         if parts(rule.as_deref()).bypass == Some(true) {
             return Err(Bypass::Rule);
         }
-        let target = Target::of(uri, headers).ok_or(Bypass::Host)?;
+        let target = Target::at(uri, glance.host).ok_or(Bypass::Host)?;
         let more = &*parts(rule.as_deref()).key_headers;
         let key = self.config.keys.primary(&target, request.method(), headers, more, body_key);
         let keyed_beyond_url = body_key.is_some() || !more.is_empty() || !self.config.keys.headers.is_empty();
@@ -158,7 +158,13 @@ impl HttpCache {
         Some(visit.clone())
     }
 
-    pub(crate) fn visit<B>(&self, request: &Request<B>, admitted: Admitted, lookup: Option<Lookup>) -> Visit {
+    pub(crate) fn visit<B>(
+        &self,
+        request: &Request<B>,
+        admitted: Admitted,
+        lookup: Option<Lookup>,
+        at: Timestamp,
+    ) -> Visit {
         Visit {
             cache: self.id(),
             key: admitted.key,
@@ -173,7 +179,7 @@ impl HttpCache {
             credentials: Credentials::of(request.headers(), &self.config.policy.identity),
             personal: request.extensions().get::<Personal>().cloned().map_or_else(OnceLock::new, OnceLock::from),
             lookup,
-            at: self.state.backend.now(),
+            at,
             claimed: AtomicBool::new(false),
             caching: AtomicBool::new(false),
             conditional: AtomicBool::new(false),

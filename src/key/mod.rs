@@ -7,9 +7,9 @@
 mod authority;
 mod query;
 
-use http::{HeaderMap, HeaderName, Method, Uri, header};
+use http::{HeaderMap, HeaderName, Method, Uri};
 
-use crate::{TagDigest, backend::PrimaryKey};
+use crate::{TagDigest, backend::PrimaryKey, policy::glance::Host};
 
 pub use query::Query;
 
@@ -44,13 +44,17 @@ impl<'a> Target<'a> {
     /// which host is meant (several `Host` fields, one that is not text or not that of the URI): such a request is not
     /// cacheable.
     pub(crate) fn of(uri: &'a Uri, headers: &'a HeaderMap) -> Option<Self> {
+        Self::at(uri, Host::of(headers))
+    }
+
+    /// The same for one whose `Host` is known.
+    pub(crate) fn at(uri: &'a Uri, host: Host<'a>) -> Option<Self> {
         let https = uri.scheme_str().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
-        let mut hosts = headers.get_all(header::HOST).iter();
-        let host = hosts.next().map(|host| host.to_str().map(|host| authority::normalise(host, https)));
-        let host = host.transpose().ok()?;
-        if hosts.next().is_some() {
-            return None;
-        }
+        let host = match host {
+            Host::Absent => None,
+            Host::One(host) => Some(authority::normalise(host.to_str().ok()?, https)),
+            Host::Several => return None,
+        };
         let authority = match (uri.authority(), host) {
             (None, host) => host.unwrap_or_default(),
             (Some(authority), host) => {
@@ -146,8 +150,17 @@ impl KeyScheme {
     }
 }
 
+/// The length, seven bits to a byte, the last one without its high bit (LEB128), then the bytes. So the fields of most
+/// requests fit one block of the hash.
 fn field(fields: &mut Vec<u8>, bytes: &[u8]) {
-    fields.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+    let mut len = bytes.len();
+    while let (low, rest @ 1..) = (len & 0x7f, len >> 7) {
+        #[expect(clippy::cast_possible_truncation, reason = "seven bits")]
+        fields.push(low as u8 | 0x80);
+        len = rest;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "seven bits")]
+    fields.push(len as u8);
     fields.extend_from_slice(bytes);
 }
 

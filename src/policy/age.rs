@@ -29,5 +29,7 @@ pub(crate) fn origin_date(headers: &HeaderMap, received_at: Timestamp) -> Option
 
 /// A value for `Age`: whole seconds, rounded down (§5.1).
 pub(crate) fn field_value(age: Duration) -> HeaderValue {
-    HeaderValue::from(age.as_secs().min(super::cache_control::MAX_DELTA))
+    let seconds = age.as_secs().min(super::cache_control::MAX_DELTA);
+    // `HeaderValue::from` takes two allocations.
+    HeaderValue::from_str(itoa::Buffer::new().format(seconds)).unwrap_or_else(|_| HeaderValue::from_static("0"))
 }

@@ -14,6 +14,7 @@ pub(crate) mod cache_control;
 pub(crate) mod cache_status;
 pub(crate) mod date;
 pub(crate) mod freshness;
+pub(crate) mod glance;
 pub(crate) mod hop_by_hop;
 pub(crate) mod invalidation;
 pub(crate) mod lists;

@@ -5,6 +5,11 @@ mod names;
 #[cfg(test)]
 mod tests;
 
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
+
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Version};
 
@@ -49,22 +54,18 @@ impl StoredResponse {
 pub(crate) struct Prepared {
     /// The response.
     pub(crate) stored: StoredResponse,
-    /// Its head without the tag fields, where it has any.
-    untagged: Option<HeaderMap>,
+    /// The head that hits copy, and the form in which it is.
+    head: OnceLock<(HeadForm, HeaderMap)>,
+    has_answered: AtomicBool,
 }
+
+/// In which form a head is sent, as the settings of a cache say; two caches of one store may differ in it.
+pub(crate) type HeadForm = u8;
 
 impl Prepared {
     /// Prepares a decoded response.
     pub(crate) fn new(stored: StoredResponse) -> Self {
-        let tagged = tags::FIELDS.iter().any(|name| stored.headers.contains_key(name));
-        let untagged = tagged.then(|| {
-            let mut headers = stored.headers.clone();
-            for name in &tags::FIELDS {
-                headers.remove(name);
-            }
-            headers
-        });
-        Self { stored, untagged }
+        Self { stored, head: OnceLock::new(), has_answered: AtomicBool::new(false) }
     }
 
     /// That of an entry; decoded at the first call for it. The error means: treat it as a miss.
@@ -78,10 +79,29 @@ impl Prepared {
     }
 
     /// The fields to send, with the tag fields or without.
-    pub(crate) fn fields(&self, with_tags: bool) -> &HeaderMap {
-        match &self.untagged {
-            Some(headers) if !with_tags => headers,
-            _ => &self.stored.headers,
+    pub(crate) fn fields(&self, with_tags: bool) -> HeaderMap {
+        let mut headers = self.stored.headers.clone();
+        if !with_tags && headers.keys().any(|name| tags::FIELDS.contains(name)) {
+            for name in &tags::FIELDS {
+                headers.remove(name);
+            }
         }
+        headers
+    }
+
+    /// The head that `make` makes of this response. It is made once for the entries that answer more than once; those
+    /// that were read from another process are decoded for one answer.
+    pub(crate) fn head(&self, form: HeadForm, make: impl FnOnce() -> HeaderMap) -> HeaderMap {
+        if let Some((made, head)) = self.head.get()
+            && *made == form
+        {
+            return head.clone();
+        }
+        let head = make();
+        if self.has_answered.swap(true, Ordering::Relaxed) {
+            // A copy has no more room than it needs.
+            let _ = self.head.set((form, head.clone()));
+        }
+        head
     }
 }

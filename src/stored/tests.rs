@@ -127,6 +127,22 @@ fn an_entry_is_decoded_once_and_shows_tag_fields_on_request_only() {
 }
 
 #[test]
+fn the_head_of_an_entry_that_answers_again_is_made_twice_and_then_copied_in_its_form() {
+    let prepared = Prepared::new(response(&[("etag", "\"v1\"")], b"x"));
+    let mut made = 0;
+    for _ in 0..5 {
+        let head = prepared.head(1, || {
+            made += 1;
+            prepared.fields(true)
+        });
+        assert_eq!(head, prepared.fields(true));
+    }
+    assert_eq!(made, 2);
+    assert_eq!(prepared.head(2, HeaderMap::new), HeaderMap::new(), "another cache shows other fields");
+    assert_eq!(prepared.head(1, HeaderMap::new), prepared.fields(true));
+}
+
+#[test]
 fn an_entry_that_is_no_response_is_a_miss_and_stays_one() {
     let entry = Entry::builder(Ticket { tick: 1, born: 1 }).head(Bytes::from_static(b"\x09junk")).build();
     assert_eq!(Prepared::of(&entry).unwrap_err(), DecodeError::Form);

@@ -36,6 +36,6 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        CacheFuture::new(self.cache.clone().serve(Role::Swr, self.inner.clone(), request))
+        self.cache.serve(Role::Swr, &self.inner, request)
     }
 }

@@ -51,6 +51,8 @@ enum Fault {
     NoWake,
     /// Entries live forever.
     NoExpiry,
+    /// What was seen once is at hand for ever.
+    OldAtHand,
     /// Of several keys, those that have something left are taken from although another one denies.
     TakesInPart,
     /// What is left is read first, and taken later.
@@ -104,6 +106,14 @@ impl Alter for Broken {
         Ok(seen)
     }
 
+    fn lookup_now(&self, key: &PrimaryKey, vary: &VaryOf<'_>, now: Timestamp) -> Option<Lookup> {
+        let mut seen = self.inner.lookup_now(key, vary, now)?;
+        let kept = self.kept.lock().unwrap();
+        let one = kept.iter().rev().find(|(page, _, _)| page == key).filter(|_| self.is(Fault::OldAtHand))?;
+        seen.found = Some(Found { entry: Arc::clone(&one.2), stale_since: None });
+        Some(seen)
+    }
+
     async fn commit(&self, mut commit: Commit<'_>) -> Result<Committed, BackendError> {
         match self.fault {
             Fault::LateTicket => {
@@ -126,7 +136,7 @@ impl Alter for Broken {
             }
             _ => {}
         }
-        if matches!(self.fault, Fault::Snapshot | Fault::AnyVariant) {
+        if matches!(self.fault, Fault::Snapshot | Fault::AnyVariant | Fault::OldAtHand) {
             self.kept.lock().unwrap().push((commit.key, commit.variant, Arc::clone(&commit.entry)));
         }
         let outcome = self.inner.commit(commit.clone()).await?;
@@ -360,6 +370,10 @@ sees! {
     entries_that_never_expire_are_seen: NoExpiry {
         responses::an_entry_is_not_handed_out_after_keep_until,
         responses::a_look_up_finds_what_was_committed_in_every_field,
+    }
+    an_old_entry_at_hand_is_seen: OldAtHand {
+        model::nothing_stale_under_random_interleavings says "stale",
+        responses::what_is_at_hand_is_what_a_look_up_finds,
     }
     a_missing_wake_is_seen: NoWake {
         leases::a_wake_between_watching_and_waiting_is_not_lost,

@@ -26,6 +26,11 @@ pub trait Alter: fmt::Debug + Send + Sync + 'static {
         self.inner().lookup(key, vary)
     }
 
+    /// Nothing is at hand, so that every look-up comes through `lookup`.
+    fn lookup_now(&self, _: &PrimaryKey, _: &VaryOf<'_>, _: Timestamp) -> Option<Lookup> {
+        None
+    }
+
     fn commit(&self, commit: Commit<'_>) -> impl Future<Output = Result<Committed, BackendError>> + Send {
         self.inner().commit(commit)
     }
@@ -58,6 +63,10 @@ pub struct Altered<A>(pub A);
 impl<A: Alter> Responses for Altered<A> {
     async fn lookup(&self, key: &PrimaryKey, vary: &VaryOf<'_>) -> Result<Lookup, BackendError> {
         self.0.lookup(key, vary).await
+    }
+
+    fn lookup_now(&self, key: &PrimaryKey, vary: &VaryOf<'_>, now: Timestamp) -> Option<Lookup> {
+        self.0.lookup_now(key, vary, now)
     }
 
     async fn ticket(&self, key: &PrimaryKey) -> Result<Ticket, BackendError> {

@@ -165,6 +165,7 @@ macro_rules! conformance_tests {
                 bodies_of_any_bytes_and_of_none_come_back
                 an_entry_is_not_handed_out_after_keep_until
                 an_entry_is_handed_out_after_fresh_until
+                what_is_at_hand_is_what_a_look_up_finds
                 an_expired_entry_is_replaced
                 keys_do_not_know_of_each_other
                 too_many_tags_are_refused

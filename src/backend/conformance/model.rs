@@ -18,8 +18,8 @@ use bytes::Bytes;
 
 use super::{Harness, Loss, prelude::*};
 use crate::backend::{
-    Acquire, Acquired, Backend, Commit, Committed, Entry, Lease, LeaseKey, LeaseKind, Mode, Release, Scope, Ticket,
-    Variant, VarySpec,
+    Acquire, Acquired, Backend, Commit, Committed, Entry, Lease, LeaseKey, LeaseKind, Lookup, Mode, Release, Scope,
+    Ticket, Variant, VarySpec,
 };
 
 /// While nothing is lost.
@@ -198,9 +198,19 @@ impl Worker {
         world.note(|seen| seen.invalidations += 1);
     }
 
+    /// In both ways: each must keep the promise.
+    async fn look_up(&mut self, page: usize, value: usize) -> Lookup {
+        let (key, request) = (key(page as u64), request(VALUES[value]));
+        let at_once = self.random.below(2) == 0;
+        match self.backend.lookup_now(&key, &request, self.backend.now()).filter(|_| at_once) {
+            Some(seen) => seen,
+            None => self.backend.lookup(&key, &request).await.expect("lookup"),
+        }
+    }
+
     async fn look_up_and_fill(&mut self, page: usize, value: usize) {
         let floor = self.world.floor(page);
-        let seen = self.backend.lookup(&key(page as u64), &request(VALUES[value])).await.expect("lookup");
+        let seen = self.look_up(page, value).await;
         if let Some(found) = &seen.found {
             self.check(&floor, page, value, &found.entry, found.stale_since.is_some(), "a look-up");
             self.world.note(|seen| {
@@ -222,7 +232,7 @@ impl Worker {
 
     async fn fill_under_a_lease(&mut self, page: usize, value: usize) {
         let floor = self.world.floor(page);
-        let seen = self.backend.lookup(&key(page as u64), &request(VALUES[value])).await.expect("lookup");
+        let seen = self.look_up(page, value).await;
         let kind = if self.random.below(3) == 0 { LeaseKind::Revalidate } else { LeaseKind::Fill };
         // The variant in the name, so that what is handed over is for the same request.
         let lease_key = LeaseKey { key: key(page as u64), variant: lease_variant(value), kind };

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{Harness, prelude::*};
 use crate::{
     Timestamp,
-    backend::{Commit, Committed, Entry, ErrorKind, VarySpec},
+    backend::{Commit, Committed, Entry, ErrorKind, Mode, VarySpec},
 };
 
 /// A look-up of an empty store finds nothing; a ticket is to be had, and it is good.
@@ -99,6 +99,39 @@ pub async fn an_entry_is_handed_out_after_fresh_until<H: Harness>(harness: &H) {
     let found = found(&backend, key(1)).await.expect("kept");
     assert_eq!(found.stale_since, None, "that is said of invalidations only");
     assert!(found.entry.fresh_until() < backend.now());
+}
+
+/// Where a store answers a look-up at once, it answers as if it had been asked: with what is there, not with what was
+/// invalidated, of another variant, or has expired.
+pub async fn what_is_at_hand_is_what_a_look_up_finds<H: Harness>(harness: &H) {
+    let backend = harness.backend();
+    let agree = async |key, value, expected: Option<&str>, stale: bool| {
+        let asked = backend.lookup(&key, &request(value)).await.expect("lookup");
+        let at_hand = backend.lookup_now(&key, &request(value), backend.now()).unwrap_or_else(|| asked.clone());
+        for seen in [&asked, &at_hand] {
+            let found = seen.found.as_ref();
+            assert_eq!(found.map(|found| &found.entry.body()[..]), expected.map(str::as_bytes));
+            assert_eq!(found.is_some_and(|found| found.stale_since.is_some()), stale);
+        }
+        assert_eq!((at_hand.variant, at_hand.since), (asked.variant, asked.since));
+        assert_eq!((at_hand.ticket, at_hand.floor), (asked.ticket, asked.floor));
+    };
+    agree(key(1), "", None, false).await;
+    fill(&backend, key(1), "a", &[tag(1)]).await;
+    agree(key(1), "", Some("a"), false).await;
+    invalidate(&backend, What::Tag, 1, Mode::Soft).await;
+    agree(key(1), "", Some("a"), true).await;
+    invalidate(&backend, What::Tag, 1, Mode::Hard).await;
+    agree(key(1), "", None, false).await;
+    let (vary, now) = (spec("language"), backend.now());
+    let entry = entry(&backend, ticket(&backend, key(2)).await, "b").vary(vary.clone()).keep_until(now.plus(ms(1500)));
+    let commit =
+        Commit { key: key(2), variant: variant(&vary, "en"), entry: entry.build(), refresh: None, lease: None };
+    assert_eq!(backend.commit(commit).await.expect("commit"), Committed::Stored);
+    agree(key(2), "en", Some("b"), false).await;
+    agree(key(2), "fr", None, false).await;
+    harness.pass(ms(1600) + harness.facts().clock_tolerance / 10).await;
+    agree(key(2), "en", None, false).await;
 }
 
 /// An expired entry shuts nobody out, not even a ticket that is as old.

@@ -21,6 +21,10 @@ impl Responses for MemoryBackend {
         Ok(self.0.pages.lookup(key, vary, self.0.clock.now()))
     }
 
+    fn lookup_now(&self, key: &PrimaryKey, vary: &VaryOf<'_>, now: Timestamp) -> Option<Lookup> {
+        Some(self.0.pages.lookup(key, vary, now))
+    }
+
     async fn ticket(&self, _: &PrimaryKey) -> Result<Ticket, BackendError> {
         Ok(self.0.pages.clock.ticket())
     }

@@ -1,0 +1,78 @@
+//! The beginning of a request's way, as far as nothing has to be waited for: a hit in memory ends here.
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+use http_body::Body;
+
+use super::{
+    HttpCache,
+    judge::Judged,
+    visit::{Admitted, Bypass, Visit},
+};
+use crate::{
+    Timestamp,
+    backend::{Lookup, VarySpec},
+    body::CacheBody,
+    policy::glance::Glance,
+};
+
+/// What is left to do for a request that could not be answered at once.
+pub(crate) enum Ahead {
+    /// It has been looked up, by a layer outside or just now.
+    Judge(Arc<Visit>),
+    /// The store has to be asked.
+    LookUp(Admitted),
+    /// It goes to the inner service.
+    Pass(Bypass),
+}
+
+impl HttpCache {
+    /// Answers a request, if a stored response that is at hand does; else says what is left to do.
+    pub(crate) fn begin<B: Body, R>(&self, request: &Request<B>) -> Result<Response<CacheBody<R>>, Ahead> {
+        if let Some(visit) = self.visit_of(request) {
+            return Err(Ahead::Judge(visit));
+        }
+        let glance = Glance::at(request.headers());
+        let admitted = self.admit(request, &glance).map_err(Ahead::Pass)?;
+        let (backend, headers) = (&self.state.backend, request.headers());
+        let now = backend.now();
+        match backend.lookup_now(&admitted.key, &|spec: &VarySpec| self.variant(spec, headers), now) {
+            Some(lookup) => self.with_found(request, &glance, admitted, Some(lookup), now).map_err(Ahead::Judge),
+            None => Err(Ahead::LookUp(admitted)),
+        }
+    }
+
+    /// The same when the store has answered.
+    pub(crate) fn with_answer_of_store<B, R>(
+        &self,
+        request: &Request<B>,
+        admitted: Admitted,
+        lookup: Option<Lookup>,
+    ) -> Result<Response<CacheBody<R>>, Arc<Visit>> {
+        let (glance, now) = (Glance::at(request.headers()), self.state.backend.now());
+        self.with_found(request, &glance, admitted, lookup, now)
+    }
+
+    /// Most requests end here; the visit is made for the others.
+    fn with_found<B, R>(
+        &self,
+        request: &Request<B>,
+        glance: &Glance<'_>,
+        admitted: Admitted,
+        lookup: Option<Lookup>,
+        now: Timestamp,
+    ) -> Result<Response<CacheBody<R>>, Arc<Visit>> {
+        let (method, headers) = (request.method(), request.headers());
+        let directives = if glance.steered { self.directives(headers) } else { None };
+        match self.judge_at(lookup.as_ref(), headers, directives.as_ref(), now) {
+            Judged::Hit { stored, age, report } if !glance.steered => {
+                Ok(self.answer_whole(&admitted.key, method, &stored, age, &report))
+            }
+            Judged::Hit { stored, age, report } => {
+                Ok(self.answer(&admitted.key, method, headers, &stored, age, &report))
+            }
+            _ => Err(Arc::new(self.visit(request, admitted, lookup, now))),
+        }
+    }
+}
