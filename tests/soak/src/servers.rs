@@ -1,0 +1,156 @@
+//! The Redis servers, and what befalls them.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    chaos,
+    plan::World,
+    random::Random,
+    support::{RedisCluster, RedisServer},
+};
+
+/// Longer than a node is ever away: a failover that nobody asked for may lose what was acknowledged.
+const NODE_TIMEOUT: &str = "15000";
+
+pub(crate) struct Servers {
+    cache: Cache,
+    records: RedisServer,
+}
+
+enum Cache {
+    Standalone(Box<RedisServer>),
+    Cluster(RedisCluster),
+}
+
+impl Servers {
+    pub(crate) fn start(world: World) -> Self {
+        let cache = match world {
+            World::Standalone => Cache::Standalone(Box::new(RedisServer::start())),
+            World::Cluster => Cache::Cluster(RedisCluster::start()),
+        };
+        // Sessions are not to be lost: what is acknowledged is written.
+        let records = RedisServer::builder().config("appendonly yes").config("appendfsync always").start();
+        let servers = Self { cache, records };
+        servers.be_patient();
+        servers
+    }
+
+    pub(crate) fn cache_url(&self) -> String {
+        match &self.cache {
+            Cache::Standalone(server) => server.url(),
+            Cache::Cluster(cluster) => cluster.url(),
+        }
+    }
+
+    pub(crate) fn records_url(&self) -> String {
+        self.records.url()
+    }
+
+    pub(crate) fn kill_cache(&mut self, node: usize, down: Duration) {
+        let node = self.master(node);
+        let server = match &mut self.cache {
+            Cache::Standalone(server) => &mut **server,
+            Cache::Cluster(cluster) => cluster.node_mut(node),
+        };
+        server.kill();
+        thread::sleep(down);
+        server.restart();
+        self.be_patient();
+    }
+
+    pub(crate) fn freeze_cache(&self, node: usize, down: Duration) {
+        freeze(&self.nodes()[self.master(node)], down);
+    }
+
+    pub(crate) fn evict_cells(&self, time: Duration, random: &Random) {
+        thread::scope(|scope| {
+            for node in self.nodes() {
+                let random = random.clone();
+                scope.spawn(move || chaos::forget(node, Instant::now() + time, random));
+            }
+        });
+    }
+
+    pub(crate) fn forget(&self) {
+        self.tell(self.nodes(), &["FLUSHALL"]);
+    }
+
+    pub(crate) fn fill_cache(&self, full: Duration) {
+        self.tell(self.nodes(), &["CONFIG", "SET", "maxmemory", "1"]);
+        thread::sleep(full);
+        self.tell(self.nodes(), &["CONFIG", "SET", "maxmemory", "0"]);
+    }
+
+    pub(crate) fn fail_over(&self, shard: usize) {
+        if let Cache::Cluster(cluster) = &self.cache {
+            // One after the other: the last fault may have been this one, or a restart.
+            cluster.wait_until_ok();
+            cluster.fail_over(self.replica(shard));
+        }
+    }
+
+    pub(crate) fn flush_scripts(&self) {
+        self.tell(self.nodes(), &["SCRIPT", "FLUSH"]);
+        self.tell([&self.records], &["SCRIPT", "FLUSH"]);
+    }
+
+    pub(crate) fn cut_connections(&self) {
+        for kind in ["normal", "pubsub"] {
+            self.tell(self.nodes(), &["CLIENT", "KILL", "TYPE", kind]);
+            self.tell([&self.records], &["CLIENT", "KILL", "TYPE", kind]);
+        }
+    }
+
+    pub(crate) fn kill_records(&mut self, down: Duration) {
+        self.records.kill();
+        thread::sleep(down);
+        self.records.restart();
+    }
+
+    pub(crate) fn freeze_records(&self, down: Duration) {
+        freeze(&self.records, down);
+    }
+
+    fn nodes(&self) -> Vec<&RedisServer> {
+        match &self.cache {
+            Cache::Standalone(server) => vec![server],
+            Cache::Cluster(cluster) => cluster.nodes().iter().collect(),
+        }
+    }
+
+    /// Which node of a shard is its master now.
+    fn master(&self, shard: usize) -> usize {
+        let nodes = self.nodes();
+        let is_master =
+            |node: &usize| nodes[*node].info("replication").get("role").is_some_and(|role| role == "master");
+        [shard, shard + 3].into_iter().filter(|node| *node < nodes.len()).find(is_master).unwrap_or(shard)
+    }
+
+    fn replica(&self, shard: usize) -> usize {
+        if self.master(shard) == shard { shard + 3 } else { shard }
+    }
+
+    /// Errors are answers, too: a replica refuses to write.
+    fn tell<'a>(&self, servers: impl IntoIterator<Item = &'a RedisServer>, command: &[&str]) {
+        for server in servers {
+            if let Err(error) = server.try_command(command) {
+                println!("{command:?} on port {}: {error}", server.port());
+            }
+        }
+    }
+
+    fn be_patient(&self) {
+        if let Cache::Cluster(cluster) = &self.cache {
+            self.tell(cluster.nodes(), &["CONFIG", "SET", "cluster-node-timeout", NODE_TIMEOUT]);
+        }
+    }
+}
+
+fn freeze(server: &RedisServer, down: Duration) {
+    server.pause();
+    thread::sleep(down);
+    server.resume();
+}
