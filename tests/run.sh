@@ -1,6 +1,7 @@
 #!/bin/sh
-# Runs all tests, with all features. Installs what they need where it is missing: a Redis server, python3 for the stress
-# test of the Lua scripts, and PyJWT (into target/tools) for a service that knows only JWTs. Arguments go to `cargo test`, for example: sh tests/run.sh --test harness
+# Runs all tests, with all features, and a minute of the soak. Installs what they need where it is missing: a Redis
+# server, python3 for the stress test of the Lua scripts, and PyJWT (into target/tools) for a service that knows only
+# JWTs. Arguments go to `cargo test`, for example: sh tests/run.sh --test harness
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -58,5 +59,13 @@ fi
 # Tests of several processes start the gateway itself.
 if [ -e examples/gateway ]; then
     cargo build --all-features --example gateway
+fi
+# A minute of a whole fleet under faults, and what shows that its checker sees; a crate of its own.
+if [ $# = 0 ]; then
+    CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+    export CARGO_TARGET_DIR
+    cargo test --locked --manifest-path tests/soak/Cargo.toml
+    cargo run --locked --manifest-path tests/soak/Cargo.toml -- --prove
+    cargo run --locked --manifest-path tests/soak/Cargo.toml
 fi
 cargo test --all-features "$@"

@@ -204,7 +204,7 @@ impl HttpCache {
     /// client may leave meanwhile.
     async fn fly<S, B, R>(
         self,
-        leader: Leader<FlightKey, Landing>,
+        mut leader: Leader<FlightKey, Landing>,
         key: LeaseKey,
         (visit, lookup, overdue): (Arc<Visit>, Option<Lookup>, bool),
         inner: S,
@@ -218,7 +218,10 @@ impl HttpCache {
     {
         let asked = match &lookup {
             Some(lookup) if overdue => Asked { at: self.state.backend.now(), ticket: lookup.ticket, lease: None },
-            None => Asked { at: self.state.backend.now(), ticket: None, lease: None },
+            None => {
+                let _ = tokio::time::timeout(self.config.coalesce.wait, leader.clearance()).await;
+                Asked { at: self.state.backend.now(), ticket: None, lease: None }
+            }
             Some(lookup) => {
                 let vary = |spec: &VarySpec| self.variant(spec, &visit.head.headers);
                 let tags = self.expected_tags(&visit);

@@ -87,24 +87,28 @@ impl<K: Eq + Hash + Clone, T: Clone> Flights<K, T> {
     /// Follows the flight of this key, if the request may have what it brings; leads a new one otherwise.
     ///
     /// A request that read the store's clock may follow a flight whose origin was asked already only if nothing was
-    /// invalidated between: the flight's ticket is of the same clock and not below the look-up's floor.
+    /// invalidated between: the flight's ticket is of the same clock and not below the look-up's floor. While the store
+    /// is out of reach of this process, nobody knows what another one has invalidated: then the next flight takes off
+    /// when the last one has come to something, and all who came meanwhile follow that.
     pub(crate) fn join(&self, key: &K, lookup: Option<&Lookup>) -> Join<K, T> {
         let mut map = lock(&self.map);
+        let mut last = None;
         if let Some(flight) = map.flights.get(key) {
-            let may = match &flight.board.lock().state {
-                State::Waiting => true,
-                State::Asked(ticket) | State::Open(_, ticket) => may_follow(*ticket, lookup),
-                State::Closed(_) | State::Lost => false,
-            };
-            if may {
-                return Join::Follow(Follower { board: Arc::clone(&flight.board), place: None });
+            let follower = || Follower { board: Arc::clone(&flight.board), place: None };
+            match &flight.board.lock().state {
+                State::Waiting => return Join::Follow(follower()),
+                State::Asked(None) | State::Open(_, None) if lookup.is_none() => last = Some(follower()),
+                State::Asked(ticket) | State::Open(_, ticket) if may_follow(*ticket, lookup) => {
+                    return Join::Follow(follower());
+                }
+                _ => {}
             }
         }
         let board = Arc::new(Board(Mutex::new(News { state: State::Waiting, waiting: Vec::new() })));
         let id = map.next_id;
         map.next_id += 1;
         map.flights.insert(key.clone(), Flight { id, board: Arc::clone(&board) });
-        Join::Lead(Leader { map: Arc::clone(&self.map), key: key.clone(), id, board })
+        Join::Lead(Leader { map: Arc::clone(&self.map), key: key.clone(), id, board, last })
     }
 
     /// Lets a new flight take off in place of one that takes too long; its followers stay with it.
@@ -133,8 +137,7 @@ pub(crate) fn may_follow(flight: Option<Ticket>, lookup: Option<&Lookup>) -> boo
         (Some(flight), Some(lookup)) => {
             lookup.ticket.is_some_and(|own| flight.born == own.born && flight.tick >= lookup.floor)
         }
-        // The store is out of reach for both: nobody can invalidate either.
-        (None, None) => true,
+        // Who has read no clock cannot tell, for it may be out of reach of this process alone.
         _ => false,
     }
 }
@@ -157,9 +160,18 @@ pub(crate) struct Leader<K: Eq + Hash + Clone, T: Clone> {
     key: K,
     id: u64,
     board: Arc<Board<T>>,
+    /// The flight before, where this one is not to take off beside it.
+    last: Option<Follower<T>>,
 }
 
 impl<K: Eq + Hash + Clone, T: Clone> Leader<K, T> {
+    /// Waits until the flight before this one has come to something, if this one is not to take off beside it.
+    pub(crate) async fn clearance(&mut self) {
+        if let Some(last) = self.last.take() {
+            last.outcome().await;
+        }
+    }
+
     /// The origin is about to be asked on this ticket.
     pub(crate) fn ask(&self, ticket: Option<Ticket>) {
         self.board.change(|state| *state = State::Asked(ticket));

@@ -60,11 +60,32 @@ async fn a_flight_of_another_clock_or_without_one_is_not_followed() {
     let flights = Flights::default();
     let leader = lead(&flights, None);
     leader.ask(None);
-    follow(&flights, None);
+    drop(lead(&flights, None));
     drop(lead(&flights, Some(&lookup(5, 1, 0))));
     let leader = lead(&flights, Some(&lookup(5, 1, 0)));
     leader.ask(Some(Ticket { tick: 5, born: 1 }));
     drop(lead(&flights, Some(&lookup(5, 2, 0))));
+}
+
+/// A process that was cut off from the store joined requests to a flight that had asked the origin before another
+/// process invalidated: they were answered with what was there before.
+#[tokio::test]
+async fn without_the_store_who_comes_after_the_origin_was_asked_takes_the_next_flight() {
+    let flights = Flights::default();
+    let mut first = lead(&flights, None);
+    first.clearance().await;
+    let before = follow(&flights, None);
+    first.ask(None);
+    let mut next = lead(&flights, None);
+    let after = follow(&flights, None);
+    let mut waiting = Box::pin(next.clearance());
+    assert!(futures_util::poll!(&mut waiting).is_pending(), "one at a time");
+    first.close(1);
+    waiting.await;
+    next.ask(None);
+    next.close(2);
+    assert_eq!((before.outcome().await, after.outcome().await), (Some(1), Some(2)));
+    assert_eq!(flights.len(), 0);
 }
 
 #[tokio::test]

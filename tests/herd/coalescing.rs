@@ -152,7 +152,7 @@ async fn a_response_that_is_not_modified_is_one_request_for_all() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_the_store_each_process_sends_one_request() {
+async fn without_the_store_each_process_sends_one_request_at_a_time() {
     let mut store = Store::redis();
     for (how, build) in BOTH_WAYS {
         let origin = Slow(Origin::with(CACHEABLE), 1500 * MS);
@@ -164,7 +164,8 @@ async fn without_the_store_each_process_sends_one_request() {
         store.redis.as_mut().unwrap().kill();
         let answers = gets(&apps, 40, URL).await;
         assert!(answers.iter().all(|answer| answer.status == 200));
-        assert_eq!(origin.0.count(), 2, "{how}");
+        // Those whose look-up failed after the origin was asked share the next request.
+        assert!((2..=4).contains(&origin.0.count()), "{how}: {}", origin.0.count());
         store.redis.as_mut().unwrap().restart();
     }
 }
@@ -240,5 +241,22 @@ async fn another_process_does_not_wait_for_the_end_of_what_is_too_large_to_share
     assert!(start.elapsed() < 2500 * MS, "{:?}", start.elapsed());
     for answer in [first, second] {
         assert_eq!(bounded(answer).await.unwrap().body.len(), 200 * 1024);
+    }
+}
+
+/// Another process may reach the store, and invalidate, while this one does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_store_nobody_is_answered_with_what_was_asked_before_he_came() {
+    for (how, build) in BOTH_WAYS {
+        let origin = Slow(Origin::with(CACHEABLE), 300 * MS);
+        // Nothing listens there.
+        let backend = Backend::redis("redis://127.0.0.1:1").connect_lazy().unwrap();
+        let app = build(&HttpCache::new(&backend), origin.clone());
+        let early = spawn_get(&app, URL);
+        until("the origin is asked", || origin.0.count() == 1).await;
+        // Here another process would invalidate.
+        let late = gets(std::slice::from_ref(&app), 20, URL).await;
+        assert_eq!(bounded(early).await.unwrap().body, "answer 1");
+        assert!(late.iter().all(|answer| answer.body == "answer 2"), "{how}: {late:?}");
     }
 }

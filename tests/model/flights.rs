@@ -107,6 +107,49 @@ fn followers_hear_of_a_leader_that_panicked() {
     shuttle::check_pct(herd(End::Panics), RUNS, 3);
 }
 
+/// Three requests while the store is out of reach; each flight shows how many were asked before it.
+fn herd_without_the_store() {
+    let flights = Arc::new(Flights::<u8, u8>::default());
+    let asked = Arc::new(Mutex::new((0_u8, 0_u8)));
+    let requests: Vec<_> = (0..3)
+        .map(|_| {
+            let (flights, asked) = (Arc::clone(&flights), Arc::clone(&asked));
+            thread::spawn(move || {
+                let counts = || asked.lock().unwrap_or_else(PoisonError::into_inner);
+                let before = counts().0;
+                let seen = match flights.join(&1, None) {
+                    Join::Lead(mut leader) => {
+                        block_on(leader.clearance());
+                        leader.ask(None);
+                        let this = {
+                            let mut counts = counts();
+                            *counts = (counts.0 + 1, counts.1 + 1);
+                            assert_eq!(counts.1, 1, "two requests to the origin at once");
+                            counts.0
+                        };
+                        thread::yield_now();
+                        counts().1 -= 1;
+                        leader.close(this);
+                        this
+                    }
+                    Join::Follow(follower) => block_on(follower.outcome()).unwrap(),
+                };
+                assert!(seen > before, "answered by flight {seen}, came after {before}");
+            })
+        })
+        .collect();
+    for request in requests {
+        request.join().unwrap();
+    }
+    assert_eq!(flights.len(), 0, "nothing is left");
+}
+
+#[test]
+fn without_the_store_one_flight_follows_the_other_and_nobody_gets_what_was_asked_before() {
+    shuttle::check_random(herd_without_the_store, RUNS);
+    shuttle::check_pct(herd_without_the_store, RUNS, 3);
+}
+
 #[test]
 fn a_follower_that_leaves_takes_no_wake_up_with_it() {
     let run = || {

@@ -62,7 +62,7 @@ impl Servers {
     }
 
     pub(crate) fn freeze_cache(&self, node: usize, down: Duration) {
-        freeze(&self.nodes()[self.master(node)], down);
+        freeze(self.nodes()[self.master(node)], down);
     }
 
     pub(crate) fn evict_cells(&self, time: Duration, random: &Random) {
@@ -75,13 +75,13 @@ impl Servers {
     }
 
     pub(crate) fn forget(&self) {
-        self.tell(self.nodes(), &["FLUSHALL"]);
+        tell(self.nodes(), &["FLUSHALL"]);
     }
 
     pub(crate) fn fill_cache(&self, full: Duration) {
-        self.tell(self.nodes(), &["CONFIG", "SET", "maxmemory", "1"]);
+        tell(self.nodes(), &["CONFIG", "SET", "maxmemory", "1"]);
         thread::sleep(full);
-        self.tell(self.nodes(), &["CONFIG", "SET", "maxmemory", "0"]);
+        tell(self.nodes(), &["CONFIG", "SET", "maxmemory", "0"]);
     }
 
     pub(crate) fn fail_over(&self, shard: usize) {
@@ -93,14 +93,14 @@ impl Servers {
     }
 
     pub(crate) fn flush_scripts(&self) {
-        self.tell(self.nodes(), &["SCRIPT", "FLUSH"]);
-        self.tell([&self.records], &["SCRIPT", "FLUSH"]);
+        tell(self.nodes(), &["SCRIPT", "FLUSH"]);
+        tell([&self.records], &["SCRIPT", "FLUSH"]);
     }
 
     pub(crate) fn cut_connections(&self) {
         for kind in ["normal", "pubsub"] {
-            self.tell(self.nodes(), &["CLIENT", "KILL", "TYPE", kind]);
-            self.tell([&self.records], &["CLIENT", "KILL", "TYPE", kind]);
+            tell(self.nodes(), &["CLIENT", "KILL", "TYPE", kind]);
+            tell([&self.records], &["CLIENT", "KILL", "TYPE", kind]);
         }
     }
 
@@ -133,18 +133,9 @@ impl Servers {
         if self.master(shard) == shard { shard + 3 } else { shard }
     }
 
-    /// Errors are answers, too: a replica refuses to write.
-    fn tell<'a>(&self, servers: impl IntoIterator<Item = &'a RedisServer>, command: &[&str]) {
-        for server in servers {
-            if let Err(error) = server.try_command(command) {
-                println!("{command:?} on port {}: {error}", server.port());
-            }
-        }
-    }
-
     fn be_patient(&self) {
         if let Cache::Cluster(cluster) = &self.cache {
-            self.tell(cluster.nodes(), &["CONFIG", "SET", "cluster-node-timeout", NODE_TIMEOUT]);
+            tell(cluster.nodes(), &["CONFIG", "SET", "cluster-node-timeout", NODE_TIMEOUT]);
         }
     }
 }
@@ -153,4 +144,13 @@ fn freeze(server: &RedisServer, down: Duration) {
     server.pause();
     thread::sleep(down);
     server.resume();
+}
+
+/// Errors are answers, too: a replica refuses to write.
+fn tell<'a>(servers: impl IntoIterator<Item = &'a RedisServer>, command: &[&str]) {
+    for server in servers {
+        if let Err(error) = server.try_command(command) {
+            println!("{command:?} on port {}: {error}", server.port());
+        }
+    }
 }

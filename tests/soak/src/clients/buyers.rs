@@ -56,9 +56,10 @@ impl Buyer {
 
     async fn log_in(&mut self, device: usize) {
         // Most come with what they had as visitors.
-        let visitor = match self.random.once_in(3) {
-            true => None,
-            false => self.ask("POST", "/theme", None).await.and_then(|answer| self.keep(&answer)),
+        let visitor = if self.random.once_in(3) {
+            None
+        } else {
+            self.ask("POST", "/theme", None).await.and_then(|answer| self.keep(&answer))
         };
         let begin = self.world.recorder.now();
         let answer = self.ask("POST", &format!("/login/user-{}", self.user), visitor).await;
