@@ -1,6 +1,6 @@
 //! Many requests for one key, one request to the origin.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use tokio::sync::oneshot;
@@ -53,6 +53,19 @@ pub(crate) struct Shared {
     pub(super) content: Source,
 }
 
+/// A request on its way into a flight.
+struct Passenger {
+    visit: Arc<Visit>,
+    /// What was looked up, with the store's clock.
+    lookup: Option<Lookup>,
+    /// Which variant it is for, as far as that is known.
+    variant: Variant,
+    /// Whether the flight that it followed takes too long.
+    overdue: bool,
+    /// How often it may still join one.
+    joins: usize,
+}
+
 /// How often a request joins another flight before it asks for itself.
 const JOINS: usize = 4;
 
@@ -85,10 +98,26 @@ impl HttpCache {
         if visit.is_claimed() || self.state.tasks.is_stopped() || !self.may_collapse(&visit) {
             return Ok(oneshot(inner, request).await?.map(CacheBody::inner));
         }
-        let own_lookup = self.with_clock(&visit).await;
-        let mut variant = visit.variant();
-        let mut overdue = false;
-        for _ in 0..JOINS {
+        let lookup = self.with_clock(&visit).await;
+        let passenger = Passenger { variant: visit.variant(), visit, lookup, overdue: false, joins: JOINS };
+        self.board(passenger, inner, request).await
+    }
+
+    /// Takes a request into a flight for its variant: one that is under way, or a new one.
+    async fn board<S, B, R>(
+        self,
+        passenger: Passenger,
+        inner: S,
+        request: Request<B>,
+    ) -> Result<Response<CacheBody<R>>, S::Error>
+    where
+        S: Origin<B, R>,
+        S::Error: 'static,
+        B: Content,
+        R: Content,
+    {
+        let Passenger { visit, lookup: own_lookup, mut variant, mut overdue, joins } = passenger;
+        for joins in (0..joins).rev() {
             let lease_key = LeaseKey { key: visit.key, variant, kind: LeaseKind::Fill };
             if self.state.uncacheable.recall(&lease_key).is_some() {
                 break;
@@ -97,9 +126,11 @@ impl HttpCache {
                 Join::Follow(follower) => follower,
                 Join::Lead(leader) => {
                     let (answer, answered) = oneshot::channel();
-                    let (cache, leading) = (self.clone(), Arc::clone(&visit));
+                    let leading = Arc::clone(&visit);
+                    let passenger = Passenger { visit: leading, lookup: own_lookup, variant, overdue, joins };
+                    let cache = self.clone();
                     self.state.tasks.spawn(async move {
-                        cache.fly(leader, lease_key, (leading, own_lookup, overdue), inner, request, answer).await;
+                        cache.fly(leader, lease_key, passenger, inner, request, answer).await;
                     });
                     // The handler has panicked, or a shutdown has come to its deadline.
                     return answered.await.unwrap_or_else(|_| Ok(self.failed(&visit.key, None)));
@@ -206,7 +237,7 @@ impl HttpCache {
         self,
         mut leader: Leader<FlightKey, Landing>,
         key: LeaseKey,
-        (visit, lookup, overdue): (Arc<Visit>, Option<Lookup>, bool),
+        passenger: Passenger,
         inner: S,
         mut request: Request<B>,
         mut answer: oneshot::Sender<Result<Response<CacheBody<R>>, S::Error>>,
@@ -216,6 +247,7 @@ impl HttpCache {
         B: Content,
         R: Content,
     {
+        let Passenger { visit, lookup, variant, overdue, joins } = passenger;
         let asked = match &lookup {
             Some(lookup) if overdue => Asked { at: self.state.backend.now(), ticket: lookup.ticket, lease: None },
             None => {
@@ -241,8 +273,20 @@ impl HttpCache {
                     }
                     Turn::HandedOver(entry) => {
                         leader.close(Landing::HandedOver(Arc::clone(&entry)));
+                        let own = self.variant(entry.vary(), &visit.head.headers);
                         let answered = match self.handed_over(&visit, &entry) {
                             Some(answered) => Ok(answered),
+                            // Another variant; those who want the same one fly together.
+                            None if !is_variant(&entry, own) && own != variant => {
+                                let passenger =
+                                    Passenger { visit, lookup: Some(lookup.clone()), variant: own, overdue, joins };
+                                tokio::select! {
+                                    biased;
+                                    answered = self.board_again(passenger, inner, request) => answered,
+                                    // The next flight knows what to do without its client.
+                                    () = answer.closed() => return,
+                                }
+                            }
                             None => oneshot(inner, request).await.map(|response| response.map(CacheBody::inner)),
                         };
                         let _ = answer.send(answered);
@@ -291,6 +335,23 @@ impl HttpCache {
             }
             Ok(response) => self.land(leader, key, &visit, asked, response, answer).await,
         }
+    }
+
+    /// [`board`](Self::board), boxed: a flight may lead to the next.
+    #[allow(clippy::type_complexity)]
+    fn board_again<S, B, R>(
+        self,
+        passenger: Passenger,
+        inner: S,
+        request: Request<B>,
+    ) -> Pin<Box<dyn Future<Output = Result<Response<CacheBody<R>>, S::Error>> + Send>>
+    where
+        S: Origin<B, R>,
+        S::Error: 'static,
+        B: Content,
+        R: Content,
+    {
+        Box::pin(self.board(passenger, inner, request))
     }
 
     /// Waits until a request whose client has left is not worth going on with: at once where the limit of background
@@ -412,7 +473,7 @@ impl HttpCache {
     async fn release_failed(&self, lease: Option<HeldLease>) {
         if let Some(lease) = lease {
             // Those who wait in other processes need a moment to hear of it.
-            let hold = self.config.coalesce.hold_errors.max(std::time::Duration::from_millis(50));
+            let hold = self.config.coalesce.hold_errors.max(std::time::Duration::from_millis(200));
             lease.release(Release::Failed(hold)).await;
         }
     }

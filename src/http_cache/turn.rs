@@ -105,8 +105,11 @@ impl HttpCache {
                 Ok(again) => {
                     ticket = again.ticket;
                     since = again.since;
-                    // By now it may be known how the answer varies, and others ask for this variant.
-                    key.variant = again.variant;
+                    // By now it may be known how the answer varies, and others ask for this variant. Where nothing is
+                    // stored, only those who have waited know it.
+                    if again.variant.0.is_some() {
+                        key.variant = again.variant;
+                    }
                 }
                 Err(_) => return Turn::Ask { ticket: None, lease: None },
             }
