@@ -51,6 +51,8 @@
 //! [`rate_limit`] and [`aggregate`] share nothing with them but the [`Backend`]; [`backend`] has the contracts for a
 //! store of one's own.
 //!
+//! What it defends against, and what it does not promise: [`guide::security`].
+//!
 //! # Features
 //! | feature | default | what it brings |
 //! |---|---|---|
@@ -71,6 +73,7 @@ pub mod cache;
 mod clock;
 pub mod coalesce;
 mod exchange;
+pub mod guide;
 mod http_cache;
 mod identity;
 mod key;

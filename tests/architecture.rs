@@ -31,7 +31,7 @@ const LEVELS: [(Level, &[&str]); 6] = [
         Level::Capability,
         &["aggregate", "body_key", "cache", "coalesce", "rate_limit", "session", "swr", "tag_invalidation"],
     ),
-    (Level::Road, &["fuzz", "stack"]),
+    (Level::Road, &["fuzz", "guide", "stack"]),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,6 +6,7 @@ mod basics;
 mod bodies;
 mod body_key;
 mod conditional;
+mod deception;
 mod freshness;
 mod grpc;
 mod invalidation;
