@@ -60,6 +60,7 @@
 //! | `redis` | | the Redis backend: standalone and Cluster, with TLS |
 //! | `axum` | | extractors, and cache keys that know the path before `nest` stripped it |
 //! | `jwt` | | foreign tokens as JWTs, and forwarded identity as one |
+//! | `metrics` | | counts and measures through the `metrics` facade: [`metrics`] has the names |
 //! | `test-util` | | the conformance kit for a backend of one's own |
 //!
 //! Features only add; none changes what another does.
@@ -77,6 +78,7 @@ pub mod guide;
 mod http_cache;
 mod identity;
 mod key;
+pub mod metrics;
 #[allow(dead_code, reason = "a few checks are for tests and fuzz targets only")]
 mod policy;
 mod problem;

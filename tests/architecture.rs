@@ -3,11 +3,11 @@
 //! ```text
 //!  cache swr coalesce tag_invalidation session rate_limit aggregate      never import a sibling
 //!                      |
-//!   http_cache  exchange  identity  problem  body  extract  metrics …
+//!   http_cache  exchange  identity  problem  body  extract …
 //!                      |
 //!       key  policy  stored  status        pure: no tokio, no backend, `now` is an argument
 //!                      |
-//!         backend  ->  tag, clock          bytes only, knows nothing of HTTP
+//!         backend  ->  tag, clock, metrics bytes only, knows nothing of HTTP
 //! ```
 
 use std::collections::BTreeMap;
@@ -20,13 +20,10 @@ const MAX_LINES: usize = 500;
 
 /// Every module of the crate's root by its level. A module may import those of lower levels.
 const LEVELS: [(Level, &[&str]); 6] = [
-    (Level::Base, &["clock", "sync", "tag"]),
+    (Level::Base, &["clock", "metrics", "sync", "tag"]),
     (Level::Backend, &["backend"]),
     (Level::Pure, &["key", "policy", "status", "stored"]),
-    (
-        Level::Middle,
-        &["body", "exchange", "extract", "http_cache", "identity", "metrics", "problem", "response_ext", "upstream"],
-    ),
+    (Level::Middle, &["body", "exchange", "extract", "http_cache", "identity", "problem", "response_ext", "upstream"]),
     (
         Level::Capability,
         &["aggregate", "body_key", "cache", "coalesce", "rate_limit", "session", "swr", "tag_invalidation"],

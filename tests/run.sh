@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs all tests, with all features, and a minute of the soak. Installs what they need where it is missing: a Redis
-# server, python3 for the stress test of the Lua scripts, and PyJWT (into target/tools) for a service that knows only
-# JWTs. Arguments go to `cargo test`, for example: sh tests/run.sh --test harness
+# server, python3 for the stress test of the Lua scripts, and into target/tools PyJWT, for a service that knows only
+# JWTs, and Prometheus' own parser. Arguments go to `cargo test`, for example: sh tests/run.sh --test harness
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -49,11 +49,13 @@ have_redis || fail "redis-server is missing and could not be installed: install 
 command -v python3 >/dev/null || install python3 python3 python3 python3 python3
 command -v python3 >/dev/null || fail "python3 is missing and could not be installed"
 
-jwt="PyJWT==2.15.1"
-if ! PYTHONPATH=target/tools/python python3 -c "import jwt; jwt.InvalidAudienceError" 2>/dev/null; then
+packages="PyJWT==2.15.1 prometheus-client==0.26.0"
+probe="import jwt, prometheus_client.parser; jwt.InvalidAudienceError"
+if ! PYTHONPATH=target/tools/python python3 -c "$probe" 2>/dev/null; then
     python3 -m pip --version >/dev/null 2>&1 || install python3-pip python3-pip python3-pip py3-pip python3
-    python3 -m pip install --quiet --disable-pip-version-check --no-deps --target target/tools/python "$jwt" >&2 ||
-        fail "$jwt is missing and could not be installed by pip"
+    # shellcheck disable=SC2086 # several words
+    python3 -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target target/tools/python \
+        $packages >&2 || fail "$packages are missing and could not be installed by pip"
 fi
 
 # Tests of several processes start the gateway itself.

@@ -4,51 +4,76 @@ use std::time::Duration;
 
 use axum::{Json, Router, extract::State, http::header, response::IntoResponse, routing::get};
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_util::layers::FanoutBuilder;
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tower_gatehouse::{HttpCache, PurgeToken, tag_invalidation::InvalidateService};
+use tower_gatehouse::{
+    HttpCache, PurgeToken,
+    metrics::{BYTE_BUCKETS, SECOND_BUCKETS},
+    tag_invalidation::InvalidateService,
+};
 
-use crate::{BoxError, stats::Stats};
-
-/// From one millisecond to a minute, in seconds.
-const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0];
+use crate::{BoxError, figures::Figures, stats::Stats};
 
 #[derive(Clone)]
 struct Admin {
-    metrics: PrometheusHandle,
+    recorded: Recorded,
     stats: Stats,
 }
 
-/// Records metrics from now on, and serves on `listener` until the process ends.
+/// Where everything that is recorded can be read.
+#[derive(Clone)]
+pub(crate) struct Recorded {
+    prometheus: PrometheusHandle,
+    figures: Figures,
+}
+
+/// Records metrics from now on: the gateway's own, and with the feature `metrics` those of the layers.
+pub(crate) fn record() -> Result<Recorded, BoxError> {
+    let prometheus = PrometheusBuilder::new()
+        .set_buckets(SECOND_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), BYTE_BUCKETS)?
+        .build_recorder();
+    let recorded = Recorded { prometheus: prometheus.handle(), figures: Figures::new() };
+    let both = FanoutBuilder::default().add_recorder(prometheus).add_recorder(recorded.figures.clone()).build();
+    metrics::set_global_recorder(both).map_err(|_| "The metrics have a recorder already.")?;
+    describe();
+    #[cfg(feature = "metrics")]
+    tower_gatehouse::metrics::describe();
+    Ok(recorded)
+}
+
+/// Serves on `listener` until the process ends.
 ///
 /// `POST /invalidate` is there where somebody may use it.
 pub(crate) fn start(
     listener: TcpListener,
+    recorded: Recorded,
     stats: Stats,
     invalidate: Option<(HttpCache, PurgeToken)>,
-) -> Result<(), BoxError> {
-    let metrics = PrometheusBuilder::new().set_buckets(&BUCKETS)?.install_recorder()?;
-    describe();
-    tokio::spawn(upkeep(metrics.clone()));
+) {
+    tokio::spawn(upkeep(recorded.prometheus.clone()));
     let mut router = Router::new()
         .route("/metrics", get(prometheus))
         .route("/stats", get(json))
         .route("/healthz", get(|| async { "ok\n" }))
-        .with_state(Admin { metrics, stats });
+        .with_state(Admin { recorded, stats });
     if let Some((cache, token)) = invalidate {
         router = router.route_service("/invalidate", InvalidateService::new(cache, token));
     }
     tokio::spawn(async move { axum::serve(listener, router).await });
-    Ok(())
 }
 
 async fn prometheus(State(admin): State<Admin>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.metrics.render())
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.recorded.prometheus.render())
 }
 
 async fn json(State(admin): State<Admin>) -> Json<Value> {
-    Json(admin.stats.to_json())
+    let mut all = admin.stats.to_json();
+    all["cache"] = admin.recorded.figures.cache();
+    all["metrics"] = admin.recorded.figures.to_json();
+    Json(all)
 }
 
 /// Histograms gather what was recorded since the last scrape; without a scraper this keeps them small.

@@ -14,6 +14,7 @@ mod admin;
 mod cli;
 mod demo;
 mod fields;
+mod figures;
 mod forwarded;
 mod ingress;
 mod layers;

@@ -42,11 +42,13 @@ pub(crate) async fn run(mut args: Args) -> Result<(), BoxError> {
     }
     let (stats, tunnels) = (Stats::new(), TaskTracker::new());
     let upstream = Upstream::new(routes, &args, stats.clone(), tunnels.clone());
+    // Before the layers: they look for the recorder once.
+    let recorded = if admin.is_some() { Some(admin::record()?) } else { None };
     let layers = layers::build(&args, upstream).await?;
-    if let Some(admin) = admin {
+    if let Some((admin, recorded)) = admin.zip(recorded) {
         println!("admin on http://{}", admin.local_addr()?);
         let invalidate = layers.cache.clone().zip(args.cache.purge_token.clone());
-        admin::start(admin, stats.clone(), invalidate)?;
+        admin::start(admin, recorded, stats.clone(), invalidate);
     }
     let server = Server {
         stack: layers.stack,

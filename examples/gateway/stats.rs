@@ -1,7 +1,7 @@
 //! What the gateway counts about itself.
 //!
-//! Kept once, in the recorder behind the `metrics` facade, which the crate's own metrics reach as well; `/stats` adds
-//! the few numbers that a person wants at a glance.
+//! In the recorder behind the `metrics` facade, which the crate's own metrics reach as well; beside it the few numbers
+//! that a person wants at a glance, for `/stats`.
 
 use std::{
     sync::{

@@ -36,6 +36,22 @@ pub enum ErrorKind {
     Protocol,
 }
 
+impl ErrorKind {
+    /// A short name, for logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Full => "full",
+            Self::ReadOnly => "read-only",
+            Self::Denied => "denied",
+            Self::TooLarge => "too-large",
+            Self::Config => "config",
+            Self::Protocol => "protocol",
+        }
+    }
+}
+
 impl BackendError {
     /// An error of this kind with one sentence about it.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {

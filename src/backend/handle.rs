@@ -6,17 +6,18 @@ use super::{
     Acquire, Acquired, BackendError, CacheBackend, Changes, Commit, Committed, Create, Cycle, Discarded, Entry, Epoch,
     InvalidateError, Lease, LeaseKey, Lookup, MapChange, MapChanged, MapKey, MapSnapshot, Mode, PrimaryKey, Record,
     RecordKey, Release, Saved, Scope, Settle, Take, Taken, Ticket, UserKey, Variant, VaryOf, Waiter,
+    watched::{Operation, Watched},
 };
 use crate::Timestamp;
 
 /// A handle to a store; what the layers take. Clones are cheap and stand for the same store.
 #[derive(Clone, Debug)]
-pub struct Backend(Arc<dyn Erased>);
+pub struct Backend(Arc<Watched<dyn Erased>>);
 
 impl Backend {
     /// A store of one's own.
     pub fn custom(backend: impl CacheBackend) -> Self {
-        Self(Arc::new(backend))
+        Self(Arc::new(Watched::new(backend)))
     }
 
     /// Whether both are handles to the same store.
@@ -26,37 +27,37 @@ impl Backend {
 
     /// See [`CacheBackend::now`].
     pub fn now(&self) -> Timestamp {
-        self.0.now()
+        self.0.store().now()
     }
 
     /// See [`CacheBackend::name`].
     pub fn name(&self) -> &'static str {
-        self.0.name()
+        self.0.store().name()
     }
 
     /// See [`CacheBackend::ping`].
     pub async fn ping(&self) -> Result<(), BackendError> {
-        self.0.ping().await
+        self.0.call(Operation::Ping, self.0.store().ping()).await
     }
 
     /// See [`Responses::lookup`](super::Responses::lookup).
     pub async fn lookup(&self, key: &PrimaryKey, vary: &VaryOf<'_>) -> Result<Lookup, BackendError> {
-        self.0.lookup(key, vary).await
+        self.0.call(Operation::Lookup, self.0.store().lookup(key, vary)).await
     }
 
     /// See [`Responses::lookup_now`](super::Responses::lookup_now).
     pub fn lookup_now(&self, key: &PrimaryKey, vary: &VaryOf<'_>, now: Timestamp) -> Option<Lookup> {
-        self.0.lookup_now(key, vary, now)
+        self.0.store().lookup_now(key, vary, now)
     }
 
     /// See [`Responses::ticket`](super::Responses::ticket).
     pub async fn ticket(&self, key: &PrimaryKey) -> Result<Ticket, BackendError> {
-        self.0.ticket(key).await
+        self.0.call(Operation::Ticket, self.0.store().ticket(key)).await
     }
 
     /// See [`Responses::commit`](super::Responses::commit).
     pub async fn commit(&self, commit: Commit<'_>) -> Result<Committed, BackendError> {
-        self.0.commit(commit).await
+        self.0.call(Operation::Commit, self.0.store().commit(commit)).await
     }
 
     /// See [`Responses::discard`](super::Responses::discard).
@@ -67,47 +68,47 @@ impl Backend {
         ticket: Ticket,
         lease: Option<&Lease>,
     ) -> Result<Discarded, BackendError> {
-        self.0.discard(key, variant, ticket, lease).await
+        self.0.call(Operation::Discard, self.0.store().discard(key, variant, ticket, lease)).await
     }
 
     /// See [`Responses::invalidate`](super::Responses::invalidate).
     pub async fn invalidate(&self, scope: Scope<'_>, mode: Mode) -> Result<(), InvalidateError> {
-        self.0.invalidate(scope, mode).await
+        self.0.call(Operation::Invalidate, self.0.store().invalidate(scope, mode)).await
     }
 
     /// See [`Leases::acquire`](super::Leases::acquire).
     pub async fn acquire(&self, acquire: Acquire<'_>) -> Result<Acquired, BackendError> {
-        self.0.acquire(acquire).await
+        self.0.call(Operation::Acquire, self.0.store().acquire(acquire)).await
     }
 
     /// See [`Leases::renew`](super::Leases::renew).
     pub async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, BackendError> {
-        self.0.renew(lease, ttl).await
+        self.0.call(Operation::Renew, self.0.store().renew(lease, ttl)).await
     }
 
     /// See [`Leases::release`](super::Leases::release).
     pub async fn release(&self, lease: &Lease, how: Release) -> Result<bool, BackendError> {
-        self.0.release(lease, how).await
+        self.0.call(Operation::Release, self.0.store().release(lease, how)).await
     }
 
     /// See [`Leases::watch`](super::Leases::watch).
     pub fn watch(&self, key: &LeaseKey) -> Waiter {
-        self.0.watch(key)
+        self.0.store().watch(key)
     }
 
     /// See [`Leases::collect`](super::Leases::collect).
     pub async fn collect(&self, key: &LeaseKey, ticket: Ticket) -> Result<Option<Arc<Entry>>, BackendError> {
-        self.0.collect(key, ticket).await
+        self.0.call(Operation::Collect, self.0.store().collect(key, ticket)).await
     }
 
     /// See [`Records::load`](super::Records::load).
     pub async fn load(&self, key: &RecordKey) -> Result<Option<Arc<Record>>, BackendError> {
-        self.0.load(key).await
+        self.0.call(Operation::Load, self.0.store().load(key)).await
     }
 
     /// See [`Records::create`](super::Records::create).
     pub async fn create(&self, create: Create<'_>) -> Result<Saved, BackendError> {
-        self.0.create(create).await
+        self.0.call(Operation::Create, self.0.store().create(create)).await
     }
 
     /// See [`Records::commit`](super::Records::commit).
@@ -117,72 +118,72 @@ impl Backend {
         changes: Changes<'_>,
         expected: Option<u64>,
     ) -> Result<Saved, BackendError> {
-        self.0.commit_record(key, changes, expected).await
+        self.0.call(Operation::CommitRecord, self.0.store().commit_record(key, changes, expected)).await
     }
 
     /// See [`Records::touch`](super::Records::touch).
     pub async fn touch(&self, key: &RecordKey) -> Result<bool, BackendError> {
-        self.0.touch(key).await
+        self.0.call(Operation::Touch, self.0.store().touch(key)).await
     }
 
     /// See [`Records::destroy`](super::Records::destroy).
     pub async fn destroy(&self, key: &RecordKey) -> Result<bool, BackendError> {
-        self.0.destroy(key).await
+        self.0.call(Operation::Destroy, self.0.store().destroy(key)).await
     }
 
     /// See [`Records::cycle`](super::Records::cycle).
     pub async fn cycle(&self, cycle: Cycle<'_>) -> Result<Saved, BackendError> {
-        self.0.cycle(cycle).await
+        self.0.call(Operation::Cycle, self.0.store().cycle(cycle)).await
     }
 
     /// See [`Records::epoch`](super::Records::epoch).
     pub async fn epoch(&self, user: &UserKey) -> Result<Epoch, BackendError> {
-        self.0.epoch(user).await
+        self.0.call(Operation::Epoch, self.0.store().epoch(user)).await
     }
 
     /// See [`Records::revoke_all`](super::Records::revoke_all).
     pub async fn revoke_all(&self, user: &UserKey) -> Result<u64, BackendError> {
-        self.0.revoke_all(user).await
+        self.0.call(Operation::RevokeAll, self.0.store().revoke_all(user)).await
     }
 
     /// See [`Records::records_of`](super::Records::records_of).
     pub async fn records_of(&self, user: &UserKey) -> Result<Vec<RecordKey>, BackendError> {
-        self.0.records_of(user).await
+        self.0.call(Operation::RecordsOf, self.0.store().records_of(user)).await
     }
 
     /// See [`Records::map`](super::Records::map).
     pub async fn map(&self, key: &MapKey) -> Result<MapSnapshot, BackendError> {
-        self.0.map(key).await
+        self.0.call(Operation::Map, self.0.store().map(key)).await
     }
 
     /// See [`Records::change_map`](super::Records::change_map).
     pub async fn change_map(&self, change: MapChange<'_>) -> Result<MapChanged, BackendError> {
-        self.0.change_map(change).await
+        self.0.call(Operation::ChangeMap, self.0.store().change_map(change)).await
     }
 
     /// See [`Records::park_map`](super::Records::park_map).
     pub async fn park_map(&self, key: &MapKey, ttl: Duration) -> Result<Option<MapSnapshot>, BackendError> {
-        self.0.park_map(key, ttl).await
+        self.0.call(Operation::ParkMap, self.0.store().park_map(key, ttl)).await
     }
 
     /// See [`Records::drop_parked`](super::Records::drop_parked).
     pub async fn drop_parked(&self, key: &MapKey, version: u64) -> Result<bool, BackendError> {
-        self.0.drop_parked(key, version).await
+        self.0.call(Operation::DropParked, self.0.store().drop_parked(key, version)).await
     }
 
     /// See [`Limits::take`](super::Limits::take).
     pub async fn take(&self, takes: &[Take<'_>]) -> Result<Taken, BackendError> {
-        self.0.take(takes).await
+        self.0.call(Operation::Take, self.0.store().take(takes)).await
     }
 
     /// See [`Limits::take_now`](super::Limits::take_now).
     pub fn take_now(&self, takes: &[Take<'_>]) -> Option<Taken> {
-        self.0.take_now(takes)
+        self.0.store().take_now(takes)
     }
 
     /// See [`Limits::settle`](super::Limits::settle).
     pub async fn settle(&self, settle: Settle<'_>) -> Result<(), BackendError> {
-        self.0.settle(settle).await
+        self.0.call(Operation::Settle, self.0.store().settle(settle)).await
     }
 }
 

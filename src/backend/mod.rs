@@ -21,6 +21,7 @@ mod records;
 mod redis;
 mod responses;
 mod wait;
+mod watched;
 
 pub use entry::{Entry, EntryBuilder};
 pub use error::{BackendError, ErrorKind, InvalidateError};

@@ -152,6 +152,21 @@ pub enum Committed {
     ClockLost,
 }
 
+impl Committed {
+    /// A short name, for logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Refreshed => "refreshed",
+            Self::Superseded => "superseded",
+            Self::Gone => "gone",
+            Self::Invalidated => "invalidated",
+            Self::Unsure => "unsure",
+            Self::ClockLost => "clock-lost",
+        }
+    }
+}
+
 /// How a discard ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -184,6 +199,16 @@ pub enum Mode {
     Hard,
     /// Entries become stale; they may be served while they are revalidated, where stale answers are allowed.
     Soft,
+}
+
+impl Mode {
+    /// A short name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hard => "hard",
+            Self::Soft => "soft",
+        }
+    }
 }
 
 /// Stored responses.

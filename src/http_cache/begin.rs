@@ -7,6 +7,7 @@ use http_body::Body;
 
 use super::{
     HttpCache,
+    count::lookup_ended,
     judge::Judged,
     visit::{Admitted, Bypass, Visit},
 };
@@ -38,7 +39,10 @@ impl HttpCache {
         let (backend, headers) = (&self.state.backend, request.headers());
         let now = backend.now();
         match backend.lookup_now(&admitted.key, &|spec: &VarySpec| self.variant(spec, headers), now) {
-            Some(lookup) => self.with_found(request, &glance, admitted, Some(lookup), now).map_err(Ahead::Judge),
+            Some(lookup) => {
+                lookup_ended(&self.lookup_span(&admitted.key), &lookup);
+                self.with_found(request, &glance, admitted, Some(lookup), now).map_err(Ahead::Judge)
+            }
             None => Err(Ahead::LookUp(admitted)),
         }
     }

@@ -4,6 +4,7 @@ use std::{pin::Pin, sync::Arc};
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use tokio::sync::oneshot;
+use tracing::Instrument as _;
 
 use super::{
     HttpCache,
@@ -96,7 +97,7 @@ impl HttpCache {
             },
         };
         if visit.is_claimed() || self.state.tasks.is_stopped() || !self.may_collapse(&visit) {
-            return Ok(oneshot(inner, request).await?.map(CacheBody::inner));
+            return self.ask_alone(&visit, inner, request).await;
         }
         let lookup = self.with_clock(&visit).await;
         let passenger = Passenger { variant: visit.variant(), visit, lookup, overdue: false, joins: JOINS };
@@ -191,7 +192,23 @@ impl HttpCache {
                 }
             }
         }
-        Ok(oneshot(inner, request).await?.map(CacheBody::inner))
+        self.ask_alone(&visit, inner, request).await
+    }
+
+    /// Asks for one request only, and touches nothing.
+    async fn ask_alone<S, B, R>(
+        &self,
+        visit: &Visit,
+        inner: S,
+        request: Request<B>,
+    ) -> Result<Response<CacheBody<R>>, S::Error>
+    where
+        S: Origin<B, R>,
+    {
+        let asking = self.ask_inner(visit, request.headers());
+        let outcome = oneshot(inner, request).instrument(asking.span()).await;
+        asking.ended(&outcome);
+        outcome.map(|response| response.map(CacheBody::inner))
     }
 
     /// What was looked up, with the store's clock: who has read none cannot tell what it may follow. There is none only
@@ -266,7 +283,7 @@ impl HttpCache {
                         let answered = match found {
                             Some(answered) => Ok(answered),
                             // It has just become stale.
-                            None => oneshot(inner, request).await.map(|response| response.map(CacheBody::inner)),
+                            None => self.ask_alone(&visit, inner, request).await,
                         };
                         let _ = answer.send(answered);
                         return;
@@ -287,15 +304,14 @@ impl HttpCache {
                                     () = answer.closed() => return,
                                 }
                             }
-                            None => oneshot(inner, request).await.map(|response| response.map(CacheBody::inner)),
+                            None => self.ask_alone(&visit, inner, request).await,
                         };
                         let _ = answer.send(answered);
                         return;
                     }
                     Turn::Everybody => {
                         leader.close(Landing::Alone);
-                        let answered = oneshot(inner, request).await;
-                        let _ = answer.send(answered.map(|response| response.map(CacheBody::inner)));
+                        let _ = answer.send(self.ask_alone(&visit, inner, request).await);
                         return;
                     }
                     Turn::Failed => {
@@ -310,12 +326,14 @@ impl HttpCache {
         self.condition(&visit, request.headers_mut());
         visit.claim();
         request.extensions_mut().insert(Arc::clone(&visit));
+        let asking = self.ask_inner(&visit, request.headers());
         let response = tokio::select! {
             biased;
-            response = oneshot(inner, request) => response,
+            response = oneshot(inner, request).instrument(asking.span()) => response,
             // Dropped, the leader is lost, and the lease given back.
             () = self.given_up(&mut answer, &leader) => return,
         };
+        asking.ended(&response);
         match response {
             Err(error) => {
                 leader.close(Landing::Failed(None));

@@ -6,6 +6,7 @@ use http::HeaderName;
 
 use super::{
     HttpCache,
+    count::Counts,
     rule::{PathTable, Rule, RuleError},
 };
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Config {
-    pub(crate) name: Box<str>,
+    pub(crate) name: Arc<str>,
     pub(crate) keys: KeyScheme,
     pub(crate) paths: PathTable,
     pub(crate) policy: Policy,
@@ -30,6 +31,7 @@ pub(crate) struct Config {
     pub(crate) x_cache: bool,
     pub(crate) coalesce: CoalesceSettings,
     pub(crate) stale: StaleSettings,
+    pub(crate) counts: Counts,
 }
 
 /// How misses are collapsed.
@@ -81,6 +83,7 @@ impl Default for Config {
                 backoff: (Duration::from_secs(1), Duration::from_secs(30)),
                 jitter: 0.0,
             },
+            counts: Counts::default(),
         }
     }
 }

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use http_body::Body;
 use tokio::time::Instant;
 
-use super::{HttpCache, lease::HeldLease};
+use super::{HttpCache, lease::HeldLease, reason::Reason};
 use crate::{
     BoxError,
     backend::{Commit, Committed, Entry, PrimaryKey, Release, Variant},
@@ -49,6 +49,7 @@ impl HttpCache {
                 biased;
                 frame = frame => frame,
                 () = alone(&writer, &mut alone_until, self.config.stale.revalidation_timeout) => {
+                    self.count_unfit(&fill, Reason::BROKEN_OFF);
                     return writer.fail("nobody reads the response any more");
                 }
             };
@@ -66,12 +67,12 @@ impl HttpCache {
                         if let Some(before) = held.take()
                             && writer.push(before).await == Err(Abandoned)
                         {
-                            return;
+                            return self.count_unfit(&fill, Reason::TOO_LARGE);
                         }
                         if fill.length.map_or_else(|| body.is_end_stream(), |length| received == length) {
                             held = Some(data);
                         } else if writer.push(data).await == Err(Abandoned) {
-                            return;
+                            return self.count_unfit(&fill, Reason::TOO_LARGE);
                         }
                     }
                     Err(frame) => break frame.into_trailers().ok(),
@@ -79,18 +80,27 @@ impl HttpCache {
                 Some(Err(error)) => {
                     let reason = error.to_string();
                     tracing::debug!(%reason, "the origin's response broke off");
+                    self.count_unfit(&fill, Reason::BROKEN_OFF);
                     return writer.fail(&reason);
                 }
                 None => break None,
             }
         };
-        if fill.length.is_none_or(|length| length == received)
-            && let Some(make) = fill.entry.take()
-            && let Some(content) = writer.content(held.as_ref())
-        {
-            self.keep(make(content), fill).await;
+        match (fill.entry.take(), writer.content(held.as_ref())) {
+            (Some(_), _) if fill.length.is_some_and(|length| length != received) => {
+                self.count_unfit(&fill, Reason::BROKEN_OFF);
+            }
+            (Some(make), Some(content)) => drop(self.keep(make(content), fill).await),
+            (Some(_), None) => self.count_unfit(&fill, Reason::TOO_LARGE),
+            (None, _) => {}
         }
         end(writer, held, trailers).await;
+    }
+
+    fn count_unfit(&self, fill: &Fill, reason: Reason) {
+        if fill.store {
+            self.count_not_stored(reason);
+        }
     }
 
     /// Stores an entry, or hands it over; ends the lease either way.
@@ -104,7 +114,7 @@ impl HttpCache {
         }
         let lease_key = lease.as_ref().and_then(HeldLease::lease);
         let commit = Commit { key, variant, entry, refresh: None, lease: lease_key };
-        match self.state.backend.commit(commit).await {
+        match self.commit(commit).await {
             Ok(committed) => {
                 if let Some(lease) = lease {
                     lease.ended();

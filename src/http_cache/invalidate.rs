@@ -8,6 +8,7 @@ use std::{
 };
 
 use http::{HeaderMap, Method, StatusCode, Uri};
+use tracing::{Instrument as _, field::Empty};
 
 use super::HttpCache;
 use crate::{
@@ -191,8 +192,20 @@ impl Invalidate {
         if let Some(reason) = &self.error {
             return Err(InvalidationError(Kind::Input(reason.clone())));
         }
-        let backend = &self.cache.state.backend;
-        let carry_out = |scope| async move { backend.invalidate(scope, self.mode).await };
+        let cache = &*self.cache.config.name;
+        let (tags, urls, all, mode) = (self.tags.len(), self.keys.len(), self.all, self.mode.as_str());
+        let span = tracing::debug_span!("invalidate", cache, tags, urls, all, mode, outcome = Empty);
+        let done = self.carry_out().instrument(span.clone()).await;
+        span.record("outcome", if done.is_ok() { "done" } else { "failed" });
+        done
+    }
+
+    async fn carry_out(&self) -> Result<(), InvalidationError> {
+        let carry_out = |scope| async move {
+            let done = self.cache.state.backend.invalidate(scope, self.mode).await;
+            self.cache.count_invalidation(scope, self.mode, done.is_ok());
+            done
+        };
         if self.all {
             carry_out(Scope::All).await?;
             return Ok(());

@@ -4,6 +4,7 @@ mod answer;
 mod begin;
 mod collapse;
 mod config;
+mod count;
 mod fill;
 mod flight;
 #[cfg(test)]

@@ -13,6 +13,8 @@ pub(crate) struct Reason {
 
 impl Reason {
     pub(crate) const TOO_LARGE: Self = Self { detail: "too-large", of_the_answer: true };
+    /// By the origin, or because nobody wanted it any more.
+    pub(crate) const BROKEN_OFF: Self = Self { detail: "broken-off", of_the_answer: false };
     pub(crate) const RULE: Self = Self { detail: "rule", of_the_answer: true };
     pub(crate) const PERSONAL: Self = Self { detail: "personal", of_the_answer: false };
     pub(crate) const BACKEND: Self = Self { detail: "backend-unavailable", of_the_answer: false };

@@ -99,6 +99,7 @@ impl HttpCache {
         match self.plan(visit, asked.at, &as_stored, received) {
             Ok(plan) => Reception::Arriving(Box::new(self.arriving(visit, plan, asked, as_stored, response))),
             Err(reason) => {
+                self.count_not_stored(reason);
                 // What somebody with credentials is told may be true for nobody else.
                 let outdates = reason.of_the_answer && !status.is_server_error() && !visit.credentials.any();
                 if base.is_some() && outdates {
@@ -123,6 +124,7 @@ impl HttpCache {
             // It answers a condition that names what is stored, and says that it is about something else. The client
             // gets what was stored; the next one asks for the whole.
             self.discard(visit, &asked).await;
+            self.count_not_stored(Reason::MISMATCH);
             let report = Report {
                 kind: Kind::Stale,
                 forward: Some(self.why(visit)),
@@ -157,6 +159,7 @@ impl HttpCache {
             (plan, ticket) => {
                 let reason = plan.err().unwrap_or(Reason::BACKEND);
                 report.detail = Some(reason.detail);
+                self.count_not_stored(reason);
                 if reason.of_the_answer {
                     self.discard(visit, &asked).await;
                 }
@@ -200,7 +203,7 @@ impl HttpCache {
             refresh: Some(base),
             lease: lease.as_ref().and_then(HeldLease::lease),
         };
-        match self.state.backend.commit(commit).await {
+        match self.commit(commit).await {
             Ok(committed) => {
                 tracing::debug!(key = %visit.key, ?committed, "the end of a validation");
                 if let Some(lease) = lease {
@@ -365,6 +368,9 @@ impl HttpCache {
     ) -> Arriving<R> {
         let (head, body) = response.into_parts();
         let variant = self.variant(&plan.store.vary, &visit.head.headers);
+        if visit.is_caching() && asked.ticket.is_none() {
+            self.count_not_stored(Reason::BACKEND);
+        }
         // Without a ticket it is neither stored nor handed over; it can still be followed in this process.
         let store = visit.is_caching() && asked.ticket.is_some();
         if !store {

@@ -8,6 +8,7 @@ use std::{
 
 use http::{Method, Request};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::{Instrument as _, field::Empty};
 
 use super::{
     HttpCache,
@@ -46,8 +47,11 @@ impl HttpCache {
     {
         let Some(since) = visit.lookup.as_ref().map(|lookup| lookup.since) else { return };
         let key = LeaseKey { key: visit.key, variant: visit.variant(), kind: LeaseKind::Revalidate };
-        if self.state.tasks.is_closed() || self.state.revalidations.backoff.recall(&key).is_some() {
+        if self.state.tasks.is_closed() {
             return;
+        }
+        if self.state.revalidations.backoff.recall(&key).is_some() {
+            return self.count_revalidation("backing-off");
         }
         let origin = Target::of(&visit.head.uri, &visit.head.headers).map(|target| target.authority);
         let Some(place) = self.place(key, &origin.unwrap_or_default()) else { return };
@@ -55,31 +59,42 @@ impl HttpCache {
         // An answer to HEAD stores nothing.
         let visit = if visit.head.method == Method::HEAD { Arc::new(visit.as_get()) } else { Arc::clone(visit) };
         request.method_mut().clone_from(&visit.head.method);
-        self.state.tasks.spawn(async move {
+        let span = tracing::debug_span!("revalidate", cache = &*self.config.name, key = %visit.key, outcome = Empty);
+        let own = span.clone();
+        let work = async move {
             let _place = place;
+            let end = |outcome| cache.end_revalidation(&own, outcome);
             let settings = &cache.config;
             let acquire = Acquire { key, ttl: settings.coalesce.lease, since, tags: stored.entry().tags() };
             let lease = match cache.state.backend.acquire(acquire).await {
                 Ok(Acquired::Granted(lease)) => lease,
                 // Another process has tried in vain.
                 Ok(Acquired::Failed { left }) => {
+                    end("backing-off");
                     let backoff = &cache.state.revalidations.backoff;
                     let wait = backoff.last(&key).map_or(left, |last| last.max(left));
                     return backoff.remember(key, wait, left);
                 }
-                // Held: somebody else does it. Filled: it is done. Out of reach: it could not be stored.
-                _ => return,
+                // Held: somebody else does it. Filled: it is done.
+                Ok(_) => return end("elsewhere"),
+                // It could not be stored.
+                Err(_) => return end("backend-unavailable"),
             };
             let ticket = lease.ticket;
             let lease = HeldLease::new(&cache.state.backend, &cache.state.tasks, lease, settings.coalesce.lease);
             visit.claim();
+            visit.set_answered();
             cache.condition(&visit, request.headers_mut());
             request.extensions_mut().insert(Arc::clone(&visit));
             let asked = Asked { at: cache.state.backend.now(), ticket: Some(ticket), lease: Some(lease) };
             let work = cache.refetch(&visit, asked, inner, request);
             match tokio::time::timeout(settings.stale.revalidation_timeout, work).await {
-                Ok(Ok(())) => cache.state.revalidations.backoff.forget(&key),
+                Ok(Ok(())) => {
+                    end("done");
+                    cache.state.revalidations.backoff.forget(&key);
+                }
                 Ok(Err(Failed(lease))) => {
+                    end("failed");
                     let wait = cache.back_off(key);
                     if let Some(lease) = lease {
                         // The other processes need not find out by themselves.
@@ -87,10 +102,12 @@ impl HttpCache {
                     }
                 }
                 Err(_) => {
+                    end("timeout");
                     cache.back_off(key);
                 }
             }
-        });
+        };
+        self.state.tasks.spawn(work.instrument(span));
     }
 
     /// Asks the origin, and stores what it says.
@@ -100,7 +117,10 @@ impl HttpCache {
         B: Content,
         R: Content,
     {
-        let Ok(response) = oneshot(inner, request).await else {
+        let asking = self.ask_inner(visit, request.headers());
+        let outcome = oneshot(inner, request).instrument(asking.span()).await;
+        asking.ended(&outcome);
+        let Ok(response) = outcome else {
             tracing::debug!(key = %visit.key, "a background validation failed");
             return Err(Failed(asked.lease));
         };
@@ -157,8 +177,12 @@ impl HttpCache {
     fn place(&self, key: LeaseKey, origin: &str) -> Option<Place> {
         let all = &self.state.revalidations;
         let settings = &self.config.stale;
-        let permit = self.background_permit()?;
+        let Some(permit) = self.background_permit() else {
+            self.count_revalidation("limit");
+            return None;
+        };
         if !lock(&all.under_way).insert(key) {
+            self.count_revalidation("elsewhere");
             return None;
         }
         let mut place = Place { cache: self.clone(), key, origin: None, _permit: permit };
@@ -166,6 +190,7 @@ impl HttpCache {
         let count = origins.entry(origin.into()).or_default();
         if *count >= settings.revalidations_per_origin {
             drop(origins);
+            self.count_revalidation("limit");
             return None;
         }
         *count += 1;

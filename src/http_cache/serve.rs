@@ -8,11 +8,13 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body;
 use tokio::sync::oneshot;
 use tower_service::Service;
+use tracing::{Instrument as _, Span};
 
 use super::{
     CacheFuture, HttpCache,
     answer::shape_streaming,
     begin::Ahead,
+    count::AskedInner,
     judge::{Failure, Judged, Stored},
     reason::Reason,
     receive::{Arriving, Asked, Reception},
@@ -170,7 +172,9 @@ impl HttpCache {
         }
         let failure = Failure::Slow;
         if let Some((stored, age, report)) = self.stand_in(visit.lookup.as_ref(), &visit.head.headers, failure) {
-            return Ok(self.respond(&visit, &stored, age, &report));
+            let answer = self.respond(&visit, &stored, age, &report);
+            visit.set_answered();
+            return Ok(answer);
         }
         // Its time for standing in has just ended.
         match answered.await {
@@ -195,7 +199,10 @@ impl HttpCache {
         self.condition(&visit, request.headers_mut());
         let asked = self.asked(&visit).await;
         request.extensions_mut().insert(Arc::clone(&visit));
-        let mut response = match oneshot(inner, request).await {
+        let asking = self.ask_inner(&visit, request.headers());
+        let outcome = oneshot(inner, request).instrument(asking.span()).await;
+        asking.ended(&outcome);
+        let mut response = match outcome {
             Ok(response) => response,
             Err(error) => {
                 let failure = Failure::Disconnect;
@@ -269,6 +276,8 @@ impl HttpCache {
         age: Duration,
         report: &Report,
     ) -> Response<CacheBody<R>> {
+        let late = Report { late: true, ..report.clone() };
+        let report = if visit.is_answered() { &late } else { report };
         self.answer(&visit.key, &visit.head.method, &visit.head.headers, stored, age, report)
     }
 
@@ -282,7 +291,8 @@ impl HttpCache {
     where
         R: Content,
     {
-        let report = Report { forward: Some(self.why(visit)), detail: Some(reason.detail), ..Report::default() };
+        let (forward, late) = (Some(self.why(visit)), visit.is_answered());
+        let report = Report { forward, detail: Some(reason.detail), late, ..Report::default() };
         self.report(response.headers_mut(), Some(&visit.key), &report);
         response.extensions_mut().insert(Answered(self.id()));
         let response = response.map(CacheBody::inner);
@@ -313,7 +323,8 @@ impl HttpCache {
         visit: &Visit,
         arriving: Arriving<R>,
     ) -> Response<CacheBody<R>> {
-        let Arriving { mut head, body, mut fill, entry, report, .. } = arriving;
+        let Arriving { mut head, body, mut fill, entry, mut report, .. } = arriving;
+        report.late = visit.is_answered();
         self.report(&mut head.headers, Some(&visit.key), &report);
         head.extensions.insert(Answered(self.id()));
         let content = if !fill.store && fill.lease.is_none() || self.state.tasks.is_stopped() {
@@ -339,7 +350,7 @@ impl HttpCache {
     async fn pass<S, B, R>(
         self,
         inner: S,
-        request: Request<B>,
+        mut request: Request<B>,
         bypass: Bypass,
     ) -> Result<Response<CacheBody<R>>, S::Error>
     where
@@ -353,7 +364,15 @@ impl HttpCache {
             host: request.headers().get(http::header::HOST).cloned(),
         });
         let leave_groups = request.extensions().get::<InvalidatesTags>().is_some();
-        let mut response = oneshot(inner, request).await?;
+        // Layers of this cache within pass it on, too.
+        let is_first = request.extensions_mut().insert(Passed(self.id())) != Some(Passed(self.id()));
+        let asking = is_first.then(|| self.count_bypass(bypass));
+        let span = asking.as_ref().map_or_else(Span::none, AskedInner::span);
+        let outcome = oneshot(inner, request).instrument(span).await;
+        if let Some(asking) = asking {
+            asking.ended(&outcome);
+        }
+        let mut response = outcome?;
         let groups: Vec<_> = response.headers().get_all(tags::CACHE_GROUP_INVALIDATION).iter().cloned().collect();
         if let Some(changed) = changed
             && response.extensions().get() != Some(&Invalidated(self.id()))
@@ -409,6 +428,10 @@ impl HttpCache {
 fn may_change(method: &Method, bypass: Bypass) -> bool {
     !invalidation::is_safe(method) && !matches!(bypass, Bypass::Grpc | Bypass::Upgrade)
 }
+
+/// In the extensions of a request: a layer of this cache has passed it on without a look-up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Passed(usize);
 
 /// A request that has changed something.
 struct Changed {

@@ -19,6 +19,7 @@ const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
 /// What was done with one request.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each says something of its own")]
 pub(crate) struct Report {
     pub(crate) kind: Kind,
     pub(crate) forward: Option<Forward>,
@@ -30,6 +31,8 @@ pub(crate) struct Report {
     pub(crate) detail: Option<&'static str>,
     /// A layer outside has yet to read which groups the origin invalidates (RFC 9875 §3); it strips the field itself.
     pub(crate) leave_groups: bool,
+    /// The client has got another answer meanwhile: this one is for nobody.
+    pub(crate) late: bool,
 }
 
 /// The word in `X-Cache`.
@@ -70,6 +73,7 @@ impl HttpCache {
 
     /// Writes the fields into an answer that has none for caches.
     pub(crate) fn mark(&self, headers: &mut HeaderMap, key: Option<&PrimaryKey>, report: &Report) {
+        self.count_answer(report);
         if self.config.x_cache {
             headers.insert(X_CACHE, HeaderValue::from_static(report.kind.as_str()));
         }
@@ -97,6 +101,7 @@ impl HttpCache {
     /// Writes what one hit has of its own into a head that has room for it. One pass finds the places, where a look-up
     /// would hash each name.
     pub(crate) fn fill_in(&self, headers: &mut HeaderMap, key: &PrimaryKey, age: Duration, report: &Report) {
+        self.count_answer(report);
         let mut own_status = None;
         for (name, value) in headers {
             if *name == header::AGE {

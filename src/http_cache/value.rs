@@ -116,6 +116,7 @@ impl Value {
         loop {
             let lookup = backend.lookup(&self.key, vary).await.ok();
             if let Some(value) = lookup.as_ref().and_then(|lookup| self.fresh(lookup)) {
+                self.cache.count_value("hit");
                 return Ok(value);
             }
             // What another process computed may be older than this call.
@@ -126,9 +127,11 @@ impl Value {
                 Join::Follow(follower) => {
                     let wait = self.cache.config.coalesce.wait;
                     let Ok(outcome) = tokio::time::timeout(wait, follower.outcome()).await else {
+                        self.cache.count_value("computed");
                         return compute().await;
                     };
                     if let Some(value) = outcome.flatten().filter(is_current).and_then(|entry| decode(&entry)) {
+                        self.cache.count_value("coalesced");
                         return Ok(value);
                     }
                     continue;
@@ -149,7 +152,10 @@ impl Value {
                     let value = entry.as_deref().and_then(decode);
                     leader.close(entry);
                     match value {
-                        Some(value) => return Ok(value),
+                        Some(value) => {
+                            self.cache.count_value("coalesced");
+                            return Ok(value);
+                        }
                         None => continue,
                     }
                 }
@@ -159,6 +165,7 @@ impl Value {
                 }
             };
             leader.ask(ticket);
+            self.cache.count_value("computed");
             let value = compute().await?;
             let bytes = serde_json::to_vec(&value)
                 .map_err(|error| ValueError(format!("the value cannot be written as JSON: {error}")))?;
@@ -174,7 +181,7 @@ impl Value {
                 refresh: None,
                 lease: lease.as_ref().and_then(|lease| lease.lease()),
             };
-            match backend.commit(commit).await {
+            match self.cache.commit(commit).await {
                 Ok(_) => {
                     if let Some(lease) = lease {
                         lease.ended();

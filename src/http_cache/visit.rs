@@ -7,9 +7,11 @@ use std::sync::{
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use http_body::Body;
+use tracing::Instrument as _;
 
 use super::{
     HttpCache,
+    count::lookup_ended,
     rule::{Parts, Rule},
 };
 use crate::{
@@ -42,6 +44,10 @@ pub(crate) struct Visit {
     claimed: AtomicBool,
     caching: AtomicBool,
     conditional: AtomicBool,
+    /// The request to the inner service was counted.
+    counted: AtomicBool,
+    /// The client has got a stale answer, and what is still to come is for the store alone.
+    answered: AtomicBool,
 }
 
 /// The head of a request.
@@ -134,9 +140,15 @@ impl HttpCache {
 
     /// Looks up, once per request; `Err` holds the error of the backend, which costs a miss and no more.
     pub(crate) async fn look_up(&self, key: &PrimaryKey, headers: &HeaderMap) -> Option<Lookup> {
-        match self.state.backend.lookup(key, &|spec: &VarySpec| self.variant(spec, headers)).await {
-            Ok(lookup) => Some(lookup),
+        let span = self.lookup_span(key);
+        let vary = |spec: &VarySpec| self.variant(spec, headers);
+        match self.state.backend.lookup(key, &vary).instrument(span.clone()).await {
+            Ok(lookup) => {
+                lookup_ended(&span, &lookup);
+                Some(lookup)
+            }
             Err(error) => {
+                span.record("outcome", error.kind().as_str());
                 tracing::debug!(%error, "the look-up failed");
                 None
             }
@@ -183,6 +195,8 @@ impl HttpCache {
             claimed: AtomicBool::new(false),
             caching: AtomicBool::new(false),
             conditional: AtomicBool::new(false),
+            counted: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
         }
     }
 
@@ -225,6 +239,20 @@ impl Visit {
         self.conditional.load(Ordering::Acquire)
     }
 
+    /// The inner service was asked, and that was counted; `true` for the first who says so.
+    pub(crate) fn set_counted(&self) -> bool {
+        !self.counted.swap(true, Ordering::AcqRel)
+    }
+
+    /// The client has got an answer before the inner service has given one.
+    pub(crate) fn set_answered(&self) {
+        self.answered.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Acquire)
+    }
+
     /// The same visit as if it had asked for the content.
     pub(crate) fn as_get(&self) -> Self {
         Self {
@@ -239,6 +267,8 @@ impl Visit {
             claimed: AtomicBool::new(self.is_claimed()),
             caching: AtomicBool::new(self.is_caching()),
             conditional: AtomicBool::new(self.is_conditional()),
+            counted: AtomicBool::new(self.counted.load(Ordering::Acquire)),
+            answered: AtomicBool::new(self.is_answered()),
         }
     }
 

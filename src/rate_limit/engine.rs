@@ -5,10 +5,12 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, Response, request};
 use smallvec::SmallVec;
+use tracing::{Instrument as _, Span, field::Empty};
 
 use super::{
     Headers, OnError, Quota, Reason, Rejection, ShadowDenied,
     config::{Config, Group},
+    count::{By, Decided},
     fields::{Fields, Reported},
     key::Unwired,
     outage::Outage,
@@ -90,6 +92,20 @@ impl Subject {
     }
 }
 
+impl Decision {
+    fn decided(&self) -> Decided {
+        match self {
+            Self::Admitted(admission) if !admission.note.shadow_denied.is_empty() => Decided::WouldDeny,
+            Self::Admitted(_) => Decided::Admitted,
+            Self::Refused(_) => Decided::Denied,
+        }
+    }
+}
+
+fn span() -> Span {
+    tracing::debug_span!("rate_limit", decision = Empty)
+}
+
 impl Note {
     pub(super) fn is_empty(&self) -> bool {
         matches!(self.fields, Fields::None) && self.shadow_denied.is_empty()
@@ -140,14 +156,24 @@ impl Engine {
             return None; // It takes two steps.
         }
         let taken = self.config.backend.take_now(&self.takes(subjects))?;
-        Some(match self.conclude(subjects, &taken, false) {
+        let span = span();
+        let decision = match self.conclude(subjects, &taken, false) {
             Ok(admission) => Decision::Admitted(admission),
             Err(denied) => self.refuse(*denied, reject::is_grpc(parts)),
-        })
+        };
+        span.record("decision", decision.decided().as_str());
+        Some(decision)
     }
 
     /// Takes what was planned.
-    pub(super) async fn decide(&self, Plan(subjects): Plan, is_grpc: bool) -> Decision {
+    pub(super) async fn decide(&self, plan: Plan, is_grpc: bool) -> Decision {
+        let span = span();
+        let decision = self.decide_each(plan, is_grpc).instrument(span.clone()).await;
+        span.record("decision", decision.decided().as_str());
+        decision
+    }
+
+    async fn decide_each(&self, Plan(subjects): Plan, is_grpc: bool) -> Decision {
         let (enforced, shadow) = subjects.split_at(subjects.partition_point(|subject| !self.group(subject).shadow));
         let mut admission = Admission::default();
         if !enforced.is_empty() {
@@ -207,16 +233,24 @@ impl Engine {
         let denying: Vec<_> =
             policies().filter(|policy| policy.on_error == OnError::Deny).map(|policy| policy.name.clone()).collect();
         if !denying.is_empty() {
+            for policy in policies().filter(|policy| policy.on_error == OnError::Deny) {
+                policy.count(Decided::Denied, By::OnError);
+            }
             let retry_after = Some(Duration::from_secs(1));
             let rejection = Rejection { reason: Reason::Unavailable, policies: denying, retry_after };
             return Err(Box::new(Denied { rejection, fields: Fields::None }));
         }
         let scaled: Vec<_> = subjects.iter().filter_map(|subject| self.scale(subject)).collect();
-        if scaled.is_empty() {
-            return Ok(Admission::default());
+        let admission = if scaled.is_empty() {
+            Admission::default()
+        } else {
+            let taken = self.outage.local().take(&self.takes(&scaled));
+            self.conclude(&scaled, &taken, true)?
+        };
+        for policy in policies().filter(|policy| policy.on_error == OnError::Allow) {
+            policy.count(Decided::Admitted, By::OnError);
         }
-        let taken = self.outage.local().take(&self.takes(&scaled));
-        self.conclude(&scaled, &taken, true)
+        Ok(admission)
     }
 
     /// What this process decides by itself. Policies that do not apply cost nothing, so that the rest keep their
@@ -241,10 +275,18 @@ impl Engine {
     fn conclude(&self, subjects: &[Subject], taken: &Taken, is_local: bool) -> Result<Admission, Box<Denied>> {
         let mut levels = taken.levels.iter();
         let mut reported = SmallVec::<[Reported<'_>; 4]>::new();
+        let by = if is_local { By::Process } else { By::Store };
         for subject in subjects {
             let group = self.group(subject);
             for ((i, policy), level) in group.policies.iter().enumerate().zip(levels.by_ref()) {
+                // Those that allow without the store are counted apart.
+                if taken.admitted && !(is_local && policy.on_error == OnError::Allow) {
+                    policy.count(Decided::Admitted, by);
+                }
                 if let Some(level) = *level {
+                    if level.verdict != Verdict::Within {
+                        policy.count(if policy.shadow { Decided::WouldDeny } else { Decided::Denied }, by);
+                    }
                     reported.push(Reported { name: &policy.name, quota: subject.quota(group, i), level });
                 }
             }

@@ -51,6 +51,7 @@
 mod client_ip;
 mod concurrency;
 mod config;
+mod count;
 mod engine;
 mod fields;
 mod forwarded;

@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc};
 
 use http::{request, response};
 
-use super::{Key, Quota};
+use super::{
+    Key, Quota,
+    count::{self, By, Decided, Decisions},
+};
 use crate::backend::Limit;
 
 /// A limit with a name: who is limited, and to what.
@@ -31,6 +34,7 @@ pub struct Policy {
     pub(super) charge: Option<Charge>,
     pub(super) on_error: OnError,
     pub(super) shadow: bool,
+    pub(super) decisions: Decisions,
 }
 
 type Tier = dyn Fn(&request::Parts) -> Option<Quota> + Send + Sync;
@@ -56,6 +60,7 @@ impl Policy {
             charge: None,
             on_error: OnError::default(),
             shadow: false,
+            decisions: Decisions::default(),
         }
     }
 
@@ -109,6 +114,10 @@ impl Policy {
     pub fn shadow(mut self) -> Self {
         self.shadow = true;
         self
+    }
+
+    pub(super) fn count(&self, decided: Decided, by: By) {
+        count::decided(&self.decisions, &self.name, decided, by);
     }
 
     /// The quota of a request.

@@ -55,8 +55,11 @@ pub(super) fn refuse<B>(problem: Problem, core: &Core) -> Response<ProblemBody<B
 }
 
 fn not_stored(error: &SessionError) -> Problem {
-    if error.status().is_server_error() {
-        tracing::error!(%error, "a session could not be stored");
+    match error {
+        // The store says so itself, once.
+        SessionError::Backend(error) if error.is_outage() => tracing::debug!(%error, "a session could not be stored"),
+        error if error.status().is_server_error() => tracing::error!(%error, "a session could not be stored"),
+        _ => {}
     }
     match error {
         SessionError::Backend(_) => {

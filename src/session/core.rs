@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use tokio::sync::Mutex;
+use tracing::{Instrument as _, field::Empty};
 
-use super::{SessionError, config::Config, open::Open, resolver::Resolved, source::Presented, token::Token};
+use super::{SessionError, config::Config, count, open::Open, resolver::Resolved, source::Presented, token::Token};
 use crate::{
     Personal,
     backend::{Receipt, Record, RecordKey},
@@ -73,6 +74,7 @@ impl Core {
             Presented::Nothing => Loaded::Nothing { unknown: false },
             Presented::Bad(_) | Presented::Foreign(_) => Loaded::Nothing { unknown: true },
         };
+        count::presented(&presented, config.resolver.is_some());
         let begin = config.begin_at_once && matches!(presented, Presented::Nothing);
         let new = begin.then(|| Token::mint(&config.keys, None));
         if new.is_some() {
@@ -99,7 +101,10 @@ impl Core {
     pub(super) async fn loaded(&self) -> Result<Open<'_>, SessionError> {
         let mut state = self.state.lock().await;
         if matches!(state.loaded, Loaded::NotYet) {
-            state.loaded = self.load().await;
+            let session = self.presented.handle().map(tracing::field::display);
+            let span = tracing::debug_span!("session_load", session, outcome = Empty);
+            state.loaded = self.load().instrument(span.clone()).await;
+            span.record("outcome", count::loaded(&state.loaded));
         }
         match &state.loaded {
             Loaded::Failed(error) => Err(error.clone()),
@@ -141,7 +146,7 @@ impl Core {
             _ => None,
         };
         if let Some(key) = key {
-            self.config.backend.destroy(&key).await?;
+            count::wrote("destroy", self.config.backend.destroy(&key).await)?;
         }
         state.forget();
         Ok(())
@@ -183,7 +188,7 @@ impl Core {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let backend = self.config.backend.clone();
         runtime.spawn(async move {
-            if let Err(error) = backend.touch(&key).await {
+            if let Err(error) = count::wrote("touch", backend.touch(&key).await) {
                 tracing::debug!(session = %key, %error, "a session could not be touched");
             }
         });

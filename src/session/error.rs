@@ -103,8 +103,11 @@ impl From<SessionError> for Problem {
 #[cfg(feature = "axum")]
 impl axum::response::IntoResponse for SessionError {
     fn into_response(self) -> axum::response::Response {
-        if self.status().is_server_error() {
-            tracing::warn!(error = %self, "a session failed");
+        match &self {
+            // The store says so itself, once.
+            Self::Backend(error) if error.is_outage() => tracing::debug!(%error, "a session failed"),
+            error if error.status().is_server_error() => tracing::warn!(%error, "a session failed"),
+            _ => {}
         }
         Problem::from(self).into_response()
     }

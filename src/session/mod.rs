@@ -74,6 +74,7 @@ mod answer;
 mod config;
 mod cookie;
 mod core;
+mod count;
 mod error;
 #[cfg(feature = "axum")]
 mod extract;

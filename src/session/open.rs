@@ -9,6 +9,7 @@ use tokio::sync::MutexGuard;
 use super::{
     SessionError,
     core::{Core, Credential, Live, Loaded, Pending, State},
+    count,
     token::Token,
 };
 use crate::backend::{
@@ -161,7 +162,7 @@ impl<'a> Open<'a> {
         };
         let (set, remove) = split(&pending);
         let changes = Changes { set: &set, remove: &remove };
-        match self.core.config.backend.commit_record(&live.key, changes, expected).await? {
+        match count::wrote("commit", self.core.config.backend.commit_record(&live.key, changes, expected).await)? {
             Saved::Done(receipt) => {
                 self.state.renewed = true;
                 self.state.loaded = Loaded::Live(live.after(&pending, receipt));
@@ -203,7 +204,7 @@ impl<'a> Open<'a> {
         };
         let (set, _) = split(pending);
         let create = Create { key: token.key(), set: &set, lifetime, link };
-        match self.core.config.backend.create(create).await? {
+        match count::wrote("create", self.core.config.backend.create(create).await)? {
             Saved::Done(receipt) => {
                 let now = self.core.config.backend.now();
                 let record = Record {
@@ -244,7 +245,7 @@ impl<'a> Open<'a> {
             && live.record.user.as_deref().is_some_and(|other| other != user)
         {
             let key = live.key;
-            self.core.config.backend.destroy(&key).await?;
+            count::wrote("destroy", self.core.config.backend.destroy(&key).await)?;
             self.state.forget();
         }
         Ok(())
@@ -301,7 +302,7 @@ impl<'a> Open<'a> {
         let (set, remove) = split(pending);
         let changes = Changes { set: &set, remove: &remove };
         let cycle = Cycle { from: live.key, to: token.key(), changes, lifetime, link };
-        let saved = self.core.config.backend.cycle(cycle).await?;
+        let saved = count::wrote("cycle", self.core.config.backend.cycle(cycle).await)?;
         let Saved::Done(receipt) = saved else {
             return Err(match saved {
                 // The session is as it was before the request.
@@ -332,10 +333,12 @@ impl<'a> Open<'a> {
         let backend = &self.core.config.backend;
         let ended = match &self.state.loaded {
             Loaded::Live(Live { record, key }) => match &record.user {
-                Some(user) => backend.revoke_all(&UserKey::of(user)).await?,
-                None => u64::from(backend.destroy(key).await?),
+                Some(user) => count::wrote("revoke-all", backend.revoke_all(&UserKey::of(user)).await)?,
+                None => u64::from(count::wrote("destroy", backend.destroy(key).await)?),
             },
-            Loaded::Foreign(resolved) => return Ok(backend.revoke_all(&UserKey::of(resolved.name())).await?),
+            Loaded::Foreign(resolved) => {
+                return count::wrote("revoke-all", backend.revoke_all(&UserKey::of(resolved.name())).await);
+            }
             _ => 0,
         };
         self.state.forget();

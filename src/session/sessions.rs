@@ -1,5 +1,6 @@
 //! Sessions from outside of a request: for an administration, a job, a change of password.
 
+use super::count;
 use crate::{
     Backend,
     backend::{BackendError, RecordKey, UserKey},
@@ -32,12 +33,16 @@ impl Sessions {
 
     /// Ends one session, at once; `false` if there was none.
     pub async fn destroy(&self, handle: &RecordKey) -> Result<bool, BackendError> {
-        self.0.destroy(handle).await
+        let destroyed = self.0.destroy(handle).await;
+        count::wrote("destroy", destroyed.clone()).ok();
+        destroyed
     }
 
     /// Ends all sessions of a user, at once, and every login of the user that is under way; says how many sessions
     /// there were.
     pub async fn revoke_all(&self, user: &str) -> Result<u64, BackendError> {
-        self.0.revoke_all(&UserKey::of(user)).await
+        let revoked = self.0.revoke_all(&UserKey::of(user)).await;
+        count::wrote("revoke-all", revoked.clone()).ok();
+        revoked
     }
 }

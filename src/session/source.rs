@@ -32,6 +32,16 @@ pub(super) enum Presented {
     Foreign(BearerToken),
 }
 
+impl Presented {
+    /// The handle of the record that a token of ours names.
+    pub(super) fn handle(&self) -> Option<&RecordKey> {
+        match self {
+            Self::Token(key, _) => Some(key),
+            _ => None,
+        }
+    }
+}
+
 /// The text of a bearer token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BearerToken(Box<str>);

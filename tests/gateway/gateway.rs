@@ -91,6 +91,7 @@ fn build() -> PathBuf {
         ("axum", cfg!(feature = "axum")),
         ("jwt", cfg!(feature = "jwt")),
         ("memory", cfg!(feature = "memory")),
+        ("metrics", cfg!(feature = "metrics")),
         ("redis", cfg!(feature = "redis")),
         ("test-util", cfg!(feature = "test-util")),
     ];

@@ -14,7 +14,11 @@ mod gateway;
 #[allow(clippy::duplicate_mod)]
 mod layered;
 mod layers;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod origin;
+#[cfg(feature = "metrics")]
+mod scrape;
 #[cfg(all(feature = "memory", feature = "redis"))]
 mod sessions;
 mod smuggling;

@@ -12,7 +12,8 @@ Usage: gateway [FLAGS]     without --upstream: a demo that says what to try
   --head-timeout SECONDS     for the head of an origin's answer, then 504; default 30
   --drain-timeout SECONDS    for what is under way after SIGTERM or SIGINT; default 8
   --threads N                default: one for each core
-  --admin ADDR               a second listener: /metrics (Prometheus), /stats (JSON), /healthz, POST /invalidate
+  --admin ADDR               a second listener: /metrics (Prometheus), /stats (the same as JSON), /healthz,
+                             POST /invalidate; the layers' own metrics with --features metrics
 
   --layers LIST              of limit,session,tags,swr,cache,coalesce; default tags,swr,cache,coalesce; `none` is a
                              plain proxy

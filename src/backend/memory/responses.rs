@@ -14,6 +14,7 @@ use crate::{
         BackendError, Commit, Committed, Discarded, Entry, ErrorKind, Found, InvalidateError, Lease, LeaseKey,
         LeaseKind, Lookup, Mode, PrimaryKey, Responses, Scope, Tick, Ticket, Variant, VaryOf,
     },
+    metrics,
 };
 
 impl Responses for MemoryBackend {
@@ -30,7 +31,9 @@ impl Responses for MemoryBackend {
     }
 
     async fn commit(&self, commit: Commit<'_>) -> Result<Committed, BackendError> {
-        self.0.pages.commit(&commit, self.0.clock.now())
+        let committed = self.0.pages.commit(&commit, self.0.clock.now());
+        metrics::gauge(&metrics::MEMORY_BYTES, ["responses".into()], || self.bytes() as f64);
+        committed
     }
 
     async fn discard(

@@ -20,7 +20,7 @@ use super::{
     error::{Fault, timed_out},
     reply::Reply,
 };
-use crate::backend::ErrorKind;
+use crate::{backend::ErrorKind, metrics};
 
 /// A server with one multiplexed connection, which is made again when it is lost.
 ///
@@ -30,6 +30,8 @@ pub(super) struct Node {
     fred: Fred,
     host: String,
     port: u16,
+    /// For metrics.
+    name: Arc<str>,
     breaker: Breaker,
     read_only: Mutex<Option<ReadOnly>>,
     connecting: AtomicBool,
@@ -53,14 +55,22 @@ const READ_ONLY_RECONNECT: Duration = Duration::from_secs(5);
 
 impl Node {
     pub(super) fn new(fred: Fred, host: &str, port: u16) -> Arc<Self> {
+        let name: Arc<str> = format!("{host}:{port}").into();
+        // Known before anything fails.
+        metrics::add(&metrics::BREAKER_OPEN, ["redis".into(), (&name).into()], 0.0);
         Arc::new(Self {
             fred,
             host: host.to_owned(),
             port,
+            name,
             breaker: Breaker::default(),
             read_only: Mutex::default(),
             connecting: AtomicBool::new(false),
         })
+    }
+
+    fn words(&self) -> [metrics::Word<'_>; 2] {
+        ["redis".into(), (&self.name).into()]
     }
 
     pub(super) fn fred(&self) -> &Fred {
@@ -129,6 +139,8 @@ impl Node {
         match answer {
             Err(Fault::Failed(error)) if error.is_outage() => {
                 if self.breaker.failed() {
+                    metrics::count(&metrics::BREAKER_OPENED, self.words());
+                    metrics::add(&metrics::BREAKER_OPEN, self.words(), 1.0);
                     tracing::warn!(
                         node = %self,
                         error = %error,
@@ -208,6 +220,7 @@ async fn probe_until_answered(node: Weak<Node>) {
             Err(Fault::Failed(error)) if error.is_outage() => {}
             _ => {
                 node.breaker.close();
+                metrics::add(&metrics::BREAKER_OPEN, node.words(), -1.0);
                 tracing::info!(%node, "Redis answers again");
                 return;
             }
@@ -217,6 +230,9 @@ async fn probe_until_answered(node: Weak<Node>) {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        if self.breaker.is_open() {
+            metrics::add(&metrics::BREAKER_OPEN, self.words(), -1.0);
+        }
         // fred's own task holds the connection until it is told to go.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let fred = self.fred.clone();

@@ -23,6 +23,7 @@ use crate::{
         BackendError, Commit, Committed, Discarded, Entry, ErrorKind, Found, Lease, LeaseKey, LeaseKind, Leases as _,
         Lookup, PrimaryKey, Release, Tick, Ticket, Variant, VaryOf, VarySpec,
     },
+    metrics,
 };
 
 pub(super) static COMMIT: Script = Script::new("commit", include_str!("lua/commit.lua"));
@@ -118,6 +119,7 @@ impl RedisBackend {
     pub(super) fn parsed<T>(&self, value: Option<T>) -> Option<T> {
         if value.is_none() {
             self.malformed.fetch_add(1, Ordering::Relaxed);
+            metrics::count(&metrics::BACKEND_MALFORMED, ["redis".into()]);
             tracing::debug!("a value in Redis is damaged or of another version; it counts as absent");
         }
         value

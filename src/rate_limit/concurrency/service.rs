@@ -10,7 +10,11 @@ use super::{ConcurrencyFuture, ConcurrencyLimitLayer, PermitBody, permits::Permi
 use crate::{
     Identity, ProblemBody,
     backend::BackendError,
-    rate_limit::{Reason, Rejection, reject},
+    rate_limit::{
+        Reason, Rejection,
+        count::{self, By, Decided},
+        reject,
+    },
 };
 
 /// Refuses requests while too many are in progress; made by a [`ConcurrencyLimitLayer`].
@@ -32,11 +36,16 @@ impl ConcurrencyLimitLayer {
         match self.key.of_request(parts, &[0; 16]) {
             Err(unwired) => Err(Box::new(reject::unwired(unwired, parts))),
             Ok(None) => Ok(None),
-            Ok(Some(key)) => self.permits.acquire(key, self.most).map(Some).ok_or_else(|| {
-                let policies = vec![self.name.clone()];
-                let rejection = Rejection { reason: Reason::Concurrency, policies, retry_after: None };
-                Box::new(rejection.answer(reject::is_grpc(parts)))
-            }),
+            Ok(Some(key)) => {
+                let permit = self.permits.acquire(key, self.most);
+                let decided = if permit.is_some() { Decided::Admitted } else { Decided::Denied };
+                count::decided(&self.decisions, &self.name, decided, By::Process);
+                permit.map(Some).ok_or_else(|| {
+                    let policies = vec![self.name.clone()];
+                    let rejection = Rejection { reason: Reason::Concurrency, policies, retry_after: None };
+                    Box::new(rejection.answer(reject::is_grpc(parts)))
+                })
+            }
         }
     }
 

@@ -107,8 +107,11 @@ impl From<MapError> for Problem {
 #[cfg(feature = "axum")]
 impl axum::response::IntoResponse for MapError {
     fn into_response(self) -> axum::response::Response {
-        if self.status().is_server_error() {
-            tracing::warn!(error = %self, "a shared map failed");
+        match &self {
+            // The store says so itself, once.
+            Self::Backend(error) if error.is_outage() => tracing::debug!(%error, "a shared map failed"),
+            error if error.status().is_server_error() => tracing::warn!(%error, "a shared map failed"),
+            _ => {}
         }
         Problem::from(self).into_response()
     }

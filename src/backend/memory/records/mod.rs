@@ -23,6 +23,7 @@ use crate::{
         BackendError, Changes, Create, Cycle, Epoch, ErrorKind, MapChange, MapChanged, MapKey, MapSnapshot, OpId,
         Record, RecordKey, Records, Saved, UserKey,
     },
+    metrics,
 };
 
 /// All records of a backend.
@@ -112,14 +113,13 @@ impl AllRecords {
         now: Timestamp,
         step: impl Fn(&mut Shard) -> Result<T, BackendError>,
     ) -> Result<T, BackendError> {
-        let result = step(&mut self.shard(home));
-        match result {
-            Err(error) if error.kind() == ErrorKind::Full => {
-                self.clear(now);
-                step(&mut self.shard(home))
-            }
-            result => result,
+        let mut result = step(&mut self.shard(home));
+        if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full) {
+            self.clear(now);
+            result = step(&mut self.shard(home));
         }
+        metrics::gauge(&metrics::MEMORY_BYTES, ["records".into()], || self.bytes() as f64);
+        result
     }
 }
 

@@ -1,0 +1,237 @@
+//! What operators see of the cache.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Response, StatusCode, header};
+use tracing::{Instrument as _, Span, debug_span, field::Empty};
+
+use super::{
+    HttpCache,
+    reason::Reason,
+    status::{Kind, Report},
+    visit::{Bypass, Visit},
+};
+use crate::{
+    backend::{BackendError, Commit, Committed, Entry, Lookup, Mode, PrimaryKey, Scope},
+    metrics::{self, Counters, Stopwatch},
+    policy::cache_status::Forward,
+};
+
+/// What is counted with every request.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts(Counters<{ FREQUENT.len() }>);
+
+/// The most frequent results, each with its reason.
+const FREQUENT: [(&str, &str); 5] = [
+    ("hit", "fresh"),
+    ("coalesced", "in-flight"),
+    ("coalesced", "filled"),
+    ("stale", "revalidating"),
+    ("miss", Forward::UriMiss.as_str()),
+];
+
+/// What the inner service is asked for.
+#[derive(Clone, Copy, Debug)]
+enum Purpose {
+    Miss,
+    /// In the foreground.
+    Validation,
+    Background,
+    Bypass,
+}
+
+impl Purpose {
+    /// That of a request with the cache's own conditions, or none.
+    fn of(visit: &Visit, headers: &HeaderMap) -> Self {
+        if visit.is_answered() {
+            return Self::Background;
+        }
+        let conditional =
+            headers.contains_key(header::IF_NONE_MATCH) || headers.contains_key(header::IF_MODIFIED_SINCE);
+        if conditional { Self::Validation } else { Self::Miss }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Miss => "miss",
+            Self::Validation => "validation",
+            Self::Background => "background",
+            Self::Bypass => "bypass",
+        }
+    }
+}
+
+impl HttpCache {
+    /// An answer is on its way to its client. What is passed on unseen is counted where that is decided.
+    pub(super) fn count_answer(&self, report: &Report) {
+        if report.late || report.kind == Kind::Bypass {
+            return;
+        }
+        let (result, reason) = result_of(report);
+        let words = || [(&self.config.name).into(), result.into(), reason.into()];
+        match FREQUENT.iter().position(|frequent| *frequent == (result, reason)) {
+            Some(index) => self.config.counts.0.count(index, &metrics::CACHE_REQUESTS, words),
+            None => metrics::count(&metrics::CACHE_REQUESTS, words()),
+        }
+    }
+
+    pub(super) fn lookup_span(&self, key: &PrimaryKey) -> Span {
+        debug_span!("cache_lookup", cache = &*self.config.name, %key, outcome = Empty)
+    }
+
+    /// The inner service is asked without a look-up.
+    pub(super) fn count_bypass(&self, bypass: Bypass) -> AskedInner<'_> {
+        let words = [(&self.config.name).into(), "bypass".into(), bypass.as_str().into()];
+        metrics::count(&metrics::CACHE_REQUESTS, words);
+        self.ask_for(None, Purpose::Bypass)
+    }
+
+    pub(super) fn count_not_stored(&self, reason: Reason) {
+        self.not_stored(reason.detail);
+    }
+
+    /// Commits, and says how that ended.
+    pub(super) async fn commit(&self, commit: Commit<'_>) -> Result<Committed, BackendError> {
+        let (cache, key, entry) = (&*self.config.name, commit.key, Arc::clone(&commit.entry));
+        let span = debug_span!("commit", cache, %key, bytes = entry.body().len(), outcome = Empty);
+        let committed = self.state.backend.commit(commit).instrument(span.clone()).await;
+        span.record("outcome", committed.as_ref().map_or_else(|error| error.kind().as_str(), |done| done.as_str()));
+        self.count_commit(&entry, &committed);
+        committed
+    }
+
+    fn count_commit(&self, entry: &Entry, committed: &Result<Committed, BackendError>) {
+        let stored = |how: &'static str| {
+            metrics::count(&metrics::CACHE_STORED, [(&self.config.name).into(), how.into()]);
+        };
+        match committed {
+            Ok(Committed::Stored) => {
+                stored("stored");
+                let bytes = entry.body().len() as f64;
+                metrics::observe(&metrics::CACHE_STORED_BYTES, [(&self.config.name).into()], bytes);
+            }
+            Ok(Committed::Refreshed) => stored("refreshed"),
+            Ok(committed) => self.not_stored(committed.as_str()),
+            Err(error) if error.is_outage() => self.count_not_stored(Reason::BACKEND),
+            Err(error) => self.not_stored(error.kind().as_str()),
+        }
+    }
+
+    fn not_stored(&self, reason: &'static str) {
+        metrics::count(&metrics::CACHE_NOT_STORED, [(&self.config.name).into(), reason.into()]);
+    }
+
+    pub(super) fn count_revalidation(&self, outcome: &'static str) {
+        metrics::count(&metrics::REVALIDATIONS, [(&self.config.name).into(), outcome.into()]);
+    }
+
+    /// One that has begun, in its span.
+    pub(super) fn end_revalidation(&self, span: &Span, outcome: &'static str) {
+        span.record("outcome", outcome);
+        self.count_revalidation(outcome);
+    }
+
+    pub(super) fn count_value(&self, result: &'static str) {
+        metrics::count(&metrics::CACHE_VALUES, [(&self.config.name).into(), result.into()]);
+    }
+
+    pub(super) fn count_invalidation(&self, scope: Scope<'_>, mode: Mode, done: bool) {
+        let scope = match scope {
+            Scope::Tags(_) => "tags",
+            Scope::Keys(_) => "urls",
+            Scope::All => "all",
+        };
+        let outcome = if done { "done" } else { "failed" };
+        let words = [(&self.config.name).into(), scope.into(), mode.as_str().into(), outcome.into()];
+        metrics::count(&metrics::INVALIDATIONS, words);
+    }
+
+    /// The inner service is asked. Layers may stand in each other: the innermost of them counts.
+    pub(super) fn ask_inner<'a>(&'a self, visit: &'a Visit, headers: &HeaderMap) -> AskedInner<'a> {
+        self.ask_for(Some(visit), Purpose::of(visit, headers))
+    }
+
+    fn ask_for<'a>(&'a self, visit: Option<&'a Visit>, purpose: Purpose) -> AskedInner<'a> {
+        let (cache, key) = (&*self.config.name, visit.map(|visit| tracing::field::display(visit.key)));
+        let span = debug_span!("origin_fetch", cache, key, purpose = purpose.as_str(), status = Empty);
+        AskedInner { cache: self, visit, purpose, since: Stopwatch::start(), span, is_open: true }
+    }
+}
+
+/// A request to the inner service; counts as given up when it is dropped before it has ended.
+#[must_use]
+pub(super) struct AskedInner<'a> {
+    cache: &'a HttpCache,
+    visit: Option<&'a Visit>,
+    purpose: Purpose,
+    since: Stopwatch,
+    span: Span,
+    is_open: bool,
+}
+
+impl AskedInner<'_> {
+    /// Around the request.
+    pub(super) fn span(&self) -> Span {
+        self.span.clone()
+    }
+
+    /// The head of the answer is there, or there will be none.
+    pub(super) fn ended<R, E>(mut self, outcome: &Result<Response<R>, E>) {
+        match outcome {
+            Ok(response) if self.visit.is_some() && self.cache.has_answered(response) => {
+                // A layer of this cache within had the answer.
+                self.is_open = false;
+                self.span.record("status", "not-asked");
+            }
+            Ok(response) => self.end(class(response.status())),
+            Err(_) => self.end("error"),
+        }
+    }
+
+    fn end(&mut self, status: &'static str) {
+        self.is_open = false;
+        self.span.record("status", status);
+        if self.visit.is_some_and(|visit| !visit.set_counted()) {
+            return;
+        }
+        let (name, purpose) = (&self.cache.config.name, self.purpose.as_str());
+        metrics::count(&metrics::ORIGIN_REQUESTS, [name.into(), purpose.into(), status.into()]);
+        metrics::observe(&metrics::ORIGIN_SECONDS, [name.into(), purpose.into()], self.since.seconds());
+    }
+}
+
+impl Drop for AskedInner<'_> {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.end("given-up");
+        }
+    }
+}
+
+pub(super) fn lookup_ended(span: &Span, lookup: &Lookup) {
+    span.record("outcome", if lookup.found.is_some() { "found" } else { "nothing" });
+}
+
+fn class(status: StatusCode) -> &'static str {
+    let first = usize::from(status.as_u16() / 100).saturating_sub(1);
+    ["1xx", "2xx", "3xx", "4xx", "5xx"].get(first).copied().unwrap_or("other")
+}
+
+/// What a request came to, and why.
+fn result_of(report: &Report) -> (&'static str, &'static str) {
+    let forward = report.forward.map_or("fresh", Forward::as_str);
+    match report.kind {
+        Kind::Hit if report.collapsed => ("coalesced", "filled"),
+        Kind::Stale if report.collapsed => ("coalesced", report.detail.unwrap_or("stale")),
+        _ if report.collapsed => ("coalesced", "in-flight"),
+        Kind::Hit => ("hit", forward),
+        Kind::Stale => ("stale", report.detail.unwrap_or("max-stale")),
+        Kind::Revalidated => ("revalidated", forward),
+        Kind::Bypass => ("bypass", report.detail.unwrap_or("method")),
+        Kind::Miss => match report.detail {
+            // Answers of our own.
+            Some(detail @ ("only-if-cached" | "failed")) => ("miss", detail),
+            _ => ("miss", forward),
+        },
+    }
+}
