@@ -54,7 +54,7 @@ const IMPURE: [&str; 6] = ["axum", "fred", "futures_util", "getrandom", "quick_c
 const CONFINED: [(&str, &str); 1] = [("fred", "backend/redis")];
 
 /// Sub-modules that never import each other.
-const SIBLINGS: [&[&[&str]]; 1] = [&[&["backend", "memory"], &["backend", "redis"]]];
+const SIBLINGS: [&[&[&str]]; 1] = [&[&["backend", "cas"], &["backend", "memory"], &["backend", "redis"]]];
 
 fn level(module: &str) -> Option<Level> {
     LEVELS.iter().find(|(_, modules)| modules.contains(&module)).map(|(level, _)| *level)

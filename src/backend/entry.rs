@@ -25,7 +25,6 @@ pub struct Entry {
     head: Bytes,
     body: Bytes,
     /// Where the body begins in the stored value; 0 if it was not read from one.
-    #[cfg(feature = "redis")]
     body_offset: u32,
     decoded: OnceLock<Box<dyn Any + Send + Sync>>,
 }
@@ -44,7 +43,6 @@ impl Entry {
             tags: Box::default(),
             head: Bytes::new(),
             body: Bytes::new(),
-            #[cfg(feature = "redis")]
             body_offset: 0,
             decoded: OnceLock::new(),
         })
@@ -166,7 +164,6 @@ impl EntryBuilder {
         self
     }
 
-    #[cfg(feature = "redis")]
     #[must_use]
     pub(in crate::backend) fn body_offset(mut self, offset: u32) -> Self {
         self.0.body_offset = offset;

@@ -41,6 +41,11 @@ impl Owner {
         Self(bytes)
     }
 
+    /// The owner that consists of these bytes, which a store has kept.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
     /// The bytes.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0

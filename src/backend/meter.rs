@@ -38,6 +38,17 @@ impl Meter {
         Self { at: Timestamp::EPOCH, levels }
     }
 
+    /// The counters as [`parts`](Self::parts) told them.
+    pub fn from_parts(at: Timestamp, levels: &[u64]) -> Self {
+        let levels = if let [level] = levels { Levels::One(*level) } else { Levels::Many(levels.into()) };
+        Self { at, levels }
+    }
+
+    /// When they were changed last, and their levels: all that a store has to keep.
+    pub fn parts(&self) -> (Timestamp, &[u64]) {
+        (self.at, self.as_slice())
+    }
+
     /// Whether these are the counters that are kept here; others begin anew.
     pub fn fits(&self, counters: usize) -> bool {
         self.as_slice().len() == counters

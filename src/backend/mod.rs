@@ -3,6 +3,8 @@
 //! [`CacheBackend`] is the sum of small contracts, each in the terms of its job and each of its operations atomic.
 //! [`Backend`] is the handle that the layers take.
 
+mod blob;
+pub mod cas;
 #[cfg(feature = "test-util")]
 pub mod conformance;
 #[cfg(feature = "redis")]
@@ -20,9 +22,11 @@ mod records;
 #[cfg(feature = "redis")]
 mod redis;
 mod responses;
+mod shard;
 mod wait;
 mod watched;
 
+pub use cas::{CasBackend, CasBackendBuilder, CasStore, Versioned};
 pub use entry::{Entry, EntryBuilder};
 pub use error::{BackendError, ErrorKind, InvalidateError};
 pub use handle::Backend;

@@ -3,6 +3,9 @@
 
 #[cfg(feature = "memory")]
 mod broken;
+mod cas;
+#[cfg(feature = "redis")]
+mod cas_redis;
 #[cfg(feature = "memory")]
 mod memory;
 #[cfg(feature = "memory")]

@@ -7,10 +7,11 @@ use std::collections::HashMap;
 
 use crate::{
     TagDigest, Timestamp,
-    backend::{Entry, Tick, Ticket},
+    backend::{
+        Entry, Tick, Ticket,
+        blob::{f64_at, u16_at, whole},
+    },
 };
-
-use super::blob::{f64_at, u16_at, whole};
 
 /// The clock of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 
 use super::{
-    blob,
     cells::{self, Cell, Clock, Primary, TagCells},
     leases, limits, records,
     reply::Reply,
 };
+use crate::backend::blob;
 
 /// Whatever Redis answers, it is read or refused; an entry that is read is written as it was.
 pub(crate) fn reply(data: &[u8]) {

@@ -10,7 +10,7 @@ use fred::types::Value;
 use futures_util::future;
 
 use super::{
-    RedisBackend, blob,
+    RedisBackend,
     names::Names,
     reply::Reply,
     responses::{millis, timestamp, unreadable},
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::backend::{
     Acquire, Acquired, BackendError, Entry, Lease, LeaseKey, LeaseKind, Owner, PrimaryKey, Release, Tick, Ticket,
-    Variant,
+    Variant, blob,
 };
 
 pub(super) static ACQUIRE: Script = Script::new("acquire", include_str!("lua/acquire.lua"));

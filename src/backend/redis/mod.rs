@@ -33,7 +33,6 @@
 //! policy: under `allkeys-*` a clock may be evicted, and its whole bucket with it.
 
 mod address;
-mod blob;
 mod breaker;
 mod builder;
 mod cells;

@@ -10,7 +10,7 @@ use fred::types::Value;
 use futures_util::future;
 
 use super::{
-    RedisBackend, blob,
+    RedisBackend,
     cells::{Cell, Clock, Primary, TagCells, Verdict, judge},
     error::Fault,
     names::Names,
@@ -21,7 +21,7 @@ use crate::{
     TagDigest, Timestamp,
     backend::{
         BackendError, Commit, Committed, Discarded, Entry, ErrorKind, Found, Lease, LeaseKey, LeaseKind, Leases as _,
-        Lookup, PrimaryKey, Release, Tick, Ticket, Variant, VaryOf, VarySpec,
+        Lookup, PrimaryKey, Release, Tick, Ticket, Variant, VaryOf, VarySpec, blob,
     },
     metrics,
 };

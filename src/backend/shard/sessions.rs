@@ -14,21 +14,21 @@ use crate::{
 const EPOCH_LIFE: Duration = Duration::from_hours(24);
 
 impl Shard {
-    pub(super) fn session(&self, key: &RecordKey, now: Timestamp) -> Option<Arc<Record>> {
+    pub(in crate::backend) fn session(&self, key: &RecordKey, now: Timestamp) -> Option<Arc<Record>> {
         match self.shelf.get(&Key::Session(*key), now) {
             Some(Value::Session(record)) => Some(record.clone()),
             _ => None,
         }
     }
 
-    pub(super) fn take_session(&mut self, key: &RecordKey, now: Timestamp) -> Option<Arc<Record>> {
+    pub(in crate::backend) fn take_session(&mut self, key: &RecordKey, now: Timestamp) -> Option<Arc<Record>> {
         match self.shelf.remove(&Key::Session(*key), now) {
             Some(Value::Session(record)) => Some(record),
             _ => None,
         }
     }
 
-    pub(super) fn create(&mut self, create: &Create<'_>, now: Timestamp) -> Result<Saved, BackendError> {
+    pub(in crate::backend) fn create(&mut self, create: &Create<'_>, now: Timestamp) -> Result<Saved, BackendError> {
         if self.session(&create.key, now).is_some() {
             return Ok(Saved::Exists);
         }
@@ -45,7 +45,7 @@ impl Shard {
         self.place(record, create.key, Changes { set: create.set, remove: &[] }, create.link, now)
     }
 
-    pub(super) fn commit(
+    pub(in crate::backend) fn commit(
         &mut self,
         key: &RecordKey,
         changes: Changes<'_>,
@@ -59,7 +59,7 @@ impl Shard {
         self.place(Record::clone(&record), *key, changes, None, now)
     }
 
-    pub(super) fn touch(&mut self, key: &RecordKey, now: Timestamp) -> bool {
+    pub(in crate::backend) fn touch(&mut self, key: &RecordKey, now: Timestamp) -> bool {
         let Some(record) = self.session(key, now) else { return false };
         let expires = record.next_end(now);
         if expires > record.expires {
@@ -70,11 +70,11 @@ impl Shard {
         true
     }
 
-    pub(super) fn destroy(&mut self, key: &RecordKey, now: Timestamp) -> bool {
+    pub(in crate::backend) fn destroy(&mut self, key: &RecordKey, now: Timestamp) -> bool {
         self.take_session(key, now).is_some()
     }
 
-    pub(super) fn cycle(&mut self, cycle: &Cycle<'_>, now: Timestamp) -> Result<Saved, BackendError> {
+    pub(in crate::backend) fn cycle(&mut self, cycle: &Cycle<'_>, now: Timestamp) -> Result<Saved, BackendError> {
         let Some(old) = self.session(&cycle.from, now) else { return Ok(Saved::Gone) };
         if self.session(&cycle.to, now).is_some() {
             return Ok(Saved::Exists);
@@ -89,13 +89,18 @@ impl Shard {
     }
 
     /// Undoes [`take_session`](Self::take_session).
-    pub(super) fn put_back(&mut self, key: RecordKey, record: Arc<Record>) {
+    pub(in crate::backend) fn put_back(&mut self, key: RecordKey, record: Arc<Record>) {
         let (bytes, expires) = (bytes(&record), record.expires);
         self.shelf.put_anyway(Key::Session(key), Value::Session(record), bytes, expires);
     }
 
     /// Places what becomes of an old record under its new key.
-    pub(super) fn succeed(&mut self, old: &Record, cycle: &Cycle<'_>, now: Timestamp) -> Result<Saved, BackendError> {
+    pub(in crate::backend) fn succeed(
+        &mut self,
+        old: &Record,
+        cycle: &Cycle<'_>,
+        now: Timestamp,
+    ) -> Result<Saved, BackendError> {
         if self.session(&cycle.to, now).is_some() {
             return Ok(Saved::Exists);
         }
@@ -109,14 +114,14 @@ impl Shard {
         self.place(record, cycle.to, cycle.changes, cycle.link, now)
     }
 
-    pub(super) fn epoch(&self, user: &UserKey, now: Timestamp) -> Epoch {
+    pub(in crate::backend) fn epoch(&self, user: &UserKey, now: Timestamp) -> Epoch {
         match self.shelf.get(&Key::Epoch(*user), now) {
             Some(Value::Epoch(epoch)) => *epoch,
             _ => Epoch::default(),
         }
     }
 
-    pub(super) fn revoke_all(&mut self, user: &UserKey, now: Timestamp) -> u64 {
+    pub(in crate::backend) fn revoke_all(&mut self, user: &UserKey, now: Timestamp) -> u64 {
         let epoch = Epoch((self.epoch(user, now).0 + 1).max(now.as_micros()));
         // Not refused when there is no room: it makes some.
         self.shelf.put_anyway(Key::Epoch(*user), Value::Epoch(epoch), OVERHEAD, now.plus(EPOCH_LIFE));
@@ -128,7 +133,7 @@ impl Shard {
         ended
     }
 
-    pub(super) fn records_of(&self, user: &UserKey, now: Timestamp) -> Vec<RecordKey> {
+    pub(in crate::backend) fn records_of(&self, user: &UserKey, now: Timestamp) -> Vec<RecordKey> {
         let mut records: Vec<_> = self.index(user, now).into_iter().map(|(key, began)| (began, key)).collect();
         records.sort_unstable();
         records.into_iter().map(|(_, key)| key).collect()

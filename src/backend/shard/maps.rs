@@ -10,14 +10,28 @@ use crate::{
 
 /// A map and when it ends, as the shelf does not tell.
 #[derive(Clone)]
-pub(super) struct Map(MapSnapshot);
+pub(in crate::backend) struct Map(MapSnapshot);
+
+impl Map {
+    pub(in crate::backend) fn new(map: MapSnapshot) -> Self {
+        Self(map)
+    }
+
+    pub(in crate::backend) fn snapshot(&self) -> &MapSnapshot {
+        &self.0
+    }
+}
 
 impl Shard {
-    pub(super) fn map(&self, key: &MapKey, now: Timestamp) -> MapSnapshot {
+    pub(in crate::backend) fn map(&self, key: &MapKey, now: Timestamp) -> MapSnapshot {
         self.snapshot(Key::Map(*key), now).unwrap_or_default()
     }
 
-    pub(super) fn change_map(&mut self, change: &MapChange<'_>, now: Timestamp) -> Result<MapChanged, BackendError> {
+    pub(in crate::backend) fn change_map(
+        &mut self,
+        change: &MapChange<'_>,
+        now: Timestamp,
+    ) -> Result<MapChanged, BackendError> {
         let result = change.once.map(|(id, life)| (Key::Result(change.key, id), life));
         if let Some((key, _)) = result
             && let Some(Value::Result(result)) = self.shelf.get(&key, now)
@@ -75,7 +89,7 @@ impl Shard {
         Ok(changed)
     }
 
-    pub(super) fn park_map(&mut self, key: &MapKey, ttl: Duration, now: Timestamp) -> Option<MapSnapshot> {
+    pub(in crate::backend) fn park_map(&mut self, key: &MapKey, ttl: Duration, now: Timestamp) -> Option<MapSnapshot> {
         if let Some(parked) = self.snapshot(Key::Parked(*key), now) {
             return Some(parked);
         }
@@ -86,7 +100,7 @@ impl Shard {
         Some(map)
     }
 
-    pub(super) fn drop_parked(&mut self, key: &MapKey, version: u64, now: Timestamp) -> bool {
+    pub(in crate::backend) fn drop_parked(&mut self, key: &MapKey, version: u64, now: Timestamp) -> bool {
         let is_it = self.snapshot(Key::Parked(*key), now).is_some_and(|parked| parked.version == version);
         is_it && self.shelf.remove(&Key::Parked(*key), now).is_some()
     }

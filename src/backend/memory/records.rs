@@ -2,26 +2,18 @@
 //!
 //! What has one home is behind one lock, so that every operation of the contract is one critical section.
 
-mod maps;
-mod sessions;
-mod shelf;
-
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use self::{
-    maps::Map,
-    shelf::{NoRoom, Room, Shelf},
-};
 use super::MemoryBackend;
 use crate::{
     Timestamp,
     backend::{
-        BackendError, Changes, Create, Cycle, Epoch, ErrorKind, MapChange, MapChanged, MapKey, MapSnapshot, OpId,
-        Record, RecordKey, Records, Saved, UserKey,
+        BackendError, Changes, Create, Cycle, Epoch, ErrorKind, MapChange, MapChanged, MapKey, MapSnapshot, Record,
+        RecordKey, Records, Saved, UserKey,
+        shard::{Room, Shard},
     },
     metrics,
 };
@@ -34,38 +26,10 @@ pub(super) struct AllRecords {
 
 const SHARDS: usize = 64;
 
-/// The records of some homes.
-struct Shard {
-    shelf: Shelf<Key, Value>,
-    /// The highest version that a map ever had here.
-    last_map_version: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Key {
-    Session(RecordKey),
-    Epoch(UserKey),
-    /// The records of a user.
-    Index(UserKey),
-    Map(MapKey),
-    Parked(MapKey),
-    /// The result of a change that may be repeated.
-    Result(MapKey, OpId),
-}
-
-enum Value {
-    Session(Arc<Record>),
-    Epoch(Epoch),
-    /// With when each began.
-    Index(BTreeMap<RecordKey, Timestamp>),
-    Map(Map),
-    Result(MapChanged),
-}
-
 impl AllRecords {
     pub(super) fn new(max_bytes: u64) -> Self {
         let room = Room::new(max_bytes);
-        let shard = || Shard { shelf: Shelf::new(room.clone()), last_map_version: 0 };
+        let shard = || Shard::new(room.clone());
         Self { shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(), room: room.clone() }
     }
 
@@ -102,7 +66,7 @@ impl AllRecords {
     /// Clears away what has ended everywhere, for when there is no room.
     fn clear(&self, now: Timestamp) {
         for shard in &self.shards {
-            shard.lock().unwrap_or_else(PoisonError::into_inner).shelf.clear(now, usize::MAX);
+            shard.lock().unwrap_or_else(PoisonError::into_inner).clear(now);
         }
     }
 
@@ -190,15 +154,4 @@ impl Records for MemoryBackend {
     async fn drop_parked(&self, key: &MapKey, version: u64) -> Result<bool, BackendError> {
         Ok(self.0.records.shard(key.owner.home()).drop_parked(key, version, self.0.clock.now()))
     }
-}
-
-impl From<NoRoom> for BackendError {
-    fn from(_: NoRoom) -> Self {
-        Self::new(ErrorKind::Full, "the memory backend is full of live sessions and shared maps")
-    }
-}
-
-/// What has a longer name or value than a field may.
-fn too_large(what: &str) -> BackendError {
-    BackendError::new(ErrorKind::TooLarge, what)
 }

@@ -27,7 +27,7 @@ struct Item<V> {
 
 /// The bytes that all shards may take together.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(in crate::backend) struct Room {
     max: u64,
     taken: AtomicU64,
 }
@@ -43,11 +43,11 @@ pub(super) const OVERHEAD: u64 = 320;
 const CLEAR_PER_PUT: usize = 4;
 
 impl Room {
-    pub(super) fn new(max: u64) -> Arc<Self> {
+    pub(in crate::backend) fn new(max: u64) -> Arc<Self> {
         Arc::new(Self { max, taken: AtomicU64::new(0) })
     }
 
-    pub(super) fn taken(&self) -> u64 {
+    pub(in crate::backend) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }
 }
@@ -83,6 +83,11 @@ impl<K: Clone + Eq + Hash + Ord, V> Shelf<K, V> {
         self.room.taken.fetch_add(bytes, Ordering::Relaxed);
         self.ends.insert((ends, key.clone()));
         self.items.insert(key, Item { value, ends, bytes });
+    }
+
+    /// What is there, ended or not, in no order.
+    pub(super) fn items(&self) -> impl Iterator<Item = (&K, &V, Timestamp)> {
+        self.items.iter().map(|(key, item)| (key, &item.value, item.ends))
     }
 
     /// Removes what is there; `None` if it has ended.

@@ -49,6 +49,7 @@ pub(super) fn encode(entry: &Entry) -> Result<Bytes, BackendError> {
 
 /// The part before the body for an entry that goes on with the stored body of `base`; `None` if it has outgrown the
 /// room.
+#[cfg(feature = "redis")]
 pub(super) fn encode_head(entry: &Entry, base: &Entry) -> Option<Bytes> {
     let body_off = match base.body_offset() {
         // Not read but made here: this is where it was stored, unless it was refreshed since.
@@ -64,6 +65,7 @@ pub(super) fn encode_head(entry: &Entry, base: &Entry) -> Option<Bytes> {
 }
 
 /// The 40 bytes that carry nothing but a ticket, as `drop` wants them.
+#[cfg(feature = "redis")]
 pub(super) fn ticket_only(ticket: Ticket) -> Bytes {
     let mut blob = BytesMut::with_capacity(PREFIX);
     put_prefix(&mut blob, 0, PREFIX, ticket, Timestamp::EPOCH, Timestamp::EPOCH);
@@ -128,6 +130,7 @@ impl Limit for u32 {
 #[derive(Debug)]
 pub(super) struct Decoded {
     /// The tick of the ticket, as far as it can be read; 0 otherwise.
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only Redis' look-up tells it"))]
     pub(super) tick: Tick,
     /// `None` if the value is not an entry of this version, whole and undamaged.
     pub(super) entry: Option<Arc<Entry>>,

@@ -1,0 +1,121 @@
+//! The contract [`Limits`]: one value for each key.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future;
+
+use super::{
+    CasBackend, CasStore, Inner, Step,
+    codec::{Reader, Writer},
+};
+use crate::{
+    Timestamp,
+    backend::{Ask, BackendError, Change, ErrorKind, Level, LimitKey, Limits, Meter, Settle, Take, Taken},
+};
+
+impl<S: CasStore> Limits for CasBackend<S> {
+    async fn take(&self, takes: &[Take<'_>]) -> Result<Taken, BackendError> {
+        match takes {
+            [take] => {
+                let (admitted, at, levels) = self.0.timed(self.0.take_one(take)).await?;
+                Ok(Taken { admitted, at, levels: levels.into_iter().map(Some).collect() })
+            }
+            _ => take_several(&self.0, takes).await,
+        }
+    }
+
+    async fn settle(&self, settle: Settle<'_>) -> Result<(), BackendError> {
+        self.0.timed(self.0.settle(settle)).await
+    }
+}
+
+impl<S: CasStore> Inner<S> {
+    async fn take_one(&self, take: &Take<'_>) -> Result<(bool, Timestamp, Vec<Level>), BackendError> {
+        self.change(&self.names.limit(&take.key), |value| {
+            let at = self.now();
+            let before = meter(value, take.asks.len());
+            let mut meter = before.clone();
+            let admitted = meter.would_admit(take.asks, at);
+            if admitted {
+                meter.take(take.asks, at);
+            } else {
+                meter.heal(take.asks.iter().map(|ask| ask.limit), at);
+            }
+            let then = (admitted, at, meter.report(take.asks, at, admitted).collect());
+            Ok(if meter == before { Step::Keep(then) } else { set(&meter, take.asks, at, then) })
+        })
+        .await
+    }
+
+    async fn settle(&self, settle: Settle<'_>) -> Result<(), BackendError> {
+        let asks: Vec<_> = settle.changes.iter().map(|change| Ask { limit: change.limit, cost: 0 }).collect();
+        self.change(&self.names.limit(&settle.key), |value| {
+            let now = self.now();
+            let before = meter(value, asks.len());
+            let mut meter = before.clone();
+            meter.settle(settle.changes, settle.taken, now);
+            Ok(if meter == before { Step::Keep(()) } else { set(&meter, &asks, now, ()) })
+        })
+        .await
+    }
+}
+
+/// Takes from several keys, and gives back where one has denied or failed.
+///
+/// In a task of its own, so that what is to be given back is, also when the caller has gone.
+async fn take_several<S: CasStore>(inner: &Arc<Inner<S>>, takes: &[Take<'_>]) -> Result<Taken, BackendError> {
+    let inner = Arc::clone(inner);
+    let takes: Vec<(LimitKey, Box<[Ask]>)> = takes.iter().map(|take| (take.key, take.asks.into())).collect();
+    let task = tokio::spawn(async move {
+        let each = takes.iter().map(async |(key, asks)| inner.timed(inner.take_one(&Take { key: *key, asks })).await);
+        let answers = future::join_all(each).await;
+        let all_admitted = answers.iter().all(|answer| matches!(answer, Ok((true, ..))));
+        if !all_admitted {
+            let give_back = async |((key, asks), answer): (&(LimitKey, Box<[Ask]>), &Result<(bool, _, _), _>)| {
+                if let Ok((true, taken, _)) = answer {
+                    let change = |ask: &Ask| Change { limit: ask.limit, units: -i64::from(ask.cost) };
+                    let changes: Vec<_> = asks.iter().map(change).collect();
+                    let settle = Settle { key: *key, taken: *taken, changes: &changes };
+                    if let Err(error) = inner.timed(inner.settle(settle)).await {
+                        tracing::debug!(%error, "a limit could not be given back");
+                    }
+                }
+            };
+            future::join_all(takes.iter().zip(&answers).map(give_back)).await;
+        }
+        let (mut at, mut levels) = (None::<Timestamp>, Vec::new());
+        for ((_, asks), answer) in takes.iter().zip(answers) {
+            let (admitted, taken_at, mut known): (_, _, Vec<Level>) = answer?;
+            if admitted && !all_admitted {
+                known.iter_mut().zip(asks).for_each(|(level, ask)| level.remaining += u64::from(ask.cost));
+            }
+            // What is corrected later counts as taken at the earliest: nothing is given back that was refilled.
+            at = Some(at.map_or(taken_at, |at| at.min(taken_at)));
+            levels.extend(known.into_iter().map(Some));
+        }
+        Ok(Taken { admitted: all_admitted, at: at.unwrap_or_else(|| inner.now()), levels })
+    });
+    task.await
+        .unwrap_or_else(|error| Err(BackendError::with_source(ErrorKind::Unavailable, "the runtime stops", error)))
+}
+
+/// The counters of a key; such of another number begin anew.
+fn meter(value: Option<&Bytes>, counters: usize) -> Meter {
+    let decode = |value: &Bytes| {
+        let mut reader = Reader::new(value)?;
+        Some(Meter::from_parts(reader.time()?, &reader.many(Reader::u64)?))
+    };
+    value.and_then(decode).filter(|meter| meter.fits(counters)).unwrap_or_else(|| Meter::new(counters))
+}
+
+/// Kept until all is refilled, and a second longer for clocks that differ.
+fn set<T>(meter: &Meter, asks: &[Ask], now: Timestamp, then: T) -> Step<T> {
+    let (at, levels) = meter.parts();
+    let mut writer = Writer::new();
+    writer.time(at);
+    writer.u64(levels.len() as u64);
+    levels.iter().for_each(|level| writer.u64(*level));
+    let ends = meter.idle_at(asks.iter().map(|ask| ask.limit), now);
+    Step::Set(writer.finish(), Some(ends.since(now) + Duration::from_secs(1)), then)
+}

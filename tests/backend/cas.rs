@@ -1,0 +1,348 @@
+//! A store that can do nothing but compare-and-set: the conformance kit, slow stores, lost replies, damaged values.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tower_gatehouse::{
+    Backend, Tag, TagDigest, Timestamp,
+    backend::{
+        BackendError, CasBackend, CasStore, Changes, Commit, Committed, Create, Entry, ErrorKind, Lifetime, Mode,
+        PrimaryKey, RecordKey, Saved, Scope, Variant, VarySpec, Versioned,
+        conformance::{Facts, Harness, Loss},
+    },
+};
+
+/// The kinds of keys that go with a loss; none: all.
+pub(crate) fn kinds(loss: Loss) -> &'static [&'static str] {
+    match loss {
+        Loss::Clock | Loss::TagCells => &["b"],
+        Loss::KeyCells => &["b", "p"],
+        Loss::Entries => &["e"],
+        Loss::Leases => &["l"],
+        Loss::HandOvers => &["h"],
+        _ => &[],
+    }
+}
+
+/// Whether a key of the backend is of these kinds; none: all.
+pub(crate) fn is_of(key: &str, kinds: &[&str]) -> bool {
+    let kind = key.split('/').nth(2).unwrap_or_default();
+    kinds.is_empty() || kinds.contains(&kind)
+}
+
+type Row = (Versioned<u64>, Option<Instant>);
+
+/// A table in this process; clones share it.
+#[derive(Clone, Debug, Default)]
+struct Table(Arc<Rows>);
+
+#[derive(Debug, Default)]
+struct Rows {
+    rows: Mutex<HashMap<String, Row>>,
+    versions: AtomicU64,
+    calls: AtomicU64,
+    /// Of a thousand replies, how many are lost, before or after the operation.
+    lost: AtomicU32,
+    /// How long every call takes.
+    delay: Mutex<Duration>,
+    /// Keys that cannot be reached.
+    broken: Mutex<Option<&'static str>>,
+}
+
+impl Table {
+    /// Some time passes, and a reply may be lost.
+    async fn wire(&self, key: &str) -> Result<(), BackendError> {
+        let n = self.0.calls.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let delay = *self.0.delay.lock().unwrap();
+        if delay > Duration::ZERO {
+            tokio::time::sleep(delay).await;
+        } else if n % 3 == 0 {
+            tokio::task::yield_now().await;
+        }
+        let is_broken = self.0.broken.lock().unwrap().is_some_and(|part| key.contains(part));
+        if is_broken || n % 1000 < self.0.lost.load(Ordering::Relaxed).into() {
+            return Err(BackendError::new(ErrorKind::Unavailable, "the reply is lost"));
+        }
+        Ok(())
+    }
+
+    fn live(rows: &HashMap<String, Row>, key: &str) -> Option<Versioned<u64>> {
+        rows.get(key).filter(|(_, ends)| ends.is_none_or(|ends| ends > Instant::now())).map(|(row, _)| row.clone())
+    }
+
+    fn remove(&self, kinds: &[&str]) {
+        self.0.rows.lock().unwrap().retain(|key, _| !is_of(key, kinds));
+    }
+}
+
+impl CasStore for Table {
+    type Version = u64;
+
+    async fn get(&self, key: &str) -> Result<Option<Versioned<u64>>, BackendError> {
+        self.wire(key).await?;
+        Ok(Self::live(&self.0.rows.lock().unwrap(), key))
+    }
+
+    async fn compare_and_set(
+        &self,
+        key: &str,
+        expected: Option<&u64>,
+        value: Bytes,
+        ttl: Option<Duration>,
+    ) -> Result<bool, BackendError> {
+        assert!(key.len() <= 200 && key.bytes().all(|byte| byte.is_ascii_graphic()), "{key}");
+        self.wire(key).await?;
+        let set = {
+            let mut rows = self.0.rows.lock().unwrap();
+            let matches = Self::live(&rows, key).map(|row| row.version).as_ref() == expected;
+            if matches {
+                let version = self.0.versions.fetch_add(1, Ordering::Relaxed);
+                rows.insert(key.to_owned(), (Versioned { value, version }, ttl.map(|ttl| Instant::now() + ttl)));
+            }
+            matches
+        };
+        self.wire(key).await?;
+        Ok(set)
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), BackendError> {
+        self.wire(key).await?;
+        self.0.rows.lock().unwrap().remove(key);
+        self.wire(key).await
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::system()
+    }
+
+    fn name(&self) -> &'static str {
+        "table"
+    }
+}
+
+struct Compared {
+    table: Table,
+    backend: Backend,
+    peer: Backend,
+}
+
+impl Compared {
+    async fn new() -> Self {
+        let table = Table::default();
+        let process = || CasBackend::builder(table.clone()).operation_timeout(Duration::from_secs(20)).build().into();
+        Self { backend: process(), peer: process(), table }
+    }
+}
+
+impl Harness for Compared {
+    fn backend(&self) -> Backend {
+        self.backend.clone()
+    }
+
+    fn peer(&self) -> Backend {
+        self.peer.clone()
+    }
+
+    async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time + Duration::from_millis(5)).await;
+    }
+
+    async fn lose(&self, what: Loss) {
+        self.table.remove(kinds(what));
+    }
+
+    fn facts(&self) -> Facts {
+        Facts::default().effort(Duration::from_secs(1)).too_large(512 << 10)
+    }
+}
+
+tower_gatehouse::conformance_tests!(Compared::new());
+
+const KEY: PrimaryKey = PrimaryKey::from_bytes([1; 16]);
+
+fn plain(_: &VarySpec) -> Variant {
+    Variant(None)
+}
+
+fn tag(n: u64) -> TagDigest {
+    Tag::new(format!("tag{n}")).unwrap().digest()
+}
+
+async fn fill(backend: &Backend, key: PrimaryKey, tags: &[TagDigest], body: u64) -> Result<Committed, BackendError> {
+    let ticket = backend.ticket(&key).await?;
+    let keep = backend.now().plus(Duration::from_mins(1));
+    let entry = Entry::builder(ticket).fresh_until(keep).keep_until(keep).tags(tags.iter().copied());
+    let entry = entry.body(Bytes::copy_from_slice(&body.to_le_bytes())).build();
+    backend.commit(Commit { key, variant: Variant(None), entry, refresh: None, lease: None }).await
+}
+
+async fn body(backend: &Backend, key: PrimaryKey) -> Option<u64> {
+    let found = backend.lookup(&key, &plain).await.ok()?.found?;
+    Some(u64::from_le_bytes(found.entry.body()[..].try_into().ok()?))
+}
+
+/// Four processes fill eight pages and invalidate them while one of thirty replies is lost and bookkeeping vanishes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_stale_while_replies_and_bookkeeping_are_lost() {
+    const PAGES: u64 = 8;
+    let table = Table::default();
+    table.0.lost.store(30, Ordering::Relaxed);
+    let content: Arc<[AtomicU64]> = (0..PAGES).map(|_| AtomicU64::new(1)).collect();
+    let promised: Arc<[AtomicU64]> = (0..PAGES).map(|_| AtomicU64::new(1)).collect();
+    let stop = Instant::now() + Duration::from_secs(3);
+    let process = |n: u64| {
+        let (table, content, promised) = (table.clone(), Arc::clone(&content), Arc::clone(&promised));
+        let backend: Backend = CasBackend::builder(table.clone()).buckets(2).build().into();
+        tokio::spawn(async move {
+            let (mut hits, mut refused, mut errors, mut round) = (0, 0, 0, n);
+            while Instant::now() < stop {
+                round = round.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let page = (round >> 33) % PAGES;
+                let at = usize::try_from(page).unwrap();
+                let key = PrimaryKey::from_bytes(u128::from(page << 56 | page).rotate_left(64).to_be_bytes());
+                match (round >> 40) % 8 {
+                    0 => {
+                        let new = content[at].fetch_add(1, Ordering::SeqCst) + 1;
+                        // Until it says that it is done.
+                        while backend.invalidate(Scope::Tags(&[tag(page)]), Mode::Hard).await.is_err() {
+                            errors += 1;
+                        }
+                        promised[at].fetch_max(new, Ordering::SeqCst);
+                    }
+                    1 if (round >> 44) % 16 == 0 => table.remove(&["b"]),
+                    1 if (round >> 44) % 16 == 1 => table.remove(&["e", "p"]),
+                    _ => {
+                        let least = promised[at].load(Ordering::SeqCst);
+                        match body(&backend, key).await {
+                            Some(body) => {
+                                assert!(body >= least, "page {page}: {body} was found after {least} was promised");
+                                hits += 1;
+                            }
+                            None => {
+                                let Ok(ticket) = backend.ticket(&key).await else { continue };
+                                let body = content[at].load(Ordering::SeqCst);
+                                tokio::task::yield_now().await;
+                                let keep = backend.now().plus(Duration::from_mins(1));
+                                let entry = Entry::builder(ticket).fresh_until(keep).keep_until(keep);
+                                let entry = entry.tags([tag(page)]).body(Bytes::copy_from_slice(&body.to_le_bytes()));
+                                let entry = entry.build();
+                                let variant = Variant(None);
+                                let commit = Commit { key, variant, entry, refresh: None, lease: None };
+                                match backend.commit(commit).await {
+                                    Ok(Committed::Stored) => {}
+                                    Ok(_) => refused += 1,
+                                    Err(_) => errors += 1,
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+            (hits, refused, errors)
+        })
+    };
+    let mut all = (0, 0, 0);
+    for process in (1..=4).map(process).collect::<Vec<_>>() {
+        let (hits, refused, errors) = process.await.expect("nothing stale");
+        all = (all.0 + hits, all.1 + refused, all.2 + errors);
+    }
+    assert!(all.0 > 100 && all.1 > 0 && all.2 > 10, "the test shows nothing: {all:?}");
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_costs_one_timeout() {
+    let table = Table::default();
+    let timeout = Duration::from_millis(100);
+    let backend: Backend = CasBackend::builder(table.clone()).operation_timeout(timeout).build().into();
+    fill(&backend, KEY, &[tag(1)], 1).await.expect("a commit");
+    *table.0.delay.lock().unwrap() = Duration::from_secs(60);
+    let start = Instant::now();
+    assert_eq!(backend.lookup(&KEY, &plain).await.unwrap_err().kind(), ErrorKind::Timeout);
+    let error = backend.invalidate(Scope::All, Mode::Hard).await.expect_err("not a silent success");
+    assert_eq!(error.unreached().len(), 16, "{error}");
+    assert!(start.elapsed() < 10 * timeout, "{:?}", start.elapsed());
+    *table.0.delay.lock().unwrap() = Duration::ZERO;
+    assert_eq!(body(&backend, KEY).await, Some(1));
+}
+
+#[tokio::test]
+async fn an_invalidation_that_does_not_reach_a_bucket_names_it_and_repeating_completes_it() {
+    let table = Table::default();
+    let backend: Backend = CasBackend::builder(table.clone()).buckets(4).build().into();
+    let keys = [0, 1, 2, 3].map(|n| PrimaryKey::from_bytes([n; 16]));
+    for key in keys {
+        assert_eq!(fill(&backend, key, &[tag(1)], 1).await.expect("a commit"), Committed::Stored);
+    }
+    *table.0.broken.lock().unwrap() = Some("/b/4.1");
+    let error = backend.invalidate(Scope::Tags(&[tag(1)]), Mode::Hard).await.expect_err("one is out of reach");
+    assert_eq!(error.unreached().map(|(part, _)| part).collect::<Vec<_>>(), ["bucket 1"]);
+    *table.0.broken.lock().unwrap() = None;
+    backend.invalidate(Scope::Tags(&[tag(1)]), Mode::Hard).await.expect("repeating completes it");
+    for key in keys {
+        assert_eq!(body(&backend, key).await, None);
+    }
+}
+
+#[tokio::test]
+async fn values_that_are_damaged_count_as_lost_and_are_written_anew() {
+    let table = Table::default();
+    let backend: Backend = CasBackend::new(table.clone()).into();
+    let key = RecordKey::from_bytes([3; 16]);
+    let lifetime = Lifetime { idle: Duration::from_secs(60), absolute: Duration::from_secs(60) };
+    let set = [("name".into(), Bytes::from_static(b"value"))];
+    let create = Create { key, set: &set, lifetime, link: None };
+    fill(&backend, KEY, &[tag(1)], 1).await.expect("a commit");
+    assert!(matches!(backend.create(create).await.expect("a session"), Saved::Done(_)));
+    assert_eq!(body(&backend, KEY).await, Some(1));
+    for (row, _) in table.0.rows.lock().unwrap().values_mut() {
+        let mut value = row.value.to_vec();
+        value[3] ^= 1;
+        row.value = value.into();
+    }
+    assert_eq!(body(&backend, KEY).await, None);
+    assert!(backend.load(&key).await.expect("a look").is_none());
+    assert_eq!(fill(&backend, KEY, &[tag(1)], 2).await.expect("a commit"), Committed::Stored);
+    assert_eq!(body(&backend, KEY).await, Some(2));
+    assert!(matches!(backend.create(create).await.expect("a session"), Saved::Done(_)));
+    assert_eq!(backend.load(&key).await.expect("a look").expect("a session").fields.len(), 1);
+}
+
+#[tokio::test]
+async fn sessions_of_one_home_that_do_not_fit_are_refused_and_those_that_live_stay() {
+    let table = Table::default();
+    let backend: Backend = CasBackend::builder(table.clone()).max_value_bytes(64 << 10).build().into();
+    let lifetime = Lifetime { idle: Duration::from_secs(60), absolute: Duration::from_secs(60) };
+    let set: Vec<_> = (0..3).map(|n| (format!("field{n}").into(), Bytes::from(vec![0; 4000]))).collect();
+    let key = |n: u8| RecordKey::from_bytes([0, 0, n, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let mut refused = 0;
+    for n in 0..10 {
+        match backend.create(Create { key: key(n), set: &set, lifetime, link: None }).await {
+            Ok(Saved::Done(_)) => assert_eq!(refused, 0),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+                refused += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!((4..=6).contains(&refused), "{refused}");
+    for n in 0..10 - refused {
+        assert!(backend.load(&key(n)).await.expect("a look").is_some());
+    }
+    // What makes one smaller, or ends it, is not refused.
+    let remove = ["field0".into(), "field1".into()];
+    let changes = Changes { set: &[], remove: &remove };
+    assert!(matches!(backend.commit_record(&key(0), changes, None).await, Ok(Saved::Done(_))));
+    assert!(backend.destroy(&key(1)).await.expect("it ends"));
+    assert!(matches!(
+        backend.create(Create { key: key(99), set: &set, lifetime, link: None }).await,
+        Ok(Saved::Done(_))
+    ));
+}
