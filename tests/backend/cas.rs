@@ -45,7 +45,7 @@ struct Table(Arc<Rows>);
 
 #[derive(Debug, Default)]
 struct Rows {
-    rows: Mutex<HashMap<String, Row>>,
+    live: Mutex<HashMap<String, Row>>,
     versions: AtomicU64,
     calls: AtomicU64,
     /// Of a thousand replies, how many are lost, before or after the operation.
@@ -63,7 +63,7 @@ impl Table {
         let delay = *self.0.delay.lock().unwrap();
         if delay > Duration::ZERO {
             tokio::time::sleep(delay).await;
-        } else if n % 3 == 0 {
+        } else if n.is_multiple_of(3) {
             tokio::task::yield_now().await;
         }
         let is_broken = self.0.broken.lock().unwrap().is_some_and(|part| key.contains(part));
@@ -78,7 +78,7 @@ impl Table {
     }
 
     fn remove(&self, kinds: &[&str]) {
-        self.0.rows.lock().unwrap().retain(|key, _| !is_of(key, kinds));
+        self.0.live.lock().unwrap().retain(|key, _| !is_of(key, kinds));
     }
 }
 
@@ -87,7 +87,7 @@ impl CasStore for Table {
 
     async fn get(&self, key: &str) -> Result<Option<Versioned<u64>>, BackendError> {
         self.wire(key).await?;
-        Ok(Self::live(&self.0.rows.lock().unwrap(), key))
+        Ok(Self::live(&self.0.live.lock().unwrap(), key))
     }
 
     async fn compare_and_set(
@@ -100,7 +100,7 @@ impl CasStore for Table {
         assert!(key.len() <= 200 && key.bytes().all(|byte| byte.is_ascii_graphic()), "{key}");
         self.wire(key).await?;
         let set = {
-            let mut rows = self.0.rows.lock().unwrap();
+            let mut rows = self.0.live.lock().unwrap();
             let matches = Self::live(&rows, key).map(|row| row.version).as_ref() == expected;
             if matches {
                 let version = self.0.versions.fetch_add(1, Ordering::Relaxed);
@@ -114,7 +114,7 @@ impl CasStore for Table {
 
     async fn delete(&self, key: &str) -> Result<(), BackendError> {
         self.wire(key).await?;
-        self.0.rows.lock().unwrap().remove(key);
+        self.0.live.lock().unwrap().remove(key);
         self.wire(key).await
     }
 
@@ -134,7 +134,7 @@ struct Compared {
 }
 
 impl Compared {
-    async fn new() -> Self {
+    fn new() -> Self {
         let table = Table::default();
         let process = || CasBackend::builder(table.clone()).operation_timeout(Duration::from_secs(20)).build().into();
         Self { backend: process(), peer: process(), table }
@@ -163,7 +163,7 @@ impl Harness for Compared {
     }
 }
 
-tower_gatehouse::conformance_tests!(Compared::new());
+tower_gatehouse::conformance_tests!(async { Compared::new() });
 
 const KEY: PrimaryKey = PrimaryKey::from_bytes([1; 16]);
 
@@ -220,27 +220,22 @@ async fn nothing_stale_while_replies_and_bookkeeping_are_lost() {
                     1 if (round >> 44) % 16 == 1 => table.remove(&["e", "p"]),
                     _ => {
                         let least = promised[at].load(Ordering::SeqCst);
-                        match body(&backend, key).await {
-                            Some(body) => {
-                                assert!(body >= least, "page {page}: {body} was found after {least} was promised");
-                                hits += 1;
-                            }
-                            None => {
-                                let Ok(ticket) = backend.ticket(&key).await else { continue };
-                                let body = content[at].load(Ordering::SeqCst);
-                                tokio::task::yield_now().await;
-                                let keep = backend.now().plus(Duration::from_mins(1));
-                                let entry = Entry::builder(ticket).fresh_until(keep).keep_until(keep);
-                                let entry = entry.tags([tag(page)]).body(Bytes::copy_from_slice(&body.to_le_bytes()));
-                                let entry = entry.build();
-                                let variant = Variant(None);
-                                let commit = Commit { key, variant, entry, refresh: None, lease: None };
-                                match backend.commit(commit).await {
-                                    Ok(Committed::Stored) => {}
-                                    Ok(_) => refused += 1,
-                                    Err(_) => errors += 1,
-                                }
-                            }
+                        if let Some(body) = body(&backend, key).await {
+                            assert!(body >= least, "page {page}: {body} was found after {least} was promised");
+                            hits += 1;
+                            continue;
+                        }
+                        let Ok(ticket) = backend.ticket(&key).await else { continue };
+                        let body = content[at].load(Ordering::SeqCst);
+                        tokio::task::yield_now().await;
+                        let keep = backend.now().plus(Duration::from_mins(1));
+                        let entry = Entry::builder(ticket).fresh_until(keep).keep_until(keep);
+                        let entry = entry.tags([tag(page)]).body(Bytes::copy_from_slice(&body.to_le_bytes()));
+                        let (entry, variant) = (entry.build(), Variant(None));
+                        match backend.commit(Commit { key, variant, entry, refresh: None, lease: None }).await {
+                            Ok(Committed::Stored) => {}
+                            Ok(_) => refused += 1,
+                            Err(_) => errors += 1,
                         }
                     }
                 }
@@ -262,7 +257,7 @@ async fn a_store_that_does_not_answer_costs_one_timeout() {
     let timeout = Duration::from_millis(100);
     let backend: Backend = CasBackend::builder(table.clone()).operation_timeout(timeout).build().into();
     fill(&backend, KEY, &[tag(1)], 1).await.expect("a commit");
-    *table.0.delay.lock().unwrap() = Duration::from_secs(60);
+    *table.0.delay.lock().unwrap() = Duration::from_mins(1);
     let start = Instant::now();
     assert_eq!(backend.lookup(&KEY, &plain).await.unwrap_err().kind(), ErrorKind::Timeout);
     let error = backend.invalidate(Scope::All, Mode::Hard).await.expect_err("not a silent success");
@@ -295,13 +290,13 @@ async fn values_that_are_damaged_count_as_lost_and_are_written_anew() {
     let table = Table::default();
     let backend: Backend = CasBackend::new(table.clone()).into();
     let key = RecordKey::from_bytes([3; 16]);
-    let lifetime = Lifetime { idle: Duration::from_secs(60), absolute: Duration::from_secs(60) };
+    let lifetime = Lifetime { idle: Duration::from_mins(1), absolute: Duration::from_mins(1) };
     let set = [("name".into(), Bytes::from_static(b"value"))];
     let create = Create { key, set: &set, lifetime, link: None };
     fill(&backend, KEY, &[tag(1)], 1).await.expect("a commit");
     assert!(matches!(backend.create(create).await.expect("a session"), Saved::Done(_)));
     assert_eq!(body(&backend, KEY).await, Some(1));
-    for (row, _) in table.0.rows.lock().unwrap().values_mut() {
+    for (row, _) in table.0.live.lock().unwrap().values_mut() {
         let mut value = row.value.to_vec();
         value[3] ^= 1;
         row.value = value.into();
@@ -318,7 +313,7 @@ async fn values_that_are_damaged_count_as_lost_and_are_written_anew() {
 async fn sessions_of_one_home_that_do_not_fit_are_refused_and_those_that_live_stay() {
     let table = Table::default();
     let backend: Backend = CasBackend::builder(table.clone()).max_value_bytes(64 << 10).build().into();
-    let lifetime = Lifetime { idle: Duration::from_secs(60), absolute: Duration::from_secs(60) };
+    let lifetime = Lifetime { idle: Duration::from_mins(1), absolute: Duration::from_mins(1) };
     let set: Vec<_> = (0..3).map(|n| (format!("field{n}").into(), Bytes::from(vec![0; 4000]))).collect();
     let key = |n: u8| RecordKey::from_bytes([0, 0, n, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     let mut refused = 0;

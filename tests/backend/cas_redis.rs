@@ -116,7 +116,7 @@ struct Watched {
 }
 
 impl Watched {
-    async fn new() -> Self {
+    fn new() -> Self {
         let namespace = namespace();
         let process = || {
             let builder = CasBackend::builder(Watching::default()).namespace(&namespace);
@@ -152,4 +152,4 @@ impl Harness for Watched {
     }
 }
 
-tower_gatehouse::conformance_tests!(Watched::new());
+tower_gatehouse::conformance_tests!(async { Watched::new() });

@@ -65,7 +65,7 @@ impl Bucket {
     /// If the operating system has no random bytes.
     pub(super) fn new(now: Timestamp) -> Result<Self, BackendError> {
         Ok(Self {
-            tick: now.as_micros().min(LIMIT / 2).max(1),
+            tick: now.as_micros().clamp(1, LIMIT / 2),
             born: random()?,
             floor: Cell::default(),
             all_soft: 0,
@@ -108,11 +108,15 @@ impl Bucket {
             (Scope::All, Mode::Hard) => self.born = random()?,
             (Scope::All, Mode::Soft) => self.all_soft = tick,
             (Scope::Keys(keys), _) => {
-                keys.iter().for_each(|key| raise(&mut self.keys, key, self.floor, mode, tick));
+                for key in keys {
+                    raise(&mut self.keys, key, self.floor, mode, tick);
+                }
                 shrink(&mut self.keys, &mut self.floor);
             }
             (Scope::Tags(tags), _) => {
-                tags.iter().for_each(|tag| raise(&mut self.tags, tag, self.floor, mode, tick));
+                for tag in tags {
+                    raise(&mut self.tags, tag, self.floor, mode, tick);
+                }
                 shrink(&mut self.tags, &mut self.floor);
             }
         }

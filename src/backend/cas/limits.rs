@@ -31,7 +31,7 @@ impl<S: CasStore> Limits for CasBackend<S> {
 }
 
 impl<S: CasStore> Inner<S> {
-    async fn take_one(&self, take: &Take<'_>) -> Result<(bool, Timestamp, Vec<Level>), BackendError> {
+    async fn take_one(&self, take: &Take<'_>) -> Answer {
         self.change(&self.names.limit(&take.key), |value| {
             let at = self.now();
             let before = meter(value, take.asks.len());
@@ -61,6 +61,9 @@ impl<S: CasStore> Inner<S> {
     }
 }
 
+/// Whether it was admitted, when, and the state of the counters.
+type Answer = Result<(bool, Timestamp, Vec<Level>), BackendError>;
+
 /// Takes from several keys, and gives back where one has denied or failed.
 ///
 /// In a task of its own, so that what is to be given back is, also when the caller has gone.
@@ -72,7 +75,7 @@ async fn take_several<S: CasStore>(inner: &Arc<Inner<S>>, takes: &[Take<'_>]) ->
         let answers = future::join_all(each).await;
         let all_admitted = answers.iter().all(|answer| matches!(answer, Ok((true, ..))));
         if !all_admitted {
-            let give_back = async |((key, asks), answer): (&(LimitKey, Box<[Ask]>), &Result<(bool, _, _), _>)| {
+            let give_back = async |((key, asks), answer): (&(LimitKey, Box<[Ask]>), &Answer)| {
                 if let Ok((true, taken, _)) = answer {
                     let change = |ask: &Ask| Change { limit: ask.limit, units: -i64::from(ask.cost) };
                     let changes: Vec<_> = asks.iter().map(change).collect();
@@ -86,7 +89,7 @@ async fn take_several<S: CasStore>(inner: &Arc<Inner<S>>, takes: &[Take<'_>]) ->
         }
         let (mut at, mut levels) = (None::<Timestamp>, Vec::new());
         for ((_, asks), answer) in takes.iter().zip(answers) {
-            let (admitted, taken_at, mut known): (_, _, Vec<Level>) = answer?;
+            let (admitted, taken_at, mut known) = answer?;
             if admitted && !all_admitted {
                 known.iter_mut().zip(asks).for_each(|(level, ask)| level.remaining += u64::from(ask.cost));
             }
@@ -115,7 +118,9 @@ fn set<T>(meter: &Meter, asks: &[Ask], now: Timestamp, then: T) -> Step<T> {
     let mut writer = Writer::new();
     writer.time(at);
     writer.u64(levels.len() as u64);
-    levels.iter().for_each(|level| writer.u64(*level));
+    for level in levels {
+        writer.u64(*level);
+    }
     let ends = meter.idle_at(asks.iter().map(|ask| ask.limit), now);
     Step::Set(writer.finish(), Some(ends.since(now) + Duration::from_secs(1)), then)
 }

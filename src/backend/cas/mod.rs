@@ -1,4 +1,4 @@
-//! Any store with linearizable reads and compare-and-set becomes a backend: etcd, Consul, DynamoDB, a table with a
+//! Any store with linearizable reads and compare-and-set becomes a backend: etcd, Consul, `DynamoDB`, a table with a
 //! version column.
 //!
 //! Implement [`CasStore`], three operations on small values, and wrap it in [`CasBackend`]: responses, leases, sessions,

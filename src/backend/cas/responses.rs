@@ -107,7 +107,9 @@ impl Primary {
         writer.bytes(self.spec.as_bytes());
         writer.time(self.ends);
         writer.u64(self.variants.len() as u64);
-        self.variants.iter().for_each(|variant| writer.array(variant));
+        for variant in &self.variants {
+            writer.array(variant);
+        }
         writer.finish()
     }
 
@@ -312,7 +314,9 @@ impl<S: CasStore> Inner<S> {
             Scope::All | Scope::Tags(_) => all().into_iter().map(|bucket| (bucket, Vec::new())).collect(),
             Scope::Keys(keys) => {
                 let mut by_bucket = std::collections::BTreeMap::<u16, Vec<PrimaryKey>>::new();
-                keys.iter().for_each(|key| by_bucket.entry(self.names.bucket_of(key)).or_default().push(*key));
+                for key in keys {
+                    by_bucket.entry(self.names.bucket_of(key)).or_default().push(*key);
+                }
                 by_bucket.into_iter().collect()
             }
         };
