@@ -78,12 +78,13 @@ fn is_under(prefix: &str, path: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The path as a careless service might read it: decoded, without empty and dot segments.
+/// The path as a careless service might read it: decoded, without the parameters of segments (as servlets do), without
+/// empty and dot segments.
 fn normal(path: &str) -> String {
     let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy().replace('\\', "/");
     let mut segments: Vec<&str> = Vec::new();
     for segment in decoded.split('/') {
-        match segment {
+        match segment.split(';').next().unwrap_or_default() {
             "" | "." => {}
             ".." => drop(segments.pop()),
             segment => segments.push(segment),
@@ -111,9 +112,18 @@ mod tests {
     #[test]
     fn a_prefix_ends_at_a_slash_and_cannot_be_walked_around() {
         let required = Required { under: vec!["/account".into()], ..Required::default() };
-        for inside in
-            ["/account", "/account/", "/account/x", "//account", "/x/../account/y", "/%61ccount", "/a/..%2Faccount"]
-        {
+        for inside in [
+            "/account",
+            "/account/",
+            "/account/x",
+            "//account",
+            "/x/../account/y",
+            "/%61ccount",
+            "/a/..%2Faccount",
+            "/account;x=1/y",
+            "/x/..;y/account",
+            "/;/account%3Bx",
+        ] {
             assert!(required.concerns(inside), "{inside}");
         }
         for outside in ["/", "/accounts", "/x/account", "/accoun"] {

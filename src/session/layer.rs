@@ -113,7 +113,7 @@ impl SessionLayer {
 
     /// Answers 401 to requests for this path and those below it unless there is a live session; may be called again.
     ///
-    /// The path is also compared as a careless service might read it: decoded, without `//` and `..`.
+    /// The path is also compared as a careless service might read it: decoded, without `//`, `..` and `;parameters`.
     #[must_use]
     pub fn required_under(self, prefix: impl Into<Box<str>>) -> Self {
         self.with(|config| config.required.under.push(prefix.into()))

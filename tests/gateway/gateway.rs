@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{support::process::Process, wire::Wire};
+use crate::{
+    support::{example::example, process::Process},
+    wire::Wire,
+};
 
 /// What `--purge-token-env TEST_PURGE_TOKEN` finds.
 pub(crate) const PURGE_TOKEN: &str = "a token of the tests' own";
@@ -76,36 +79,7 @@ impl Gateway {
 /// The example, built with the features of this test.
 pub(crate) fn command() -> Command {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    Command::new(PATH.get_or_init(build))
-}
-
-fn build() -> PathBuf {
-    // `cargo test --test gateway` alone would run whatever was built last.
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--example", "gateway"]);
-    cargo.args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
-    if !cfg!(feature = "default") {
-        cargo.arg("--no-default-features");
-    }
-    let features = [
-        ("axum", cfg!(feature = "axum")),
-        ("jwt", cfg!(feature = "jwt")),
-        ("memory", cfg!(feature = "memory")),
-        ("metrics", cfg!(feature = "metrics")),
-        ("redis", cfg!(feature = "redis")),
-        ("test-util", cfg!(feature = "test-util")),
-    ];
-    for (feature, _) in features.into_iter().filter(|(_, on)| *on) {
-        cargo.args(["--features", feature]);
-    }
-    let mut dir = std::env::current_exe().expect("the path of this test");
-    dir.pop();
-    dir.pop();
-    if dir.ends_with("release") {
-        cargo.arg("--release");
-    }
-    assert!(cargo.status().expect("cargo runs").success(), "the example does not build");
-    dir.join("examples/gateway")
+    Command::new(PATH.get_or_init(|| example("gateway")))
 }
 
 fn announced(log: &str, what: &str) -> Option<SocketAddr> {

@@ -15,7 +15,7 @@ use tracing::{
 
 use crate::{
     app::{App, namespace},
-    support::RedisServer,
+    support::{RedisServer, Reply},
 };
 
 /// Keeps all that is logged, at every level and of every crate.
@@ -81,6 +81,13 @@ fn no_token_and_no_key_is_in_logs_in_debug_in_monitor_or_in_a_dump() {
     let recorded = monitor.lines(&server).join("\n");
     assert!(recorded.contains("HGETALL"));
     drop(server.command(&["CONFIG", "SET", "maxmemory", "0"]));
+    let keys = server.keys();
+    assert!(!keys.is_empty());
+    // But for the one that says how the keys are spread.
+    for key in keys.iter().filter(|key| !key.ends_with(":buckets")) {
+        // 0 is one that has ended in this moment.
+        assert!(matches!(server.command(&["PTTL", key]), Reply::Integer(-2 | 0..)), "{key} has no end");
+    }
     drop(server.command(&["SAVE"]));
     let dump = std::fs::read(server.dir().join("dump.rdb")).expect("a dump");
     assert!(dump.starts_with(b"REDIS"));

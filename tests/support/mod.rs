@@ -11,6 +11,7 @@
 
 pub mod altered;
 pub mod cluster;
+pub mod example;
 pub mod gateway;
 pub mod http;
 pub mod origin;

@@ -1,0 +1,194 @@
+//! Sessions beside tower-sessions with its own stores: in memory, and on Redis (its store uses fred, too).
+//!
+//! ```text
+//! cargo bench --manifest-path benches/peers/Cargo.toml --bench session
+//! ```
+
+#[path = "../../support/mod.rs"]
+mod bench;
+mod redis;
+
+use std::future::Future;
+
+use axum::{Router, body::Body, routing::get};
+use bench::{Subject, compare};
+use fred::prelude::{ClientLike, KeysInterface, Pool};
+use futures_util::future::join_all;
+use http::{Request, header};
+use redis::Redis;
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Runtime;
+use tower::ServiceExt;
+use tower_gatehouse::{
+    Backend,
+    session::{KeyRing, Session, SessionError, SessionLayer},
+};
+use tower_sessions::{Expiry, MemoryStore, SessionManagerLayer, SessionStore, cookie::time::Duration};
+use tower_sessions_redis_store::RedisStore;
+
+/// What a small shop keeps.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Shop {
+    theme: String,
+    visits: u32,
+    notes: String,
+}
+
+impl Shop {
+    fn some() -> Self {
+        Self { theme: "dark".into(), visits: 1, notes: "x".repeat(200) }
+    }
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let theirs = Visitor::new(&runtime, theirs(MemoryStore::default()));
+    let ours = Visitor::new(&runtime, ours(&Backend::memory()));
+    let bare = Visitor { app: Router::new().route("/", get(async || "hello")), cookie: String::new() };
+    compare(
+        "in memory, one at a time",
+        vec![
+            theirs.asks(&runtime, "tower-sessions, loaded", "/load", 1),
+            ours.asks(&runtime, "SessionLayer, loaded", "/load", 1),
+            bare.asks(&runtime, "no session: a bare axum route", "/", 1),
+        ],
+    );
+    compare(
+        "in memory, one at a time",
+        vec![
+            theirs.asks(&runtime, "tower-sessions, not asked for", "/", 1),
+            ours.asks(&runtime, "SessionLayer, not asked for", "/", 1),
+        ],
+    );
+    compare(
+        "in memory, one at a time",
+        vec![
+            theirs.asks(&runtime, "tower-sessions, changed", "/change", 1),
+            ours.asks(&runtime, "SessionLayer, changed", "/change", 1),
+        ],
+    );
+    // Multiplexed clients have a task of their own.
+    on_redis(&tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
+}
+
+fn on_redis(runtime: &Runtime) {
+    let server = Redis::start();
+    let (backend, pool) = runtime.block_on(async {
+        let config = fred::types::config::Config::from_url(&server.url()).unwrap();
+        // One connection, as ours has.
+        let pool = Pool::new(config, None, None, None, 1).unwrap();
+        pool.init().await.unwrap();
+        let _: () = pool.set("floor", vec![b'x'; 300].as_slice(), None, None, false).await.unwrap();
+        (Backend::redis(server.url()).connect().await.unwrap(), pool)
+    });
+    let theirs = Visitor::new(runtime, theirs(RedisStore::new(pool.clone())));
+    let ours = Visitor::new(runtime, ours(&backend));
+    for at_once in [1, 64] {
+        let get = async || {
+            let value: fred::types::Value = pool.get("floor").await.unwrap();
+            assert_eq!(value.as_bytes().map(<[u8]>::len), Some(300));
+        };
+        compare(
+            &format!("on Redis, {at_once} at once: one round of all"),
+            vec![
+                theirs.asks(runtime, "tower-sessions, loaded", "/load", at_once),
+                ours.asks(runtime, "SessionLayer, loaded", "/load", at_once),
+                rounds(runtime, "a bare GET of 300 bytes, no route", at_once, get),
+            ],
+        );
+        compare(
+            &format!("on Redis, {at_once} at once: one round of all"),
+            vec![
+                theirs.asks(runtime, "tower-sessions, changed", "/change", at_once),
+                ours.asks(runtime, "SessionLayer, changed", "/change", at_once),
+            ],
+        );
+    }
+}
+
+fn theirs(store: impl SessionStore + Clone) -> Router {
+    type Result<T> = std::result::Result<T, axum::http::StatusCode>;
+    fn failed<E>(_: E) -> axum::http::StatusCode {
+        axum::http::StatusCode::INTERNAL_SERVER_ERROR
+    }
+    let load = async |s: tower_sessions::Session| -> Result<String> {
+        Ok(s.get::<Shop>("shop").await.map_err(failed)?.unwrap_or_default().theme)
+    };
+    let change = async |s: tower_sessions::Session| -> Result<()> {
+        let mut shop = s.get::<Shop>("shop").await.map_err(failed)?.unwrap_or_default();
+        shop.visits = shop.visits.wrapping_add(1);
+        s.insert("shop", shop).await.map_err(failed)
+    };
+    let begin = async |s: tower_sessions::Session| s.insert("shop", Shop::some()).await.map_err(failed);
+    let layer = SessionManagerLayer::new(store).with_expiry(Expiry::OnInactivity(Duration::minutes(30)));
+    Router::new()
+        .route("/", get(async || "hello"))
+        .route("/load", get(load))
+        .route("/change", get(change))
+        .route("/begin", get(begin))
+        .layer(layer)
+}
+
+fn ours(backend: &Backend) -> Router {
+    let load = async |s: Session<Shop>| Ok::<_, SessionError>(s.load().await?.theme);
+    let change = async |s: Session<Shop>| s.update(|shop| shop.visits = shop.visits.wrapping_add(1)).await;
+    let begin = async |s: Session<Shop>| s.update(|shop| *shop = Shop::some()).await;
+    Router::new()
+        .route("/", get(async || "hello"))
+        .route("/load", get(load))
+        .route("/change", get(change))
+        .route("/begin", get(begin))
+        .layer(SessionLayer::new(backend, KeyRing::ephemeral()))
+}
+
+/// A browser with a session.
+struct Visitor {
+    app: Router,
+    cookie: String,
+}
+
+impl Visitor {
+    fn new(runtime: &Runtime, app: Router) -> Self {
+        let request = Request::get("/begin").body(Body::empty()).unwrap();
+        let response = runtime.block_on(app.clone().oneshot(request)).unwrap();
+        let cookie = response.headers()[header::SET_COOKIE].to_str().unwrap();
+        let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
+        let visitor = Self { app, cookie };
+        let loaded = runtime.block_on(visitor.ask("/load"));
+        assert_eq!(loaded, 4, "the theme");
+        visitor
+    }
+
+    /// How long the content is.
+    async fn ask(&self, path: &str) -> usize {
+        let request = Request::get(path).header(header::COOKIE, &self.cookie).body(Body::empty()).unwrap();
+        let response = self.app.clone().oneshot(request).await.unwrap();
+        assert!(response.status().is_success(), "{path}: {}", response.status());
+        axum::body::to_bytes(response.into_body(), 1024).await.unwrap().len()
+    }
+
+    fn asks<'a>(&'a self, runtime: &'a Runtime, name: &'a str, path: &'a str, at_once: usize) -> Subject<'a> {
+        rounds(runtime, name, at_once, move || self.ask(path))
+    }
+}
+
+/// So many at once, and then so many again.
+fn rounds<'a, F: Future + 'a>(
+    runtime: &'a Runtime,
+    name: &'a str,
+    at_once: usize,
+    once: impl Fn() -> F + 'a,
+) -> Subject<'a> {
+    let many = move |times| {
+        runtime.block_on(async {
+            for _ in 0..times {
+                if at_once == 1 {
+                    once().await;
+                } else {
+                    join_all((0..at_once).map(|_| once())).await;
+                }
+            }
+        });
+    };
+    (name, Box::new(many))
+}
