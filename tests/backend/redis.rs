@@ -58,7 +58,13 @@ struct Redis {
 impl Redis {
     async fn new() -> Self {
         let namespace = namespace();
-        let connect = || Backend::redis(server().url()).namespace(&namespace).operation_timeout(PATIENT).connect();
+        let connect = || {
+            Backend::redis(server().url())
+                .namespace(&namespace)
+                .operation_timeout(PATIENT)
+                .limit_timeout(PATIENT)
+                .connect()
+        };
         let (backend, peer) = (connect().await.expect("a connection"), connect().await.expect("a connection"));
         Self { namespace, backend, peer }
     }

@@ -13,7 +13,12 @@ use crate::{redis::PATIENT, support::RedisServer};
 const KEY: PrimaryKey = PrimaryKey::from_bytes([0xab; 16]);
 
 async fn connect(server: &RedisServer) -> Backend {
-    Backend::redis(server.url()).operation_timeout(PATIENT).connect().await.expect("a connection")
+    Backend::redis(server.url())
+        .operation_timeout(PATIENT)
+        .limit_timeout(PATIENT)
+        .connect()
+        .await
+        .expect("a connection")
 }
 
 /// Varies by one byte of the request, or not at all.
