@@ -100,7 +100,8 @@ pub use clock::{TestClock, Timestamp};
 pub use coalesce::CoalesceLayer;
 pub use exchange::{CacheTags, InvalidateTags, Personal};
 pub use http_cache::{
-    CacheFuture, HttpCache, Invalidate, InvalidationError, Rule, RuleError, RuleFuture, RuleService, Value, ValueError,
+    CacheFuture, HttpCache, Invalidate, InvalidationError, InvalidationProgress, Rule, RuleError, RuleFuture,
+    RuleService, Value, ValueError,
 };
 pub use identity::Identity;
 pub use key::Query;

@@ -10,10 +10,13 @@ use std::{
 use http::{HeaderMap, Method, StatusCode, Uri};
 use tracing::{Instrument as _, field::Empty};
 
-use super::HttpCache;
+use super::{
+    HttpCache,
+    progress::{Counted, InvalidationProgress, Listener},
+};
 use crate::{
     Problem, Tag, TagDigest, TagError,
-    backend::{InvalidateError, Mode, PrimaryKey, Scope},
+    backend::{BackendError, InvalidateError, Mode, PrimaryKey, Scope},
     key::Target,
 };
 
@@ -41,6 +44,7 @@ impl HttpCache {
             all: false,
             mode: Mode::Hard,
             error: None,
+            listener: Listener::default(),
         }
     }
 }
@@ -55,6 +59,7 @@ pub struct Invalidate {
     all: bool,
     mode: Mode,
     error: Option<String>,
+    listener: Listener,
 }
 
 impl Invalidate {
@@ -174,6 +179,26 @@ impl Invalidate {
         self
     }
 
+    /// Calls `tell` with how far it has come: after each thousand names, of which each is invalidated in all buckets of
+    /// the store, and at the end. For purges of many names; each thousand has its own time limit in the store.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::sync::{Arc, Mutex};
+    /// use tower_gatehouse::{Backend, HttpCache};
+    ///
+    /// let (cache, seen) = (HttpCache::new(&Backend::memory()), Arc::new(Mutex::new(Vec::new())));
+    /// let all = cache.invalidate().tags((0..2500).map(|id| format!("product:{id}")));
+    /// let shown = Arc::clone(&seen);
+    /// all.on_progress(move |at| shown.lock().unwrap().push((at.done, at.of))).await?;
+    /// assert_eq!(*seen.lock().unwrap(), [(1000, 2500), (2000, 2500), (2500, 2500)]);
+    /// # Ok(()) }
+    /// ```
+    pub fn on_progress(mut self, tell: impl Fn(InvalidationProgress) + Send + Sync + 'static) -> Self {
+        self.listener = Listener::new(tell);
+        self
+    }
+
     pub(crate) fn digests(mut self, tags: impl IntoIterator<Item = TagDigest>) -> Self {
         let keys = &self.cache.config.keys;
         self.tags.extend(tags.into_iter().map(|tag| keys.scoped(tag)));
@@ -201,30 +226,47 @@ impl Invalidate {
     }
 
     async fn carry_out(&self) -> Result<(), InvalidationError> {
-        let carry_out = |scope| async move {
-            let done = self.cache.state.backend.invalidate(scope, self.mode).await;
-            self.cache.count_invalidation(scope, self.mode, done.is_ok());
-            done
-        };
         if self.all {
-            carry_out(Scope::All).await?;
-            return Ok(());
+            let counted = Counted::new(&self.listener, 1);
+            return self.unreached(Scope::All, 1, &counted).await.map_or(Ok(()), |error| Err(error.into()));
         }
-        let tags = async { if self.tags.is_empty() { Ok(()) } else { carry_out(Scope::Tags(&self.tags)).await } };
-        let keys = async { if self.keys.is_empty() { Ok(()) } else { carry_out(Scope::Keys(&self.keys)).await } };
-        // Both are tried, so that as much as possible is reached.
+        let counted = &Counted::new(&self.listener, self.tags.len() + self.keys.len());
+        let tags = async {
+            let mut unreached = Vec::new();
+            for tags in self.tags.chunks(AT_ONCE) {
+                unreached.extend(self.unreached(Scope::Tags(tags), tags.len(), counted).await);
+            }
+            unreached
+        };
+        let keys = async {
+            let mut unreached = Vec::new();
+            for keys in self.keys.chunks(AT_ONCE) {
+                unreached.extend(self.unreached(Scope::Keys(keys), keys.len(), counted).await);
+            }
+            unreached
+        };
+        // All are tried, so that as much as possible is reached.
         let (tags, keys) = tokio::join!(tags, keys);
-        match (tags, keys) {
-            (Ok(()), Ok(())) => Ok(()),
-            (Err(error), Ok(())) | (Ok(()), Err(error)) => Err(error.into()),
-            (Err(tags), Err(keys)) => {
-                let unreached = tags.unreached().chain(keys.unreached());
-                let unreached = unreached.map(|(part, error)| (part.to_owned(), error.clone())).collect();
-                Err(InvalidateError::new(unreached).into())
+        let mut unreached: Vec<(String, BackendError)> = Vec::new();
+        for (part, error) in tags.iter().chain(&keys).flat_map(InvalidateError::unreached) {
+            if unreached.iter().all(|(named, _)| named != part) {
+                unreached.push((part.to_owned(), error.clone()));
             }
         }
+        if unreached.is_empty() { Ok(()) } else { Err(InvalidateError::new(unreached).into()) }
+    }
+
+    /// What one step did not reach.
+    async fn unreached(&self, scope: Scope<'_>, names: usize, counted: &Counted<'_>) -> Option<InvalidateError> {
+        let done = self.cache.state.backend.invalidate(scope, self.mode).await;
+        self.cache.count_invalidation(scope, self.mode, done.is_ok());
+        counted.more(names);
+        done.err()
     }
 }
+
+/// The most names in one step, so that each has a time limit of its own.
+const AT_ONCE: usize = 1000;
 
 impl IntoFuture for Invalidate {
     type Output = Result<(), InvalidationError>;

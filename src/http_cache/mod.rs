@@ -15,6 +15,7 @@ mod invalidate;
 mod judge;
 mod lease;
 mod memo;
+mod progress;
 mod reason;
 mod receive;
 mod revalidate;
@@ -31,6 +32,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 pub use future::CacheFuture;
 pub use invalidate::{Invalidate, InvalidationError};
+pub use progress::InvalidationProgress;
 pub use route_rule::{RuleFuture, RuleService};
 pub(crate) use rule::{Captures, PathTable};
 pub use rule::{Rule, RuleError};
