@@ -34,7 +34,9 @@ use tables::{quoted, table};
 
 /// Everything that was recorded, by the name of the span: all values of its fields.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<BTreeMap<&'static str, BTreeMap<&'static str, BTreeSet<String>>>>>);
+struct Seen(Arc<Mutex<BTreeMap<&'static str, Fields>>>);
+
+type Fields = BTreeMap<&'static str, BTreeSet<String>>;
 
 /// Where the crate's own events are kept.
 const EVENTS: &str = "events";
@@ -46,7 +48,7 @@ impl Seen {
     }
 }
 
-struct Values<'a>(&'a mut BTreeMap<&'static str, BTreeSet<String>>);
+struct Values<'a>(&'a mut Fields);
 
 impl Visit for Values<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
