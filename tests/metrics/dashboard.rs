@@ -41,11 +41,11 @@ fn series() -> BTreeMap<String, BTreeSet<&'static str>> {
             "gateway_origin_errors_total" => BTreeSet::from(["kind"]),
             _ => BTreeSet::new(),
         };
-        let (name, labels) = match rest.starts_with("describe_histogram") {
-            true => (format!("{name}_bucket"), BTreeSet::from(["le"])),
-            false => (name.to_owned(), labels),
-        };
-        series.insert(name, labels);
+        if rest.starts_with("describe_histogram") {
+            series.insert(format!("{name}_bucket"), BTreeSet::from(["le"]));
+        } else {
+            series.insert(name.to_owned(), labels);
+        }
     }
     series
 }

@@ -30,7 +30,7 @@ async fn loads_and_changes_of_sessions_are_counted_with_how_they_ended() {
         .route("/logout", post(async |s: Session| s.destroy().await))
         .layer(SessionLayer::new(&backend, KeyRing::ephemeral()));
     let mut cookie = None::<String>;
-    let mut send = async |method: &str, path: &str, cookie: Option<String>| {
+    let send = async |method: &str, path: &str, cookie: Option<String>| {
         let mut request = Request::builder().method(method).uri(path);
         if let Some(cookie) = cookie {
             request = request.header(header::COOKIE, cookie);
