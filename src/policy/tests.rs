@@ -3,6 +3,7 @@
 mod conditions;
 mod fields;
 mod judging;
+mod rules;
 
 use http::{HeaderMap, HeaderName};
 
