@@ -13,6 +13,7 @@ use crate::{
 
 /// A request and the answer to it, in seconds.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)] // as many as HTTP has
 struct Answer {
     status: u16,
     authorization: bool,
