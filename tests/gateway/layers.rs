@@ -68,6 +68,32 @@ fn paths_have_lifetimes_and_bypasses_of_their_own() {
 }
 
 #[test]
+fn the_profile_and_the_largest_content_decide_what_is_stored() {
+    let origin = Origin::new(|wire, head| {
+        let cookie = if head.line.contains("/cookie") { "Set-Cookie: a=b\r\n" } else { "" };
+        wire.send(format!(
+            "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n{cookie}Content-Length: 20\r\n\r\n{}",
+            "x".repeat(20)
+        ));
+        true
+    });
+    for (settings, cookie, plain) in [
+        (&[][..], "MISS", "HIT"),
+        (&["--profile", "safe"], "MISS", "HIT"),
+        (&["--profile", "rfc9111"], "HIT", "HIT"),
+        (&["--max-body", "20"], "MISS", "HIT"),
+        (&["--max-body", "19"], "MISS", "MISS"),
+    ] {
+        let gateway = flags(origin.address(), settings);
+        let mut client = gateway.connect();
+        for (path, second) in [("/cookie", cookie), ("/plain", plain)] {
+            assert_eq!(x_cache(&client.get(path, "")), "MISS", "{path} {settings:?}");
+            assert_eq!(x_cache(&client.get(path, "")), second, "{path} {settings:?}");
+        }
+    }
+}
+
+#[test]
 fn limits_refuse_with_429_and_say_when_to_come_back() {
     let origin = Origin::always(CACHEABLE);
     let gateway = flags(origin.address(), &["--limit", "ip=2/60s;key=ip"]);

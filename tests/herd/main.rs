@@ -6,6 +6,7 @@
 mod app;
 mod coalescing;
 mod endings;
+mod examples;
 mod fleet;
 mod orders;
 mod private;

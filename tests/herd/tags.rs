@@ -104,6 +104,57 @@ async fn every_way_to_name_a_tag_invalidates_and_tags_never_reach_clients() {
 }
 
 #[tokio::test]
+async fn a_rule_and_a_handler_each_invalidate_what_they_name_and_nothing_else() {
+    for store in Store::both() {
+        let cache = HttpCache::new(&store.process().await);
+        let origin = Origin::new(|request, n| {
+            if request.method() != Method::GET {
+                let mut response = respond(204, &[], "");
+                if request.uri().path() == "/handled" {
+                    response.extensions_mut().insert(InvalidateTags::new([Tag::new("handled").unwrap()]));
+                }
+                return response;
+            }
+            let tag = request.uri().path().trim_start_matches("/of-").replace('-', ":");
+            respond(200, &[("cache-control", "max-age=60"), ("cache-tag", &tag)], format!("{n}"))
+        });
+        let app = tagged(&cache, &origin);
+        let urls = ["product-17", "product-18", "handled"].map(|tag| format!("http://example.com/of-{tag}"));
+        for (put, gone) in [("/products/17", 0), ("/products/18", 1), ("/handled", 2)] {
+            for url in &urls {
+                get(&app, url).await;
+            }
+            send(&app, request("PUT", &format!("http://example.com{put}"), &[])).await;
+            for (n, url) in urls.iter().enumerate() {
+                assert_eq!(is_gone(&app, &origin, url).await, n == gone, "{url} after {put}, {}", store.name());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_invalidation_that_a_request_asked_for_is_repeated_until_the_store_is_there_again() {
+    let store = Store::redis();
+    let redis = store.redis.as_ref().unwrap();
+    let backend = Backend::redis(redis.url()).connect().await.unwrap();
+    let cache = HttpCache::new(&backend);
+    let origin = origin();
+    let app = tagged(&cache, &origin);
+    get(&app, URL).await;
+    redis.pause();
+    let put = send(&app, request("PUT", "http://example.com/b", &[])).await;
+    assert_eq!(put.status, 204, "its answer stays what it is");
+    redis.resume();
+    let answer = eventually(async || Some(get(&app, URL).await).filter(|answer| answer.body != "answer 1"));
+    assert_eq!(answer.await.status, 200);
+    // Not because the breaker was open: it is what is stored now.
+    eventually(async || {
+        Some(get(&app, URL).await).filter(|answer| answer.x_cache() == "HIT" && answer.body != "answer 1")
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn groups_alone_invalidate_within_their_origin_and_not_after_a_failure() {
     let cache = HttpCache::new(&Backend::memory());
     let status = std::sync::Arc::new(std::sync::atomic::AtomicU16::new(204));
