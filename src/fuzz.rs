@@ -30,6 +30,18 @@ pub fn stored_response(data: &[u8]) {
     }
 }
 
+/// Any bytes are unpacked into as much as is stated and no more; what is packed comes back.
+pub fn stored_content(data: &[u8]) {
+    use crate::stored::{Content, lz4};
+    let (length, block) = data.split_at(data.len().min(3));
+    let length = length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+    if let Ok(content) = lz4::unpack(block, length) {
+        assert_eq!(content.len(), length);
+    }
+    let content = Bytes::copy_from_slice(data);
+    assert_eq!(Content::pack(content.clone()).unpack(), Ok(content));
+}
+
 /// Any line is read; the smallest of several numbers counts, whatever stands before them.
 pub fn cache_control(data: &[u8]) {
     for directive in cache_control::directives(data) {

@@ -59,6 +59,7 @@
 //! | `memory` | yes | the embedded backend: `Backend::memory()` |
 //! | `redis` | | the Redis backend: standalone and Cluster, with TLS |
 //! | `axum` | | extractors, and cache keys that know the path before `nest` stripped it |
+//! | `compression` | | large text compressed in the store: `HttpCache::compress` |
 //! | `jwt` | | foreign tokens as JWTs, and forwarded identity as one |
 //! | `metrics` | | counts and measures through the `metrics` facade: [`metrics`] has the names |
 //! | `test-util` | | the conformance kit for a backend of one's own |
@@ -99,9 +100,11 @@ pub use cache::CacheLayer;
 pub use clock::{TestClock, Timestamp};
 pub use coalesce::CoalesceLayer;
 pub use exchange::{CacheTags, InvalidateTags, Personal};
+#[cfg(feature = "compression")]
+pub use http_cache::Compression;
 pub use http_cache::{
     CacheFuture, HttpCache, Invalidate, InvalidationError, InvalidationProgress, Rule, RuleError, RuleFuture,
-    RuleService, Value, ValueError,
+    RuleService, Value, ValueError, warm,
 };
 pub use identity::Identity;
 pub use key::Query;

@@ -11,7 +11,7 @@ use crate::{
         ResponseDirectives, age,
         freshness::Ruling,
         lists,
-        tags::{CACHE_TAG, EDGE_CACHE_TAG, SURROGATE_KEY},
+        tags::{CACHE_TAG, EDGE_CACHE_TAG, SURROGATE_KEY, named_groups},
         targeted,
     },
 };
@@ -33,6 +33,8 @@ pub(super) struct Caching {
     pub(super) age: Duration,
     pub(super) vary: Vary,
     pub(super) tags: Tags,
+    /// The groups of RFC 9875.
+    pub(super) groups: Vec<String>,
     /// A cache on the way says that it is stale.
     pub(super) stale: bool,
     /// It carries the mark of a personal answer.
@@ -101,6 +103,7 @@ impl Caching {
             age: age::initial(headers, requested, received),
             vary,
             tags: tags(answer),
+            groups: named_groups(headers),
             stale: is_stale(headers),
             personal: answer.extensions.get::<Personal>().is_some_and(Personal::is_marked),
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt::Write, time::Duration};
 use http::{HeaderMap, HeaderValue, header};
 
 use super::caching::{Caching, Fresh, Tags, Vary};
-use crate::policy::tags::SURROGATE_KEY;
+use crate::policy::tags::{CACHE_GROUPS, SURROGATE_KEY};
 
 /// The terms of all parts together.
 #[allow(clippy::struct_excessive_bools, reason = "they are independent of each other, as the directives are")]
@@ -20,6 +20,7 @@ pub(super) struct Merged {
     fresh: Option<Fresh>,
     vary: Vary,
     tags: Tags,
+    groups: BTreeSet<String>,
 }
 
 impl Merged {
@@ -34,6 +35,7 @@ impl Merged {
             fresh: Some(Fresh::FOREVER),
             vary: Vary::Fields(BTreeSet::new()),
             tags: Tags::These(BTreeSet::new()),
+            groups: BTreeSet::new(),
         }
     }
 
@@ -58,6 +60,7 @@ impl Merged {
             (Tags::These(all), Tags::These(part)) => all.extend(part.iter().cloned()),
             (all, _) => *all = Tags::Unusable,
         }
+        self.groups.extend(part.groups.iter().cloned());
     }
 
     /// A personal answer is private, unless each part says that it is for everybody.
@@ -75,6 +78,10 @@ impl Merged {
         if let Tags::These(tags) = &self.tags {
             insert(headers, SURROGATE_KEY, &join(tags.iter().map(AsRef::as_ref), " "));
         }
+        // Strings of RFC 9651 §3.3.3.
+        let quoted = |group: &String| format!("\"{}\"", group.replace('\\', "\\\\").replace('"', "\\\""));
+        let groups: Vec<_> = self.groups.iter().map(quoted).collect();
+        insert(headers, CACHE_GROUPS, &groups.join(", "));
     }
 
     fn cache_control(&self, authorized: bool) -> String {

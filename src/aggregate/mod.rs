@@ -89,7 +89,8 @@
 //! - **Private** it is if one part is, has `Set-Cookie` or `no-store`, is marked [`Personal`](crate::Personal), or was
 //!   asked with something that tells who is asking ([`PartContext`]) and does not say `public` or `s-maxage`.
 //! - **Tags** of the parts (`Surrogate-Key`, `Cache-Tag`, `Edge-Cache-Tag`, [`CacheTags`](crate::CacheTags)) become one
-//!   `Surrogate-Key`, so that whatever purges a part purges the whole.
+//!   `Surrogate-Key`, so that whatever purges a part purges the whole; `Cache-Groups` become one, too: of groups that
+//!   belong to the origin of the whole.
 //! - **`Vary`** is the union, with the fields that the requests of parts were made from.
 //! - What is **partial** is not stored: `no-store`.
 //!

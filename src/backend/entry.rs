@@ -93,6 +93,24 @@ impl Entry {
         size_of::<Self>() + self.head.len() + self.body.len() + 8 * self.tags.len() + self.vary.as_bytes().len()
     }
 
+    /// The same entry, not yet decoded: what its decoding makes lives and dies with it, and the store's own keeps
+    /// nothing of it.
+    #[must_use]
+    pub fn undecoded(&self) -> Self {
+        Self {
+            ticket: self.ticket,
+            fresh_until: self.fresh_until,
+            keep_until: self.keep_until,
+            vary: self.vary.clone(),
+            tags: self.tags.clone(),
+            head: self.head.clone(),
+            body: self.body.clone(),
+            #[cfg(feature = "redis")]
+            body_offset: self.body_offset,
+            decoded: OnceLock::new(),
+        }
+    }
+
     /// What `decode` made of the entry the first time that it was asked; `None` where `T` is not what it was decoded
     /// to then.
     pub fn decoded<T: Any + Send + Sync>(&self, decode: impl FnOnce(&Self) -> T) -> Option<&T> {

@@ -35,7 +35,8 @@ impl HttpCache {
         age: Duration,
         report: &Report,
     ) -> Response<CacheBody<R>> {
-        let (prepared, content) = (stored.prepared(), stored.entry().body());
+        let prepared = stored.prepared();
+        let content = &prepared.body;
         let (status, fields) = (prepared.stored.status, &prepared.stored.headers);
         let len = content.len() as u64;
         let (status, mut headers, content) = if validation::not_modified(method, request, status, fields) {
@@ -73,7 +74,8 @@ impl HttpCache {
         age: Duration,
         report: &Report,
     ) -> Response<CacheBody<R>> {
-        let (prepared, content) = (stored.prepared(), stored.entry().body());
+        let prepared = stored.prepared();
+        let content = &prepared.body;
         let status = prepared.stored.status;
         let mut headers = prepared.head(self.head_form(), || {
             let mut headers = prepared.fields(!self.config.strip_tags);

@@ -39,6 +39,8 @@ impl HttpCache {
         let (backend, headers) = (&self.state.backend, request.headers());
         let now = backend.now();
         match backend.lookup_now(&admitted.key, &|spec: &VarySpec| self.variant(spec, headers), now) {
+            // Unpacking may wait.
+            Some(lookup) if Self::is_packed(&lookup) => Err(Ahead::LookUp(admitted)),
             Some(lookup) => {
                 lookup_ended(&self.lookup_span(&admitted.key), &lookup);
                 self.with_found(request, &glance, admitted, Some(lookup), now).map_err(Ahead::Judge)

@@ -32,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) coalesce: CoalesceSettings,
     pub(crate) stale: StaleSettings,
     pub(crate) counts: Counts,
+    #[cfg(feature = "compression")]
+    pub(super) compression: Option<super::Compression>,
 }
 
 /// How misses are collapsed.
@@ -84,12 +86,14 @@ impl Default for Config {
                 jitter: 0.0,
             },
             counts: Counts::default(),
+            #[cfg(feature = "compression")]
+            compression: None,
         }
     }
 }
 
 impl HttpCache {
-    fn set(mut self, set: impl FnOnce(&mut Config)) -> Self {
+    pub(super) fn set(mut self, set: impl FnOnce(&mut Config)) -> Self {
         set(Arc::make_mut(&mut self.config));
         self
     }

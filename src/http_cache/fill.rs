@@ -12,10 +12,11 @@ use crate::{
     BoxError,
     backend::{Commit, Committed, Entry, PrimaryKey, Release, Variant},
     body::{Abandoned, Writer},
+    stored::Content,
 };
 
 /// Makes the entry of the content.
-pub(crate) type MakeEntry = Box<dyn FnOnce(Bytes) -> Arc<Entry> + Send>;
+pub(crate) type MakeEntry = Box<dyn FnOnce(Content) -> Arc<Entry> + Send>;
 
 /// What becomes of a response once its content is complete.
 pub(crate) struct Fill {
@@ -27,6 +28,8 @@ pub(crate) struct Fill {
     pub(crate) entry: Option<MakeEntry>,
     /// Whether the entry is stored; else it is handed to those who wait for the lease.
     pub(crate) store: bool,
+    /// Whether its content is packed.
+    pub(crate) pack: bool,
     pub(crate) lease: Option<HeldLease>,
 }
 
@@ -90,7 +93,10 @@ impl HttpCache {
             (Some(_), _) if fill.length.is_some_and(|length| length != received) => {
                 self.count_unfit(&fill, Reason::BROKEN_OFF);
             }
-            (Some(make), Some(content)) => drop(self.keep(make(content), fill).await),
+            (Some(make), Some(content)) => {
+                let content = if fill.pack { self.pack(content).await } else { Content::plain(content) };
+                self.keep(make(content), fill).await;
+            }
             (Some(_), None) => self.count_unfit(&fill, Reason::TOO_LARGE),
             (None, _) => {}
         }

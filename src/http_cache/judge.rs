@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use super::{
@@ -41,6 +42,14 @@ impl Stored {
                 None
             }
         }
+    }
+
+    /// Reads an entry of which only the head is new: its content was read before.
+    pub(crate) fn with(entry: &Arc<Entry>, body: &Bytes) -> Option<Self> {
+        // One that the store keeps in memory keeps nothing unpacked.
+        let entry = if entry.body() == body { Arc::clone(entry) } else { Arc::new(entry.undecoded()) };
+        Prepared::with(&entry, body).ok()?;
+        Some(Self(entry))
     }
 
     pub(crate) fn entry(&self) -> &Arc<Entry> {

@@ -3,6 +3,7 @@
 mod answer;
 mod begin;
 mod collapse;
+mod compression;
 mod config;
 mod count;
 mod fill;
@@ -27,9 +28,12 @@ mod tasks;
 mod turn;
 mod value;
 mod visit;
+pub mod warm;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+#[cfg(feature = "compression")]
+pub use compression::Compression;
 pub use future::CacheFuture;
 pub use invalidate::{Invalidate, InvalidationError};
 pub use progress::InvalidationProgress;

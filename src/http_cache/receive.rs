@@ -29,7 +29,7 @@ use crate::{
         tags::{self, BadTags},
         validation::{self, HeadAnswer},
     },
-    stored::StoredResponse,
+    stored::{Content, StoredResponse},
 };
 
 /// Asks the origin under these terms.
@@ -152,7 +152,7 @@ impl HttpCache {
                 if !tags::FIELDS.iter().any(|name| response.headers().contains_key(name)) {
                     plan.tags.extend(base.entry().tags());
                 }
-                let entry = self.entry(&plan, ticket, &as_stored, base.entry().body().clone());
+                let entry = self.entry(&plan, ticket, &as_stored, old.content.clone());
                 report.stored = true;
                 (entry.clone(), self.refresh(visit, &plan, entry, base.entry(), asked.lease).await)
             }
@@ -166,14 +166,14 @@ impl HttpCache {
                 // It answers this request, and no other one.
                 let meta = Meta { response_time: received, initial_age: Duration::ZERO, ..old.meta };
                 let ticket = ticket.unwrap_or(base.entry().ticket());
-                let body = base.entry().body().clone();
+                let content = old.content.clone();
                 (
-                    entry(ticket, as_stored.status(), as_stored.version(), as_stored.headers().clone(), meta, body),
+                    entry(ticket, as_stored.status(), as_stored.version(), as_stored.headers().clone(), meta, content),
                     asked.lease,
                 )
             }
         };
-        let Some(stored) = Stored::of(&stored) else {
+        let Some(stored) = Stored::with(&stored, &base.prepared().body) else {
             return Reception::Untouched { response, reason: Reason::MISMATCH, lease };
         };
         let meta = stored.response().meta;
@@ -228,7 +228,7 @@ impl HttpCache {
         headers: &HeaderMap,
         received: Timestamp,
     ) {
-        let (old, body) = (base.response(), base.entry().body());
+        let (old, body) = (base.response(), &base.prepared().body);
         match validation::head_answer(&old.headers, body.len() as u64, status, headers) {
             HeadAnswer::Nothing => {}
             HeadAnswer::Invalidate => {
@@ -244,7 +244,7 @@ impl HttpCache {
                 let plan = self.plan(&visit.as_get(), asked.at, &updated, received);
                 if let (Ok(mut plan), Some(ticket)) = (plan, asked.ticket) {
                     plan.tags.extend(base.entry().tags());
-                    let entry = self.entry(&plan, ticket, &updated, body.clone());
+                    let entry = self.entry(&plan, ticket, &updated, old.content.clone());
                     self.refresh(visit, &plan, entry, base.entry(), None).await;
                 }
             }
@@ -377,7 +377,7 @@ impl HttpCache {
             plan.tags.push(variant_tag(variant));
         }
         let ticket = asked.ticket.unwrap_or(NO_TICKET);
-        let headless = self.entry(&plan, ticket, &as_stored, Bytes::new());
+        let headless = self.entry(&plan, ticket, &as_stored, Content::plain(Bytes::new()));
         let report = Report {
             forward: Some(self.why(visit)),
             ttl: Some(seconds_left(&plan.store.meta, plan.store.meta.response_time)),
@@ -388,14 +388,15 @@ impl HttpCache {
         let shareable = plan.store.for_followers(Credentials::default());
         // A length that only the body knows is kept: its client would get chunks otherwise.
         let (cache, length) = (self.clone(), plan.length.or_else(|| body.size_hint().exact()));
-        let make = move |content: Bytes| cache.entry(&plan, ticket, &as_stored, content);
+        let make = move |content: Content| cache.entry(&plan, ticket, &as_stored, content);
         let entry = asked.ticket.map(|_| Box::new(make) as super::fill::MakeEntry);
-        let fill = Fill { key: visit.key, variant, length, entry, store, lease: asked.lease };
+        let pack = store && self.packs(&head.headers);
+        let fill = Fill { key: visit.key, variant, length, entry, store, pack, lease: asked.lease };
         Arriving { head, body, fill, entry: headless, shareable, report }
     }
 
     /// Makes the entry of a response.
-    fn entry(&self, plan: &Plan, ticket: Ticket, response: &Response<()>, content: Bytes) -> Arc<Entry> {
+    fn entry(&self, plan: &Plan, ticket: Ticket, response: &Response<()>, content: Content) -> Arc<Entry> {
         let mut headers = response.headers().clone();
         plan.store.prepare(&mut headers);
         // The length is that of the content.
@@ -404,20 +405,14 @@ impl HttpCache {
             headers.remove(name);
         }
         let meta = plan.store.meta;
-        let stored = StoredResponse {
-            status: response.status(),
-            version: response.version(),
-            headers,
-            meta,
-            body: content.clone(),
-        };
+        let stored = StoredResponse { status: response.status(), version: response.version(), headers, meta, content };
         Entry::builder(ticket)
             .fresh_until(meta.fresh_until())
             .keep_until(meta.keep_until(self.config.policy.keep_stale))
             .vary(plan.store.vary.clone())
             .tags(plan.tags.iter().copied())
             .head(stored.encode_head())
-            .body(content)
+            .body(stored.content.as_stored().clone())
             .build()
     }
 }
@@ -455,10 +450,10 @@ fn entry(
     version: Version,
     headers: HeaderMap,
     meta: Meta,
-    body: Bytes,
+    content: Content,
 ) -> Arc<Entry> {
-    let stored = StoredResponse { status, version, headers, meta, body: body.clone() };
-    Entry::builder(ticket).head(stored.encode_head()).body(body).build()
+    let stored = StoredResponse { status, version, headers, meta, content };
+    Entry::builder(ticket).head(stored.encode_head()).body(stored.content.as_stored().clone()).build()
 }
 
 fn seconds_left(meta: &Meta, now: Timestamp) -> i64 {

@@ -100,7 +100,11 @@ impl HttpCache {
                 }
                 waiter.woken(jitter(left).min(LOOK_AGAIN).min(give_up - now)).await;
             }
-            match backend.lookup(&key.key, vary).await {
+            let again = match backend.lookup(&key.key, vary).await {
+                Ok(again) => Ok(self.unpacked(again).await),
+                Err(error) => Err(error),
+            };
+            match again {
                 Ok(again) if usable(&again) => return Turn::Found(again),
                 Ok(again) => {
                     ticket = again.ticket;

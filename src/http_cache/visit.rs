@@ -145,7 +145,7 @@ impl HttpCache {
         match self.state.backend.lookup(key, &vary).instrument(span.clone()).await {
             Ok(lookup) => {
                 lookup_ended(&span, &lookup);
-                Some(lookup)
+                Some(self.unpacked(lookup).await)
             }
             Err(error) => {
                 span.record("outcome", error.kind().as_str());

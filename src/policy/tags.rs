@@ -71,6 +71,11 @@ fn named(name: &[u8]) -> Result<TagDigest, BadTags> {
     Tag::new(name).map(|tag| tag.digest()).map_err(|_| BadTags)
 }
 
+/// The groups that `Cache-Groups` names.
+pub(crate) fn named_groups(headers: &HeaderMap) -> Vec<String> {
+    groups(headers, &CACHE_GROUPS).unwrap_or_default()
+}
+
 /// What `Cache-Group-Invalidation` names. For the successful answers of unsafe methods only (RFC 9875 §3).
 pub(crate) fn invalidated_groups(headers: &HeaderMap, origin: (&str, &str)) -> Vec<TagDigest> {
     let groups = groups(headers, &CACHE_GROUP_INVALIDATION).unwrap_or_default();

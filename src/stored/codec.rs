@@ -1,13 +1,15 @@
 //! The form as bytes. All numbers are little-endian; times in microseconds.
 //!
 //! ```text
-//! u8 form (1) · u8 HTTP version · u16 status · u32 length of the head without padding
+//! u8 form · u8 HTTP version · u16 status · u32 length of the head without padding
 //! u64 checksum of all that follows, seeded with these 8 bytes
-//! u64 checksum of the body · u64 length of the body
+//! u64 checksum of the body · u64 length of the body · in form 2: u64 length of the content
 //! u64 response time · u64 initial age · u64 lifetime · u64 stale-while-revalidate · u64 stale-if-error
 //! u16 flags · u16 number of lines
 //! lines: u8 code of the name, or 0, u16 length, name · u32 length, value
 //! ```
+//! In form 1 the body is the content; in form 2 it is one LZ4 block, whose checksum and length are those above.
+//!
 //! What follows the stated length is padding, which stores may add. The checksum is XXH3: the head is read on every
 //! hit that comes from another process, and its body with it.
 
@@ -17,13 +19,15 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use twox_hash::XxHash3_64;
 
-use super::{StoredResponse, names};
+use super::{Content, StoredResponse, content::Packing, names};
 use crate::{
     Timestamp,
     policy::{Flags, Meta},
 };
 
 const FORM: u8 = 1;
+/// The content is packed.
+pub(super) const PACKED: u8 = 2;
 const PREFIX: usize = 8;
 const FIXED: usize = PREFIX + 8 + 16 + 40 + 4;
 
@@ -36,6 +40,8 @@ pub(crate) enum DecodeError {
     Malformed,
     /// Head or body is not what was written.
     Checksum,
+    /// The body is no packed content of the length that the head states.
+    Content,
     /// The entry belongs to something else that lives in the same store.
     Foreign,
 }
@@ -46,6 +52,7 @@ impl std::fmt::Display for DecodeError {
             Self::Form => "the stored response has an unknown form",
             Self::Malformed => "the stored response is malformed",
             Self::Checksum => "the stored response has a wrong checksum",
+            Self::Content => "the stored response has content that cannot be unpacked",
             Self::Foreign => "the entry is not a stored response",
         })
     }
@@ -68,16 +75,22 @@ fn version_code(version: Version) -> u8 {
 }
 
 pub(super) fn encode(response: &StoredResponse) -> Bytes {
-    let StoredResponse { status, version, headers, meta, body } = response;
+    let StoredResponse { status, version, headers, meta, content } = response;
+    let (form, packed) = match content.packing() {
+        Packing::Plain => (FORM, None),
+        Packing::Lz4 { length } => (PACKED, Some(length)),
+    };
     // Lengths are bounded by the types of http (a name has less than 64 KiB), and by its own limits for heads. Should
     // a value ever be longer than its length can say, the head does not decode, which is a miss.
     let room: usize = headers.iter().map(|(name, value)| 7 + name.as_str().len() + value.len()).sum();
-    let mut out = Vec::with_capacity(FIXED + room);
-    out.extend_from_slice(&[FORM, version_code(*version)]);
+    let mut out = Vec::with_capacity(FIXED + 8 + room);
+    out.extend_from_slice(&[form, version_code(*version)]);
     out.extend_from_slice(&status.as_u16().to_le_bytes());
     out.extend_from_slice(&[0; 12]);
+    let body = content.as_stored();
     out.extend_from_slice(&XxHash3_64::oneshot(body).to_le_bytes());
     out.extend_from_slice(&(body.len() as u64).to_le_bytes());
+    out.extend(packed.iter().flat_map(|length| (*length as u64).to_le_bytes()));
     out.extend_from_slice(&meta.response_time.as_micros().to_le_bytes());
     for duration in [meta.initial_age, meta.lifetime, meta.stale_while_revalidate, meta.stale_if_error] {
         out.extend_from_slice(&micros(duration));
@@ -107,12 +120,12 @@ fn head_sum(head: &[u8]) -> u64 {
     XxHash3_64::oneshot_with_seed(seed, &head[PREFIX + 8..])
 }
 
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub(super) fn seal(head: &mut [u8], body: &Bytes) {
     if head.len() < FIXED {
         return;
     }
-    head[0] = FORM;
+    head[0] = if head[0] == PACKED { PACKED } else { FORM };
     let length = u32::try_from(head.len()).unwrap_or(u32::MAX).to_le_bytes();
     head[4..8].copy_from_slice(&length);
     head[16..24].copy_from_slice(&XxHash3_64::oneshot(body).to_le_bytes());
@@ -125,7 +138,8 @@ pub(super) fn decode(head: &Bytes, body: &Bytes) -> Result<StoredResponse, Decod
     use DecodeError::{Checksum, Form, Malformed};
 
     let mut reader = Reader { bytes: head, at: 0 };
-    if reader.array::<1>()? != [FORM] {
+    let [form] = reader.array()?;
+    if form != FORM && (form != PACKED || cfg!(not(feature = "compression"))) {
         return Err(Form);
     }
     let [version] = reader.array()?;
@@ -144,6 +158,10 @@ pub(super) fn decode(head: &Bytes, body: &Bytes) -> Result<StoredResponse, Decod
     if reader.u64()? != body.len() as u64 || body_sum != XxHash3_64::oneshot(body) {
         return Err(Checksum);
     }
+    let content = match form {
+        FORM => Content::plain(body.clone()),
+        _ => Content::packed(body.clone(), reader.u64()?).ok_or(DecodeError::Content)?,
+    };
     let response_time = Timestamp::from_micros(reader.u64()?);
     let mut duration = || reader.u64().map(Duration::from_micros);
     let (initial_age, lifetime) = (duration()?, duration()?);
@@ -179,7 +197,7 @@ pub(super) fn decode(head: &Bytes, body: &Bytes) -> Result<StoredResponse, Decod
         },
         headers,
         meta: Meta { response_time, initial_age, lifetime, stale_while_revalidate, stale_if_error, flags },
-        body: body.clone(),
+        content,
     })
 }
 

@@ -1,6 +1,7 @@
 //! The stored response, and its form as bytes.
 
 mod codec;
+mod content;
 mod names;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,9 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Version};
 
 pub(crate) use codec::DecodeError;
+pub(crate) use content::Content;
+#[cfg(feature = "compression")]
+pub(crate) use content::lz4;
 
 use crate::{
     backend::Entry,
@@ -28,16 +32,16 @@ pub(crate) struct StoredResponse {
     pub(crate) version: Version,
     pub(crate) headers: HeaderMap,
     pub(crate) meta: Meta,
-    pub(crate) body: Bytes,
+    pub(crate) content: Content,
 }
 
 impl StoredResponse {
-    /// The head as bytes, with checksums of itself and of the body.
+    /// The head as bytes, with checksums of itself and of the content as it is stored.
     pub(crate) fn encode_head(&self) -> Bytes {
         codec::encode(self)
     }
 
-    /// Reads an entry. Names that are not well known are copied; values and body are slices of the entry's buffers.
+    /// Reads an entry. Names that are not well known are copied; values and content are slices of the entry's buffers.
     pub(crate) fn decode(head: &Bytes, body: &Bytes) -> Result<Self, DecodeError> {
         codec::decode(head, body)
     }
@@ -54,6 +58,8 @@ impl StoredResponse {
 pub(crate) struct Prepared {
     /// The response.
     pub(crate) stored: StoredResponse,
+    /// Its content, unpacked.
+    pub(crate) body: Bytes,
     /// The head that hits copy, and the form in which it is.
     head: OnceLock<(HeadForm, HeaderMap)>,
     has_answered: AtomicBool,
@@ -63,14 +69,26 @@ pub(crate) struct Prepared {
 pub(crate) type HeadForm = u8;
 
 impl Prepared {
-    /// Prepares a decoded response.
-    pub(crate) fn new(stored: StoredResponse) -> Self {
-        Self { stored, head: OnceLock::new(), has_answered: AtomicBool::new(false) }
+    /// Prepares a decoded response whose content is known.
+    fn new(stored: StoredResponse, body: Bytes) -> Self {
+        Self { stored, body, head: OnceLock::new(), has_answered: AtomicBool::new(false) }
     }
 
-    /// That of an entry; decoded at the first call for it. The error means: treat it as a miss.
+    /// That of an entry; decoded and unpacked at the first call for it. The error means: treat it as a miss.
     pub(crate) fn of(entry: &Entry) -> Result<&Self, DecodeError> {
-        let decode = |entry: &Entry| StoredResponse::decode(entry.head(), entry.body()).map(Self::new);
+        Self::made(entry, |entry| {
+            let stored = StoredResponse::decode(entry.head(), entry.body())?;
+            let body = stored.content.unpack()?;
+            Ok(Self::new(stored, body))
+        })
+    }
+
+    /// That of an entry whose content is known.
+    pub(crate) fn with<'a>(entry: &'a Entry, body: &Bytes) -> Result<&'a Self, DecodeError> {
+        Self::made(entry, |entry| Ok(Self::new(StoredResponse::decode(entry.head(), entry.body())?, body.clone())))
+    }
+
+    fn made(entry: &Entry, decode: impl FnOnce(&Entry) -> Result<Self, DecodeError>) -> Result<&Self, DecodeError> {
         match entry.decoded::<Result<Self, DecodeError>>(decode) {
             Some(Ok(prepared)) => Ok(prepared),
             Some(Err(error)) => Err(*error),

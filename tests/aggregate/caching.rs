@@ -173,6 +173,14 @@ async fn tags_are_the_union_in_one_field() {
 }
 
 #[tokio::test]
+async fn the_groups_of_parts_are_groups_of_the_whole() {
+    let answer =
+        of(&[&[("cache-groups", "\"users\", \"a \\\"b\"")], &[("cache-groups", "\"orders\", \"users\"")]]).await;
+    assert_eq!(answer.field("cache-groups"), Some("\"a \\\"b\", \"orders\", \"users\""));
+    assert_eq!(of(&[&[("cache-groups", "no list of strings")]]).await.field("cache-groups"), None);
+}
+
+#[tokio::test]
 async fn tags_that_a_handler_left_in_the_extensions_count_too() {
     let service = service_fn(|_: Request<Full<Bytes>>| async {
         let mut response = Response::new(Full::from("1"));

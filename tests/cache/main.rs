@@ -5,6 +5,8 @@ mod auto_traits;
 mod basics;
 mod bodies;
 mod body_key;
+#[cfg(feature = "compression")]
+mod compression;
 mod conditional;
 mod deception;
 mod freshness;
@@ -28,4 +30,5 @@ mod targeted;
 mod validation;
 mod value;
 mod vary;
+mod warm;
 mod world;

@@ -1,0 +1,175 @@
+//! The way of one request.
+
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response};
+use http_body::Body;
+use http_body_util::BodyExt;
+use tokio::time::Instant;
+use tower_service::Service;
+
+use super::{Terms, Warmed};
+use crate::{
+    BoxError, CacheFuture, CacheStatus,
+    backend::PrimaryKey,
+    body::CacheBody,
+    http_cache::{
+        HttpCache,
+        serve::{Content, Origin, Role},
+    },
+    policy::glance::Glance,
+};
+
+pub(super) struct One {
+    pub(super) cache: HttpCache,
+    pub(super) terms: Terms,
+}
+
+impl One {
+    /// What it comes to, and how long that took.
+    pub(super) async fn warm<S, B, R>(self, service: S, request: Request<B>) -> (Warmed, Duration)
+    where
+        S: Origin<B, R>,
+        S::Error: Into<BoxError> + 'static,
+        B: Content,
+        R: Content,
+    {
+        let start = Instant::now();
+        // A HEAD fills nothing.
+        let admitted = match self.cache.admit(&request, &Glance::at(request.headers())) {
+            Ok(admitted) if *request.method() != Method::HEAD => admitted,
+            Ok(_) => return (Warmed::Bypassed { reason: "method" }, start.elapsed()),
+            Err(bypass) => return (Warmed::Bypassed { reason: bypass.as_str() }, start.elapsed()),
+        };
+        let headers = request.headers().clone();
+        match self.is_fresh(&admitted.key, &headers).await {
+            Ok(true) => return (Warmed::Fresh, start.elapsed()),
+            Ok(false) => {}
+            // Its answer would not be stored.
+            Err(failed) => return (failed, start.elapsed()),
+        }
+        let looked = start.elapsed();
+        tokio::select! {
+            biased;
+            () = self.terms.stop.cancelled() => return (Warmed::Stopped, looked),
+            () = self.terms.pace.turn() => {}
+        }
+        if self.cache.state.tasks.is_closed() {
+            return (Warmed::Stopped, looked);
+        }
+        let start = Instant::now();
+        let asked = Arc::new(AtomicBool::new(false));
+        let noticing = Noticing { inner: service, asked: Arc::clone(&asked) };
+        let fetched = tokio::time::timeout(self.terms.timeout, fetch(&self.cache, noticing, request)).await;
+        let elapsed = || looked + start.elapsed();
+        let answer = match fetched {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return (Warmed::Failed { reason: error.to_string() }, elapsed()),
+            Err(_) => {
+                let reason = format!("no answer within {:?}", self.terms.timeout);
+                return (Warmed::Failed { reason }, elapsed());
+            }
+        };
+        let warmed = match self.is_fresh(&admitted.key, &headers).await {
+            Ok(true) if asked.load(Ordering::Acquire) => Warmed::Stored { status: answer.status, bytes: answer.bytes },
+            // Somebody else has fetched it meanwhile.
+            Ok(true) => Warmed::Fresh,
+            Ok(false) => Warmed::NotStored { status: answer.status, reason: answer.detail },
+            Err(failed) => failed,
+        };
+        (warmed, elapsed())
+    }
+
+    async fn is_fresh(&self, key: &PrimaryKey, headers: &HeaderMap) -> Result<bool, Warmed> {
+        match self.cache.look_up(key, headers).await {
+            Some(lookup) => Ok(self.cache.is_hit(&lookup, headers)),
+            None => Err(Warmed::Failed { reason: "the store is out of reach".into() }),
+        }
+    }
+}
+
+/// What matters of an answer.
+struct Answer {
+    status: http::StatusCode,
+    bytes: u64,
+    detail: Option<String>,
+}
+
+/// Asks as a client would, through a cache layer and a coalescing one, and reads to the end.
+async fn fetch<S, B, R>(cache: &HttpCache, service: S, request: Request<B>) -> Result<Answer, BoxError>
+where
+    S: Origin<B, R>,
+    S::Error: Into<BoxError> + 'static,
+    B: Content,
+    R: Content,
+{
+    let collapsing = Collapsing { cache: cache.clone(), inner: service };
+    let response = cache.serve(Role::Cache, &collapsing, request).await.map_err(Into::into)?;
+    let detail = CacheStatus::from_headers(response.headers()).and_then(|status| status.detail().map(str::to_owned));
+    let status = response.status();
+    let mut body = pin!(response.into_body());
+    let mut bytes = 0;
+    while let Some(frame) = body.frame().await {
+        // Read and forgotten: the cache keeps what it keeps.
+        bytes += frame?.data_ref().map_or(0, |data| data.len() as u64);
+    }
+    Ok(Answer { status, bytes, detail })
+}
+
+/// The coalescing layer, without its module.
+#[derive(Clone)]
+struct Collapsing<S> {
+    cache: HttpCache,
+    inner: S,
+}
+
+impl<S, B, R> Service<Request<B>> for Collapsing<S>
+where
+    S: Service<Request<B>, Response = Response<R>, Future: Send, Error: Send> + Clone + Send + 'static,
+    S::Error: 'static,
+    B: Content,
+    R: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    type Response = Response<CacheBody<R>>;
+    type Error = S::Error;
+    type Future = CacheFuture<R, S::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        CacheFuture::new(self.cache.clone().collapse(self.inner.clone(), request))
+    }
+}
+
+/// Notices whether a service is asked.
+#[derive(Clone)]
+struct Noticing<S> {
+    inner: S,
+    asked: Arc<AtomicBool>,
+}
+
+impl<S: Service<Q>, Q> Service<Q> for Noticing<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Q) -> S::Future {
+        self.asked.store(true, Ordering::Release);
+        self.inner.call(request)
+    }
+}
