@@ -11,8 +11,8 @@ use std::{
 
 use fred::{
     clients::Client as Fred,
-    interfaces::ClientLike,
-    types::{ClusterHash, CustomCommand, Value, config::Options},
+    interfaces::{ClientLike, KeysInterface},
+    types::{ClusterHash, CustomCommand, Key, Value, config::Options},
 };
 
 use super::{
@@ -174,10 +174,25 @@ impl Node {
     }
 
     pub(super) async fn send(&self, name: &'static str, args: Vec<Value>, timeout: Duration) -> Result<Reply, Fault> {
+        if name == "MGET" {
+            return self.mget(args, timeout).await;
+        }
         let command = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
         let client = self.fred.with_options(&options(timeout));
         match tokio::time::timeout(timeout + BACKSTOP, client.custom_raw(command, args)).await {
             Ok(Ok(frame)) => Reply::from_frame(frame),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(timed_out().into()),
+        }
+    }
+
+    /// Reads, as a command that fred knows: those of concurrent requests go out together, where one that it does not
+    /// know is written to the socket by itself. Its timer is not needed: a read that is sent too late does no harm.
+    async fn mget(&self, keys: Vec<Value>, timeout: Duration) -> Result<Reply, Fault> {
+        let keys: Vec<Key> = keys.into_iter().filter_map(|key| key.into_bytes().map(Key::from)).collect();
+        let client = self.fred.with_options(&options(Duration::ZERO));
+        match tokio::time::timeout(timeout, client.mget::<Value, _>(keys)).await {
+            Ok(Ok(value)) => Ok(Reply::from_value(value)),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(timed_out().into()),
         }

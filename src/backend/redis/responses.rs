@@ -39,10 +39,13 @@ impl RedisBackend {
         let mut tags = TagCells::with_capacity(hinted.len());
 
         // First round: everything, for what is known of the key.
-        let mut ask = Vec::with_capacity(3 + hinted.len());
-        ask.extend([names.entry(variant), names.primary(), names.clock()].map(Value::Bytes));
-        ask.extend(hinted.iter().map(|tag| Value::Bytes(names.tag(*tag))));
-        let mut values = self.mget(&names, ask).await?.into_iter();
+        let ask = || {
+            let mut ask = Vec::with_capacity(3 + hinted.len());
+            ask.extend([names.entry(variant), names.primary(), names.clock()].map(Value::Bytes));
+            ask.extend(hinted.iter().map(|tag| Value::Bytes(names.tag(*tag))));
+            ask
+        };
+        let mut values = self.mget(&names, 3 + hinted.len(), ask).await?.into_iter();
         let (mut stored, primary, mut clock) = (next(&mut values), next(&mut values), next(&mut values));
         take_tags(&mut tags, &hinted, &mut values);
         let primary = primary.as_deref().and_then(|value| self.parsed(Primary::parse(value)));
@@ -55,9 +58,12 @@ impl RedisBackend {
                 variant = other;
                 let hinted = self.hints.tags(key, variant).unwrap_or_default();
                 let missing: Vec<_> = hinted.iter().copied().filter(|tag| !tags.contains_key(tag)).collect();
-                let mut ask = vec![Value::Bytes(names.entry(variant)), Value::Bytes(names.clock())];
-                ask.extend(missing.iter().map(|tag| Value::Bytes(names.tag(*tag))));
-                let mut values = self.mget(&names, ask).await?.into_iter();
+                let ask = || {
+                    let mut ask = vec![Value::Bytes(names.entry(variant)), Value::Bytes(names.clock())];
+                    ask.extend(missing.iter().map(|tag| Value::Bytes(names.tag(*tag))));
+                    ask
+                };
+                let mut values = self.mget(&names, 2 + missing.len(), ask).await?.into_iter();
                 (stored, clock) = (next(&mut values), next(&mut values));
                 take_tags(&mut tags, &missing, &mut values);
             }
@@ -71,9 +77,12 @@ impl RedisBackend {
         if let Some(entry) = &entry {
             let missing: Vec<_> = entry.tags().iter().copied().filter(|tag| !tags.contains_key(tag)).collect();
             if !missing.is_empty() {
-                let mut ask = vec![Value::Bytes(names.clock())];
-                ask.extend(missing.iter().map(|tag| Value::Bytes(names.tag(*tag))));
-                let mut values = self.mget(&names, ask).await?.into_iter();
+                let ask = || {
+                    let mut ask = vec![Value::Bytes(names.clock())];
+                    ask.extend(missing.iter().map(|tag| Value::Bytes(names.tag(*tag))));
+                    ask
+                };
+                let mut values = self.mget(&names, 1 + missing.len(), ask).await?.into_iter();
                 // The newest clock judges everything.
                 clock = next(&mut values);
                 take_tags(&mut tags, &missing, &mut values);
@@ -109,9 +118,17 @@ impl RedisBackend {
         Some(Found { entry, stale_since })
     }
 
-    async fn mget(&self, names: &Names<'_>, keys: Vec<Value>) -> Result<Vec<Reply>, BackendError> {
-        let n = keys.len();
-        let reply = self.client.command(names.bucket, "MGET", keys, self.client.timeout()).await?;
+    /// `ask` names the `n` keys; twice if the slot is being moved.
+    async fn mget(
+        &self,
+        names: &Names<'_>,
+        n: usize,
+        ask: impl Fn() -> Vec<Value>,
+    ) -> Result<Vec<Reply>, BackendError> {
+        let reply = self
+            .client
+            .retrying(self.client.timeout(), |timeout| self.client.call(names.bucket, "MGET", ask(), timeout))
+            .await?;
         reply.into_array().filter(|values| values.len() == n).ok_or_else(|| Reply::unexpected("MGET"))
     }
 
