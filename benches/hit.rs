@@ -2,7 +2,8 @@
 //! bytes. Run with `cargo bench --all-features --bench hit`; the second half needs a `redis-server`.
 //!
 //! With `-- --times N WHAT` it only does one thing N times, for callgrind: what 2 N take more than N is what N of them
-//! cost. WHAT is `request`, `route`, `hit`, `router` or `stack`.
+//! cost. WHAT is `request`, `route`, `hit`, `router`, `stack` (the four cache layers) or
+//! `six` (all layers).
 
 mod support;
 
@@ -23,7 +24,9 @@ use support::{compare, each};
 use tokio::runtime::{Handle, Runtime};
 use tower::{Layer, Service, ServiceExt};
 use tower_gatehouse::{
-    Backend, BoxError, CacheLayer, CoalesceLayer, HttpCache, ResponseExt, SwrLayer, TagInvalidationLayer,
+    Backend, BoxError, CacheLayer, CoalesceLayer, HttpCache, ResponseExt, Rule, SwrLayer, TagInvalidationLayer,
+    rate_limit::{Key, Quota, RateLimitLayer},
+    session::{KeyRing, SessionLayer},
 };
 
 const SIZES: [usize; 2] = [2 * 1024, 64 * 1024];
@@ -39,7 +42,10 @@ fn main() {
     }
     for size in SIZES {
         in_memory(size);
+        at_once(size);
     }
+    all_six();
+    unconcerned();
     let server = RedisServer::start();
     for size in SIZES {
         on_redis(&runtime, &server, size);
@@ -55,8 +61,9 @@ fn in_memory(size: usize) {
     let mut bare = route.clone();
     let mut in_router = route.clone().layer(CacheLayer::new(&cache));
     let mut around = CacheLayer::new(&cache).layer(route.clone());
-    let quiet = cache.clone().without_status_fields();
+    let quiet = HttpCache::new(&Backend::memory()).without_status_fields();
     let mut quiet = CacheLayer::new(&quiet).layer(route.clone());
+    Handle::current().block_on(answer(&mut quiet));
     let mut all = stack(&cache, route);
     Handle::current().block_on(answer(&mut around));
     compare(
@@ -92,18 +99,137 @@ fn only(what: &str, times: u64) {
             let mut stack = stack(&cache, route);
             many(Box::new(move || ask(&mut stack)));
         }
+        "six" => {
+            let mut six = six(&Backend::memory(), &cache, route);
+            many(Box::new(move || ask(&mut six)));
+        }
         other => panic!("{other} is not known"),
     }
+}
+
+/// 64 tasks on two threads, all for the same page.
+fn at_once(size: usize) {
+    let content = content(size);
+    let route = Router::new().route("/products/{id}", get(async move || (FIELDS, content)));
+    let mut around = CacheLayer::new(&Backend::memory()).layer(route.clone());
+    Handle::current().block_on(answer(&mut around));
+    let two = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    compare(
+        &format!("64 tasks on two threads, {size} bytes"),
+        vec![
+            ("bare route", Box::new(|n| two.block_on(tasks(n, &route)))),
+            ("CacheLayer around the router", Box::new(|n| two.block_on(tasks(n, &around)))),
+        ],
+    );
+}
+
+async fn tasks<S, R>(n: u64, service: &S)
+where
+    S: Service<Request<Body>, Response = Response<R>, Error = Infallible, Future: Send> + Clone + Send + 'static,
+    R: http_body::Body<Data = Bytes> + Send,
+    R::Error: Into<BoxError> + std::fmt::Debug,
+{
+    let tasks = (0..64).map(|task| {
+        let mut service = service.clone();
+        tokio::spawn(async move {
+            for _ in 0..(n + task) / 64 {
+                answer(&mut service).await;
+                // As a connection that waits for its next request.
+                tokio::task::yield_now().await;
+            }
+        })
+    });
+    futures_util::future::join_all(tasks).await;
+}
+
+/// A hit through everything: two limits, a session that nobody asks for, the four cache layers.
+fn all_six() {
+    let content = content(SIZES[0]);
+    let route = Router::new().route("/products/{id}", get(async move || (FIELDS, content)));
+    let backend = Backend::memory();
+    let cache = HttpCache::new(&backend);
+    let mut alone = CacheLayer::new(&cache).layer(route.clone());
+    let mut six = six(&backend, &cache, route);
+    Handle::current().block_on(answer(&mut alone));
+    compare(
+        "A hit in memory through all six layers (limit by IP, session, limit by user, tags, swr, cache, coalesce)",
+        vec![
+            each("CacheLayer alone", move || ask(&mut alone)),
+            each("all six", move || ask(&mut six)),
+            each("the request alone", || request(PATH)),
+        ],
+    );
+}
+
+/// What a layer costs a request that it has nothing to do with: a rule says that it is not cached, it has no session,
+/// and it is of nobody whom a limit counts.
+fn unconcerned() {
+    let route = Router::new().route("/live/{id}", get(async || content(0)));
+    let backend = Backend::memory();
+    let cache = HttpCache::new(&backend).rule("/live/{id}", Rule::bypass()).unwrap();
+    let mut bare = route.clone();
+    let ask_bare = move || {
+        let response = bare.call(request("/live/17")).now_or_never().expect("nothing waits").unwrap();
+        response.status()
+    };
+    fn asks<S, R>(mut service: S) -> impl FnMut() -> http::StatusCode
+    where
+        S: Service<Request<Body>, Response = Response<R>, Error = Infallible>,
+    {
+        move || service.call(request("/live/17")).now_or_never().expect("nothing waits").unwrap().status()
+    }
+    let nobody = RateLimitLayer::new(&backend, "nobody", Key::user(), Quota::per_minute(PLENTY));
+    compare(
+        "A request that no layer concerns",
+        vec![
+            each("bare route", ask_bare),
+            each("RateLimitLayer", asks(nobody.layer(route.clone()))),
+            each("SessionLayer", asks(SessionLayer::new(&backend, KeyRing::ephemeral()).layer(route.clone()))),
+            each("TagInvalidationLayer", asks(TagInvalidationLayer::new(&cache).layer(route.clone()))),
+            each("SwrLayer", asks(SwrLayer::new(&cache).layer(route.clone()))),
+            each("CacheLayer", asks(CacheLayer::new(&cache).layer(route.clone()))),
+            each("CoalesceLayer", asks(CoalesceLayer::new(&cache).layer(route.clone()))),
+            each("the four cache layers", asks(stack(&cache, route.clone()))),
+            each("the request alone", || request("/live/17")),
+        ],
+    );
+}
+
+/// Never used up.
+const PLENTY: u32 = 1_000_000_000;
+
+fn six(
+    backend: &Backend,
+    cache: &HttpCache,
+    route: Router,
+) -> impl Service<
+    Request<Body>,
+    Response = Response<impl http_body::Body<Data = Bytes, Error: Into<BoxError> + std::fmt::Debug> + Send + 'static>,
+    Error = Infallible,
+    Future: Send + 'static,
+> + Clone
++ Send
++ 'static {
+    let by_ip = RateLimitLayer::new(backend, "ip", Key::from_fn(|_| Some("192.0.2.1")), Quota::per_minute(PLENTY));
+    let by_user = RateLimitLayer::new(backend, "user", Key::user(), Quota::per_minute(PLENTY));
+    let session = SessionLayer::new(backend, KeyRing::ephemeral());
+    by_ip.layer(session.layer(by_user.layer(stack(cache, route))))
 }
 
 /// The four cache layers in their order.
 fn stack(
     cache: &HttpCache,
     route: Router,
-) -> impl Service<Request<Body>, Response = Response<impl http_body::Body<Data = Bytes, Error = BoxError>>, Error = Infallible>
-{
-    TagInvalidationLayer::new(cache)
-        .layer(SwrLayer::new(cache).layer(CacheLayer::new(cache).layer(CoalesceLayer::new(cache).layer(route))))
+) -> impl Service<
+    Request<Body>,
+    Response = Response<impl http_body::Body<Data = Bytes, Error: Into<BoxError> + std::fmt::Debug> + Send + 'static>,
+    Error = Infallible,
+    Future: Send + 'static,
+> + Clone
++ Send
++ 'static {
+    let cached = CacheLayer::new(cache).layer(CoalesceLayer::new(cache).layer(route));
+    TagInvalidationLayer::new(cache).layer(SwrLayer::new(cache).layer(cached))
 }
 
 const FIELDS: [(header::HeaderName, &str); 3] = [

@@ -1,7 +1,7 @@
 //! Ratios to a floor.
 //!
 //! What the crate claims is a ratio ("a hit costs so many bare look-ups"), and on a shared machine two figures that
-//! were taken at different moments give a poor one. Here the floor and the subjects run in turns, a few milliseconds
+//! were taken at different moments give a poor one. Here the floor and the subjects run in turns, about a millisecond
 //! each, so that whatever else the machine does hits all alike; shown are the medians, and between which ratios eight
 //! of ten turns lie. No dependency, so that examples and tests stay quick to build.
 
@@ -23,8 +23,9 @@ pub(crate) fn each<'a, T>(name: &'a str, mut once: impl FnMut() -> T + 'a) -> Su
     (name, Box::new(many))
 }
 
-const TURN: Duration = Duration::from_millis(4);
-const TURNS: usize = 75;
+/// Short enough that most turns are not interrupted by whatever else the machine does.
+const TURN: Duration = Duration::from_millis(1);
+const TURNS: usize = 301;
 
 /// Measures and prints; the first is the floor.
 pub(crate) fn compare(title: &str, mut subjects: Vec<Subject<'_>>) {

@@ -166,6 +166,26 @@ async fn what_is_not_stored_passes_through_frame_by_frame_without_end() {
 }
 
 #[tokio::test]
+async fn a_hit_in_memory_hands_out_the_stored_content_itself() {
+    let world = World::all().await.into_iter().find(|world| world.name == "memory").unwrap();
+    let service = service_fn(async |_: Request<Body>| {
+        let response = Response::builder().header("cache-control", "max-age=60");
+        Ok::<_, BoxError>(response.body(full(vec![b'x'; 64 * 1024])).unwrap())
+    });
+    let app = boxed(CacheLayer::new(&world.cache()).layer(service));
+    let mut addresses = Vec::new();
+    for n in 0..4 {
+        let range = if n == 3 { [("range", "bytes=100-")].as_slice() } else { &[] };
+        let mut body = app.clone().oneshot(request("GET", URL, range)).await.unwrap().into_body();
+        let content = chunk(&mut body).await;
+        addresses.push(content.as_ptr() as usize);
+        while body.frame().await.is_some() {}
+    }
+    assert_eq!(addresses[1], addresses[2], "two hits are one buffer");
+    assert_eq!(addresses[1] + 100, addresses[3], "a part of it is a slice of it");
+}
+
+#[tokio::test]
 async fn trailers_reach_the_client_stored_or_not() {
     for world in World::all().await {
         for control in ["max-age=60", "no-store"] {

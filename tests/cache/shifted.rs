@@ -42,6 +42,13 @@ impl Shifted {
     pub(crate) fn backend(inner: Backend, shift: Shift) -> Backend {
         Backend::custom(Altered(Self { inner, shift, soft: Shift::default() }))
     }
+
+    fn shifted(&self, mut lookup: Lookup) -> Lookup {
+        if let Some(found) = &mut lookup.found {
+            found.stale_since = found.stale_since.map(|since| since.plus(self.soft.get()));
+        }
+        lookup
+    }
 }
 
 impl Alter for Shifted {
@@ -54,11 +61,11 @@ impl Alter for Shifted {
     }
 
     async fn lookup(&self, key: &PrimaryKey, vary: &VaryOf<'_>) -> Result<Lookup, BackendError> {
-        let mut lookup = self.inner.lookup(key, vary).await?;
-        if let Some(found) = &mut lookup.found {
-            found.stale_since = found.stale_since.map(|since| since.plus(self.soft.get()));
-        }
-        Ok(lookup)
+        Ok(self.shifted(self.inner.lookup(key, vary).await?))
+    }
+
+    fn lookup_now(&self, key: &PrimaryKey, vary: &VaryOf<'_>, _: Timestamp) -> Option<Lookup> {
+        self.inner.lookup_now(key, vary, self.inner.now()).map(|lookup| self.shifted(lookup))
     }
 
     async fn invalidate(&self, scope: Scope<'_>, mode: Mode) -> Result<(), InvalidateError> {
