@@ -9,11 +9,14 @@ use crate::{
     chaos,
     plan::World,
     random::Random,
-    support::{RedisCluster, RedisServer},
+    support::{RedisCluster, RedisServer, resp::Reply},
 };
 
 /// Longer than a node is ever away: a failover that nobody asked for may lose what was acknowledged.
-const NODE_TIMEOUT: &str = "15000";
+const NODE_TIMEOUT: &str = "8000";
+/// The masters vote once in two node timeouts about a shard; until then an attempt is given up after 5 s.
+const ATTEMPTS: usize = 4;
+const ATTEMPT: Duration = Duration::from_secs(6);
 
 pub(crate) struct Servers {
     cache: Cache,
@@ -85,11 +88,21 @@ impl Servers {
     }
 
     pub(crate) fn fail_over(&self, shard: usize) {
-        if let Cache::Cluster(cluster) = &self.cache {
-            // One after the other: the last fault may have been this one, or a restart.
-            cluster.wait_until_ok();
-            cluster.fail_over(self.replica(shard));
+        let Cache::Cluster(cluster) = &self.cache else { return };
+        // One after the other: the last fault may have been this one, or a restart.
+        cluster.wait_until_ok();
+        let replica = &cluster.nodes()[self.replica(shard)];
+        for _ in 0..ATTEMPTS {
+            tell([replica], &["CLUSTER", "FAILOVER"]);
+            let start = Instant::now();
+            while start.elapsed() < ATTEMPT {
+                if is_master(replica) {
+                    return;
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
         }
+        println!("shard {shard} keeps its master");
     }
 
     pub(crate) fn flush_scripts(&self) {
@@ -124,9 +137,8 @@ impl Servers {
     /// Which node of a shard is its master now.
     fn master(&self, shard: usize) -> usize {
         let nodes = self.nodes();
-        let is_master =
-            |node: &usize| nodes[*node].info("replication").get("role").is_some_and(|role| role == "master");
-        [shard, shard + 3].into_iter().filter(|node| *node < nodes.len()).find(is_master).unwrap_or(shard)
+        let mut both = [shard, shard + 3].into_iter().filter(|node| *node < nodes.len());
+        both.find(|node| is_master(nodes[*node])).unwrap_or(shard)
     }
 
     fn replica(&self, shard: usize) -> usize {
@@ -144,6 +156,11 @@ fn freeze(server: &RedisServer, down: Duration) {
     server.pause();
     thread::sleep(down);
     server.resume();
+}
+
+fn is_master(server: &RedisServer) -> bool {
+    let Ok(Reply::Bytes(info)) = server.try_command(&["INFO", "replication"]) else { return false };
+    String::from_utf8_lossy(&info).lines().any(|line| line == "role:master")
 }
 
 /// Errors are answers, too: a replica refuses to write.
