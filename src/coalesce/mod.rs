@@ -13,6 +13,9 @@
 //!
 //! The request runs in a task of its own: its client may leave. If the process dies, another takes over within
 //! [`HttpCache::lease`](crate::HttpCache::lease).
+//!
+//! While the store is out of its reach, a process sends one request at a time for each key. Who comes after the origin
+//! was asked waits for the next one, together with all who come meanwhile: another process may have invalidated.
 
 mod layer;
 mod service;
