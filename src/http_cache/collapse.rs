@@ -195,22 +195,6 @@ impl HttpCache {
         self.ask_alone(&visit, inner, request).await
     }
 
-    /// Asks for one request only, and touches nothing.
-    async fn ask_alone<S, B, R>(
-        &self,
-        visit: &Visit,
-        inner: S,
-        request: Request<B>,
-    ) -> Result<Response<CacheBody<R>>, S::Error>
-    where
-        S: Origin<B, R>,
-    {
-        let asking = self.ask_inner(visit, request.headers());
-        let outcome = oneshot(inner, request).instrument(asking.span()).await;
-        asking.ended(&outcome);
-        outcome.map(|response| response.map(CacheBody::inner))
-    }
-
     /// What was looked up, with the store's clock: who has read none cannot tell what it may follow. There is none only
     /// before the first request of all, and after the store has lost it.
     async fn with_clock(&self, visit: &Visit) -> Option<Lookup> {

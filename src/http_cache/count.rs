@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use tracing::{Instrument as _, Span, debug_span, field::Empty};
 
 use super::{
     HttpCache,
     reason::Reason,
+    serve::{Origin, oneshot},
     status::{Kind, Report},
     visit::{Bypass, Visit},
 };
 use crate::{
     backend::{BackendError, Commit, Committed, Entry, Lookup, Mode, PrimaryKey, Scope},
+    body::CacheBody,
     metrics::{self, Counters, Stopwatch},
     policy::cache_status::Forward,
 };
@@ -149,6 +151,22 @@ impl HttpCache {
     /// The inner service is asked. Layers may stand in each other: the innermost of them counts.
     pub(super) fn ask_inner<'a>(&'a self, visit: &'a Visit, headers: &HeaderMap) -> AskedInner<'a> {
         self.ask_for(Some(visit), Purpose::of(visit, headers))
+    }
+
+    /// Asks for one request only, and touches nothing.
+    pub(super) async fn ask_alone<S, B, R>(
+        &self,
+        visit: &Visit,
+        inner: S,
+        request: Request<B>,
+    ) -> Result<Response<CacheBody<R>>, S::Error>
+    where
+        S: Origin<B, R>,
+    {
+        let asking = self.ask_inner(visit, request.headers());
+        let outcome = oneshot(inner, request).instrument(asking.span()).await;
+        asking.ended(&outcome);
+        outcome.map(|response| response.map(CacheBody::inner))
     }
 
     fn ask_for<'a>(&'a self, visit: Option<&'a Visit>, purpose: Purpose) -> AskedInner<'a> {

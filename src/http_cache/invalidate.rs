@@ -144,9 +144,10 @@ impl Invalidate {
                 tokio::time::sleep(wait).await;
                 match self.run().await {
                     Ok(()) => return tracing::info!("what a request changed is invalidated now"),
-                    Err(error) => tracing::error!(%error, "what a request changed is still not invalidated"),
+                    Err(error) => tracing::debug!(%error, "what a request changed is still not invalidated"),
                 }
             }
+            tracing::error!("what a request changed stays as it was: no attempt to invalidate it has succeeded");
         });
     }
 

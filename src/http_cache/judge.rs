@@ -38,7 +38,7 @@ impl Stored {
         match Prepared::of(entry) {
             Ok(_) => Some(Self(Arc::clone(entry))),
             Err(error) => {
-                tracing::warn!(%error, "a miss");
+                tracing::debug!(%error, "what is stored cannot be read; it counts as absent");
                 None
             }
         }

@@ -35,7 +35,7 @@ metrics! {
         "Seconds that operations on the store took, failed ones included";
     BACKEND_ERRORS = Counter "gatehouse_backend_errors_total" ["backend", "operation", "kind"]
         "Operations on the store that failed";
-    BACKEND_MALFORMED = Counter "gatehouse_backend_malformed_total" ["backend"]
+    BACKEND_MALFORMED = Counter "gatehouse_backend_malformed_total" ["what"]
         "Values in the store that were damaged or of another version, each read as absent";
     BREAKER_OPEN = Gauge "gatehouse_breaker_open" ["backend", "node"]
         "Connections to this server on which operations fail at once because it is out of reach: 0 or 1 for each backend";

@@ -21,6 +21,7 @@ pub(crate) use content::lz4;
 
 use crate::{
     backend::Entry,
+    metrics,
     policy::{Meta, tags},
 };
 
@@ -89,6 +90,13 @@ impl Prepared {
     }
 
     fn made(entry: &Entry, decode: impl FnOnce(&Entry) -> Result<Self, DecodeError>) -> Result<&Self, DecodeError> {
+        let decode = |entry: &Entry| {
+            let decoded = decode(entry);
+            if decoded.is_err() {
+                metrics::count(&metrics::BACKEND_MALFORMED, ["response".into()]);
+            }
+            decoded
+        };
         match entry.decoded::<Result<Self, DecodeError>>(decode) {
             Some(Ok(prepared)) => Ok(prepared),
             Some(Err(error)) => Err(*error),

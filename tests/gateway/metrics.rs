@@ -402,3 +402,47 @@ fn a_plain_request_has_no_line_of_its_own() {
     }
     assert_eq!(gateway.process.log(), before);
 }
+
+#[test]
+fn sessions_are_counted_with_what_became_of_them() {
+    let redis = RedisServer::start();
+    for store in [&[][..], &["--redis", &redis.url()]] {
+        let gateway = Gateway::with(&[&["--layers", "session,tags,swr,cache,coalesce"], store].concat());
+        let mut client = gateway.connect();
+        let who = r#"{"user":"ann"}"#;
+        let login = format!("POST /login HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{who}", who.len());
+        let token = client.ask(login).head.get("x-auth-token").expect("a token").to_owned();
+        let forged = format!("{}AAAA", &token[..token.len() - 4]);
+        let mut whoami = |token: &str| client.get("/whoami", &format!("Authorization: Bearer {token}\r\n")).text();
+        assert_eq!((whoami(&token), whoami(&token)), (who.to_owned(), who.to_owned()));
+        assert_eq!(whoami(&forged), r#"{"user":null}"#);
+        let end = format!("POST /logout HTTP/1.1\r\nHost: a\r\nCookie: sid={token}\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(gateway.connect().ask(end).status(), 204);
+        assert_eq!(whoami(&token), r#"{"user":null}"#);
+        let scrape = Scrape::of(&gateway);
+        let counts =
+            |list: &[(&str, u64)]| list.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect::<BTreeMap<_, _>>();
+        let loads = scrape.counts("gatehouse_session_loads_total", &["result"]);
+        assert_eq!(loads, counts(&[("live", 2), ("refused", 1), ("unknown", 1)]));
+        let writes = scrape.counts("gatehouse_session_writes_total", &["write", "outcome"]);
+        assert_eq!(writes, counts(&[("create done", 1), ("destroy done", 1)]));
+        is_as_listed(&scrape);
+    }
+}
+
+#[test]
+fn a_damaged_value_in_redis_is_a_miss_that_is_counted() {
+    let redis = RedisServer::start();
+    let origin = Origin::always("HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nContent-Length: 2\r\n\r\nok");
+    let gateway = Gateway::with(&["--upstream", &origin.url(), "--redis", &redis.url()]);
+    let mut client = gateway.connect();
+    client.get("/a", "");
+    assert_eq!(client.get("/a", "").head.get("x-cache"), Some("HIT"));
+    let entry = redis.keys().into_iter().find(|key| key.contains(":e:")).expect("an entry");
+    redis.command(&["SET", &entry, "nonsense"]);
+    assert_eq!(client.get("/a", "").head.get("x-cache"), Some("MISS"));
+    assert_eq!(client.get("/a", "").head.get("x-cache"), Some("HIT"), "it was overwritten");
+    let scrape = Scrape::of(&gateway);
+    assert!(scrape.value("gatehouse_backend_malformed_total", &[("what", "value")]) > 0.5);
+    is_as_listed(&scrape);
+}

@@ -15,7 +15,7 @@ use http_body_util::{BodyExt as _, Full};
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 use tower_gatehouse::{
     Backend, CacheLayer, CoalesceLayer, HttpCache, Personal, Rule, SwrLayer,
-    backend::MemoryBackend,
+    backend::{Commit, Entry, MemoryBackend, PrimaryKey, Variant},
     rate_limit::{ConcurrencyLimitLayer, Key, OnError, Policy, Quota, RateLimitLayer},
 };
 
@@ -197,4 +197,27 @@ async fn without_a_recorder_everything_works_and_a_cache_that_came_before_it_sta
     send(&service(&late), get("/")).await;
     send(&service(&late), get("/x")).await;
     assert_eq!(recorder.counts(REQUESTS), counts(&[("bypass rule", 1), ("hit fresh", 1), ("miss uri-miss", 1)]));
+}
+
+#[tokio::test]
+async fn an_entry_that_cannot_be_read_is_a_miss_that_is_counted_once() {
+    let recorder = Recorder::new();
+    let _guard = recorder.install();
+    let backend = Backend::memory();
+    let origin = service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, Infallible>(answer("no-store")) });
+    let service = CacheLayer::new(&HttpCache::new(&backend).key_in_status()).layer(origin);
+    let response = service.clone().oneshot(get("/")).await.expect("an answer");
+    let status = response.headers()["cache-status"].to_str().expect("text").to_owned();
+    let key = status.split_once("key=\"").and_then(|(_, key)| u128::from_str_radix(key.get(..32)?, 16).ok());
+    let key = PrimaryKey::from_bytes(key.expect("a key").to_be_bytes());
+    let ticket = backend.ticket(&key).await.expect("memory");
+    let end = backend.now().plus(Duration::from_secs(60));
+    let entry =
+        Entry::builder(ticket).fresh_until(end).keep_until(end).head(Bytes::from_static(b"of another version")).build();
+    let commit = Commit { key, variant: Variant(None), entry, refresh: None, lease: None };
+    backend.commit(commit).await.expect("memory");
+    send(&service, get("/")).await;
+    send(&service, get("/")).await;
+    assert_eq!(recorder.counts("gatehouse_backend_malformed_total"), counts(&[("response", 1)]));
+    assert_eq!(recorder.counts(REQUESTS), counts(&[("miss miss", 2), ("miss uri-miss", 1)]));
 }

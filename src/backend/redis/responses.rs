@@ -136,7 +136,7 @@ impl RedisBackend {
     pub(super) fn parsed<T>(&self, value: Option<T>) -> Option<T> {
         if value.is_none() {
             self.malformed.fetch_add(1, Ordering::Relaxed);
-            metrics::count(&metrics::BACKEND_MALFORMED, ["redis".into()]);
+            metrics::count(&metrics::BACKEND_MALFORMED, ["value".into()]);
             tracing::debug!("a value in Redis is damaged or of another version; it counts as absent");
         }
         value
