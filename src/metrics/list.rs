@@ -18,7 +18,7 @@ metrics! {
     CACHE_STORED = Counter "gatehouse_cache_stored_total" ["cache", "how"]
         "Responses stored, and stored responses whose head a 304 has renewed";
     CACHE_STORED_BYTES = Histogram "gatehouse_cache_stored_bytes" ["cache"]
-        "Bytes of content of the responses stored";
+        "Bytes of content of the responses stored, compressed where they are";
     CACHE_NOT_STORED = Counter "gatehouse_cache_not_stored_total" ["cache", "reason"]
         "Responses of the origin that were not stored";
     CACHE_VALUES = Counter "gatehouse_cache_values_total" ["cache", "result"]

@@ -205,13 +205,13 @@ async fn an_entry_that_cannot_be_read_is_a_miss_that_is_counted_once() {
     let _guard = recorder.install();
     let backend = Backend::memory();
     let origin = service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, Infallible>(answer("no-store")) });
-    let service = CacheLayer::new(&HttpCache::new(&backend).key_in_status()).layer(origin);
+    let service = CacheLayer::new(HttpCache::new(&backend).key_in_status()).layer(origin);
     let response = service.clone().oneshot(get("/")).await.expect("an answer");
     let status = response.headers()["cache-status"].to_str().expect("text").to_owned();
     let key = status.split_once("key=\"").and_then(|(_, key)| u128::from_str_radix(key.get(..32)?, 16).ok());
     let key = PrimaryKey::from_bytes(key.expect("a key").to_be_bytes());
     let ticket = backend.ticket(&key).await.expect("memory");
-    let end = backend.now().plus(Duration::from_secs(60));
+    let end = backend.now().plus(Duration::from_mins(1));
     let entry =
         Entry::builder(ticket).fresh_until(end).keep_until(end).head(Bytes::from_static(b"of another version")).build();
     let commit = Commit { key, variant: Variant(None), entry, refresh: None, lease: None };
