@@ -17,17 +17,20 @@ pub(crate) enum Broken {
     Limit,
     /// Every miss leaves a task with 64 KiB.
     Memory,
+    /// A handler panics.
+    Handler,
 }
 
 impl Broken {
     /// All ways to be broken, and which promise is not kept then.
-    pub(crate) const ALL: [(Self, Promise); 6] = [
+    pub(crate) const ALL: [(Self, Promise); 7] = [
         (Self::Invalidation, Promise::NothingStale),
         (Self::Answers, Promise::NoErrorOfOurs),
         (Self::Cart, Promise::NoCartChangeLost),
         (Self::Logout, Promise::SessionsEndOnce),
         (Self::Limit, Promise::NoLimitExceeded),
         (Self::Memory, Promise::BackToTheStart),
+        (Self::Handler, Promise::NoPanic),
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -39,6 +42,7 @@ impl Broken {
             Self::Logout => "logout",
             Self::Limit => "limit",
             Self::Memory => "memory",
+            Self::Handler => "handler",
         }
     }
 

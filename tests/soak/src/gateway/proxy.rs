@@ -39,6 +39,7 @@ pub(super) async fn forward(State(proxy): State<Proxy>, mut request: Request) ->
             std::future::pending::<()>().await;
             drop(kept);
         })),
+        Broken::Handler => panic!("on purpose"),
         _ => {}
     }
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
