@@ -17,13 +17,14 @@ use crate::session::KeyRing;
 ///
 /// ```
 /// use tower::ServiceBuilder;
-/// use tower_gatehouse::session::{ForwardSessionLayer, KeyRing};
+/// use tower_gatehouse::session::{ForwardSessionLayer, ForwardedBody, KeyRing};
 ///
 /// let keys = KeyRing::ephemeral();
 /// let orders = ServiceBuilder::new()
 ///     .layer(ForwardSessionLayer::new("orders", &keys).fields(["roles"]))
-///     .map_request(|request: http::Request<_>| request.map(axum::body::Body::new))
-///     .service_fn(async |_: http::Request<axum::body::Body>| Ok::<_, std::io::Error>(http::Response::new(String::new())));
+///     .service_fn(async |_: http::Request<ForwardedBody<String>>| {
+///         Ok::<_, std::io::Error>(http::Response::new(String::new()))
+///     });
 /// ```
 #[derive(Clone, Debug)]
 pub struct ForwardSessionLayer(Arc<Config>);
