@@ -29,6 +29,11 @@ const TURNS: usize = 301;
 
 /// Measures and prints; the first is the floor.
 pub(crate) fn compare(title: &str, mut subjects: Vec<Subject<'_>>) {
+    if let Ok(only) = std::env::var("BENCH_SUBJECT") {
+        let times = std::env::var("BENCH_TIMES").ok().and_then(|times| times.parse().ok()).unwrap_or(1000);
+        let named = |name: &str| format!("{title}: {name}").starts_with(&only);
+        return subjects.iter_mut().filter(|(name, _)| named(name)).for_each(|(_, many)| many(times));
+    }
     let counts: Vec<u64> = subjects.iter_mut().map(|(_, many)| calibrate(many)).collect();
     let mut nanos = vec![Vec::with_capacity(TURNS); subjects.len()];
     for _ in 0..TURNS {

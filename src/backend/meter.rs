@@ -112,7 +112,8 @@ impl Meter {
                 Rule::Rate { capacity, .. } => capacity,
                 Rule::Window { limit, .. } => limit,
             };
-            u128::from(level) * 255 / u128::from(full.max(1))
+            // Levels are below 2⁵³.
+            level.saturating_mul(255) / full.max(1)
         };
         limits.zip(self.as_slice()).map(of_255).max().map_or(0, |of_255| u8::try_from(of_255).unwrap_or(u8::MAX))
     }

@@ -98,7 +98,8 @@ impl Meters {
 
     fn index(&self, key: &LimitKey) -> usize {
         let hash = self.secret.hash_one(key.as_bytes());
-        usize::try_from(hash % self.sets.len() as u64).unwrap_or_default()
+        // The hash as a fraction of 2⁶⁴, which costs no division.
+        usize::try_from((u128::from(hash) * self.sets.len() as u128) >> 64).unwrap_or_default()
     }
 
     fn set(&self, index: usize) -> MutexGuard<'_, Vec<Slot>> {
@@ -150,5 +151,72 @@ impl fmt::Debug for Meters {
             .field("keys", &self.len())
             .field("max_keys", &(self.sets.len() * WAYS))
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "memory"))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{TestClock, backend::Limit};
+
+    fn key(n: u128) -> LimitKey {
+        LimitKey::from_bytes(n.to_be_bytes())
+    }
+
+    fn take(meters: &Meters, n: u128, interval: Duration, cost: u32) -> bool {
+        meters.take(&[Take { key: key(n), asks: &[Ask { limit: Limit::rate(interval, 10), cost }] }]).admitted
+    }
+
+    fn is_kept(meters: &Meters, n: u128) -> bool {
+        meters.sets.iter().any(|set| set.lock().unwrap().iter().any(|slot| slot.key == key(n)))
+    }
+
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    #[test]
+    fn a_new_key_takes_the_place_of_one_that_is_refilled_however_much_of_it_was_taken() {
+        let clock = TestClock::new();
+        let meters = Meters::new(WAYS, Clock::Test(clock.clone()));
+        for n in 0..16 {
+            let (interval, cost) = if n == 7 { (Duration::from_millis(1), 10) } else { (MINUTE, 1) };
+            assert!(take(&meters, n, interval, cost));
+        }
+        clock.advance(Duration::from_millis(11));
+        assert!(take(&meters, 100, MINUTE, 1));
+        assert!(!is_kept(&meters, 7) && is_kept(&meters, 100));
+        assert!((0..16).all(|n| n == 7 || is_kept(&meters, n)));
+    }
+
+    #[test]
+    fn a_heavy_key_is_not_pushed_out_by_any_number_of_light_ones() {
+        let meters = Meters::new(64, Clock::Test(TestClock::new()));
+        assert!(take(&meters, 0, MINUTE, 10));
+        for n in 1..10_000 {
+            assert!(take(&meters, n, MINUTE, 1));
+            assert!(meters.len() <= 64);
+        }
+        assert!(!take(&meters, 0, MINUTE, 1));
+        assert_eq!(meters.len(), 64, "the room is used");
+    }
+
+    /// Several keys of a take may lie in one set, and callers may name them in any order.
+    #[test]
+    fn takes_of_many_keys_by_many_threads_do_not_wait_for_each_other_for_ever_and_count_exactly() {
+        let meters = Meters::new(64, Clock::Test(TestClock::new()));
+        let asks = [Ask { limit: Limit::rate(MINUTE, 1000), cost: 1 }];
+        let admitted = std::thread::scope(|scope| {
+            let threads = [0, 1, 2, 3].map(|thread: usize| {
+                let (meters, asks) = (&meters, &asks);
+                scope.spawn(move || {
+                    let mut takes: Vec<_> = (0..8).map(|n| Take { key: key(n), asks }).collect();
+                    takes.rotate_left(2 * thread);
+                    (0..500).filter(|_| meters.take(&takes).admitted).count()
+                })
+            });
+            threads.map(|thread| thread.join().unwrap()).iter().sum::<usize>()
+        });
+        assert_eq!(admitted, 1000);
     }
 }

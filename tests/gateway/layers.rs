@@ -94,35 +94,6 @@ fn the_profile_and_the_largest_content_decide_what_is_stored() {
 }
 
 #[test]
-fn limits_refuse_with_429_and_say_when_to_come_back() {
-    let origin = Origin::always(CACHEABLE);
-    let gateway = flags(origin.address(), &["--limit", "ip=2/60s;key=ip"]);
-    let mut client = gateway.connect();
-    for _ in 0..2 {
-        let answer = client.get("/a", "");
-        assert_eq!(answer.status(), 200);
-        assert!(answer.head.get("ratelimit").is_some());
-    }
-    // X-Forwarded-For is not believed.
-    let refused = client.get("/a", "X-Forwarded-For: 192.0.2.7\r\n");
-    assert_eq!(refused.status(), 429);
-    assert!(refused.head.get("retry-after").is_some());
-}
-
-#[test]
-fn a_limit_by_a_header_field_has_its_burst_for_each_value() {
-    let origin = Origin::always(CACHEABLE);
-    let gateway = flags(origin.address(), &["--limit", "api=100/3600s;burst=3;key=header:x-api-key"]);
-    let mut client = gateway.connect();
-    for key in ["one", "two"] {
-        let lines = format!("X-Api-Key: {key}\r\n");
-        let statuses: Vec<u16> = (0..4).map(|_| client.get("/a", &lines).status()).collect();
-        assert_eq!(statuses, [200, 200, 200, 429], "{key}");
-    }
-    assert_eq!(client.get("/a", "").status(), 200, "without the field there is no such limit");
-}
-
-#[test]
 fn an_origin_that_is_gone_gives_stale_answers_where_it_allowed_them_and_else_a_502() {
     let origin = Origin::new(|wire, head| {
         let control = if head.line.contains("/lasting") { "max-age=0, stale-if-error=600" } else { "no-store" };

@@ -14,6 +14,7 @@ mod gateway;
 #[allow(clippy::duplicate_mod)]
 mod layered;
 mod layers;
+mod limits;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod origin;

@@ -100,6 +100,39 @@ async fn a_client_that_obeys_retry_after_is_not_denied_again_by_redis_nor_by_wha
     }
 }
 
+/// What was denied together with another key may have been given back a moment later: only a key that has denied by
+/// itself is known to deny.
+#[tokio::test]
+async fn a_denial_of_keys_on_different_nodes_is_not_remembered_and_that_of_one_key_is() {
+    const LONG: Duration = Duration::from_secs(30);
+    let server = RedisServer::start();
+    let backend = Backend::redis(server.url()).buckets(2).operation_timeout(LONG).limit_timeout(LONG);
+    let backend = backend.connect().await.unwrap();
+    let of = |first: u8, units| {
+        let mut bytes = [7; 16];
+        bytes[0] = first;
+        (LimitKey::from_bytes(bytes), [Ask { limit: Limit::rate(Duration::from_hours(1), units), cost: 1 }])
+    };
+    // The first byte says in which of the two buckets a key lies.
+    let ((narrow, one), (wide, hundred)) = (of(0, 1), of(1, 100));
+    let (alone, both) = (
+        [Take { key: narrow, asks: &one }],
+        [narrow, wide].map(|key| Take { key, asks: if key == narrow { &one } else { &hundred } }),
+    );
+    assert!(backend.take(&both).await.unwrap().admitted);
+    for _ in 0..3 {
+        let denied = backend.take(&both).await.unwrap();
+        assert!(!denied.admitted);
+        assert_eq!(denied.levels[1].unwrap().remaining, 99, "nothing is taken");
+        assert_eq!(backend.take_now(&both), None);
+        assert_eq!(backend.take_now(&alone), None);
+    }
+    assert!(!backend.take(&alone).await.unwrap().admitted);
+    assert!(!backend.take_now(&alone).expect("it is remembered").admitted);
+    let recalled = backend.take_now(&both).expect("one of them is known to deny");
+    assert_eq!((recalled.admitted, recalled.levels[1]), (false, None));
+}
+
 /// Takes from one key in many tasks until told to stop; how many were answered, and how many failed.
 struct Load {
     stop: Arc<AtomicBool>,

@@ -10,7 +10,9 @@ use tower_gatehouse::{
 
 use crate::support::{Connection, RedisServer};
 
-const SCRIPT: &str = include_str!("../../src/backend/redis/lua/limit.lua");
+const LIMIT: &str = include_str!("../../src/backend/redis/lua/limit.lua");
+/// The same for a take from one rate.
+const LIMIT_RATE: &str = include_str!("../../src/backend/redis/lua/limit_rate.lua");
 
 /// A counter as the script is told of it, and as the crate has it.
 #[derive(Clone, Copy, Debug)]
@@ -29,19 +31,17 @@ impl Counter {
         }
     }
 
-    fn push(self, args: &mut Vec<String>, units: i64) {
-        let numbers = match self {
+    fn push(self, numbers: &mut Vec<u8>, units: i64) {
+        let (kind, [a, b, c]) = match self {
             Self::Rate { interval, burst, overdraft } => {
-                args.push("r".into());
-                [interval, interval * u64::from(burst), interval * u64::from(burst + overdraft)]
+                (1, [interval, interval * u64::from(burst), interval * u64::from(burst + overdraft)])
             }
-            Self::Window { limit, length } => {
-                args.push("w".into());
-                [limit.into(), length, 0]
-            }
+            Self::Window { limit, length } => (2, [limit.into(), length, 0]),
         };
-        args.extend(numbers.map(|number| number.to_string()));
-        args.push(units.to_string());
+        numbers.push(kind);
+        for number in [a as f64, b as f64, c as f64, units as f64] {
+            numbers.extend(number.to_le_bytes());
+        }
     }
 }
 
@@ -88,13 +88,42 @@ struct Redis {
 }
 
 impl Redis {
-    fn call(&mut self, mode: &str, taken: u64, now: u64, counters: &[Counter], units: &[i64]) -> Vec<i64> {
-        let mut args: Vec<String> = ["EVAL", SCRIPT, "1", &self.key, mode].map(str::to_owned).into();
-        args.extend([taken.to_string(), now.to_string(), counters.len().to_string()]);
-        counters.iter().zip(units).for_each(|(counter, units)| counter.push(&mut args, *units));
-        let reply = self.connection.call(&args).unwrap();
-        reply.array().iter().map(crate::support::Reply::integer).collect()
+    fn call(&mut self, mode: Mode, now: u64, counters: &[Counter], units: &[i64]) -> Vec<i64> {
+        // The choice that the backend makes.
+        let script = match (mode, counters) {
+            (Mode::Take, [Counter::Rate { .. }]) => LIMIT_RATE,
+            _ => LIMIT,
+        };
+        self.run(script, mode, now, counters, units)
     }
+
+    fn run(&mut self, script: &str, mode: Mode, now: u64, counters: &[Counter], units: &[i64]) -> Vec<i64> {
+        let (mode, taken) = match mode {
+            Mode::Take => (1, 0),
+            Mode::Settle { taken } => (2, taken),
+        };
+        let mut numbers = vec![mode];
+        numbers.extend((taken as f64).to_le_bytes());
+        numbers.extend((now as f64).to_le_bytes());
+        numbers.extend(u16::try_from(counters.len()).unwrap().to_le_bytes());
+        counters.iter().zip(units).for_each(|(counter, units)| counter.push(&mut numbers, *units));
+        let args = [&b"EVAL"[..], script.as_bytes(), b"1", self.key.as_bytes(), &numbers];
+        let reply = self.connection.call(&args).unwrap();
+        let (numbers, []) = reply.bytes().expect("packed numbers").as_chunks::<8>() else { panic!("{reply:?}") };
+        numbers.iter().map(|number| whole(f64::from_le_bytes(*number))).collect()
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "it is checked")]
+fn whole(number: f64) -> i64 {
+    assert!(number.fract() == 0.0, "all numbers are whole");
+    number as i64
+}
+
+#[derive(Clone, Copy)]
+enum Mode {
+    Take,
+    Settle { taken: u64 },
 }
 
 fn number(duration: Duration) -> i64 {
@@ -141,7 +170,7 @@ fn redis_and_memory_decide_alike_on_the_same_trace() {
                             meter.heal(asks.iter().map(|ask| ask.limit), at);
                         }
                         let ours = as_told(meter.report(&asks, at, admitted), admitted, now);
-                        prop_assert_eq!(ours, redis.call("take", 0, now, &counters, &units), "{:?}", asks);
+                        prop_assert_eq!(ours, redis.call(Mode::Take, now, &counters, &units), "{:?}", asks);
                         taken.push(now);
                     }
                     Step::Settle(back, units) => {
@@ -150,7 +179,7 @@ fn redis_and_memory_decide_alike_on_the_same_trace() {
                                 |(counter, units): (&Counter, &i64)| Change { limit: counter.limit(), units: *units };
                             let changes: Vec<_> = counters.iter().zip(units).map(change).collect();
                             meter.settle(&changes, Timestamp::from_micros(taken), at);
-                            redis.call("settle", taken, now, &counters, units);
+                            redis.call(Mode::Settle { taken }, now, &counters, units);
                         }
                     }
                 }
@@ -163,9 +192,35 @@ fn redis_and_memory_decide_alike_on_the_same_trace() {
     let counters =
         [Counter::Rate { interval: 1_000_000, burst: 3, overdraft: 0 }, Counter::Window { limit: 5, length: 9000 }];
     let admitted = [9000, 9100, 9200, 9300, 10_500, 8000, 8100, 9500, 17_999, 18_000].map(|now| {
-        redis.call("take", 0, 1_790_000_000_000_000 - 1_790_000_000_000_000 % 9000 + now, &counters, &[1, 1])[0]
+        redis.call(Mode::Take, 1_790_000_000_000_000 - 1_790_000_000_000_000 % 9000 + now, &counters, &[1, 1])[0]
     });
     assert_eq!(admitted, [1, 1, 1, 0, 1, 0, 0, 1, 1, 1]);
+}
+
+/// Which of the scripts was asked makes no difference, neither to the answer nor to what is stored.
+#[test]
+fn the_script_of_one_rate_does_what_the_general_one_does() {
+    let server = RedisServer::start();
+    let now = 1_790_000_000_000_000;
+    let rates = [(1_000_000_000u64, 3u32, 0u32), (7, 0, 0), (1_000_000, 5, 4)];
+    for (interval, burst, overdraft) in rates {
+        let counter = [Counter::Rate { interval, burst, overdraft }];
+        let mut stored = Vec::new();
+        for script in [LIMIT, LIMIT_RATE] {
+            let mut redis = Redis { connection: server.connect().unwrap(), key: "one".into() };
+            redis.connection.call(&["DEL", "one"]).unwrap();
+            let mut seen = Vec::new();
+            let steps = [(0, 1), (1, 2), (2, 1), (3, 0), (1_000_000, 1), (500_000, 0), (400_000, 9), (9_000_000, 2)];
+            for (at, units) in steps {
+                let told = redis.run(script, Mode::Take, now + at, &counter, &[units]);
+                let kept = redis.connection.call(&["GET", "one"]).unwrap().bytes().map(<[u8]>::to_vec);
+                let expiry = redis.connection.call(&["PTTL", "one"]).unwrap().integer() / 100_000;
+                seen.push((told, kept, expiry));
+            }
+            stored.push(seen);
+        }
+        assert_eq!(stored[0], stored[1], "{counter:?}");
+    }
 }
 
 #[test]
@@ -177,14 +232,17 @@ fn whatever_is_found_at_a_key_counts_as_nothing_and_is_replaced() {
     let nan = [&[1], &f64::NAN.to_le_bytes()[..], &f64::NAN.to_le_bytes()[..]].concat();
     let infinite = [&[1], &f64::INFINITY.to_le_bytes()[..], &(-1f64).to_le_bytes()[..]].concat();
     let version = [&[2], &1.79e15f64.to_le_bytes()[..], &1e13f64.to_le_bytes()[..]].concat();
-    for value in [&b""[..], b"junk", &[1; 16], &[1; 18], &nan, &infinite, &version] {
-        redis.connection.call(&[&b"SET"[..], b"k", value]).unwrap();
-        for (attempt, admitted) in [(1, 1), (2, 1), (3, 0)] {
-            assert_eq!(redis.call("take", 0, now, &counters, &[1])[0], admitted, "{attempt} on {value:?}");
+    for script in [LIMIT, LIMIT_RATE] {
+        let admitted = |redis: &mut Redis, units| redis.run(script, Mode::Take, now, &counters, &[units])[0];
+        for value in [&b""[..], b"junk", &[1; 16], &[1; 18], &nan, &infinite, &version] {
+            redis.connection.call(&[&b"SET"[..], b"k", value]).unwrap();
+            for (attempt, expected) in [(1, 1), (2, 1), (3, 0)] {
+                assert_eq!(admitted(&mut redis, 1), expected, "{attempt} on {value:?}");
+            }
         }
+        redis.connection.call(&["DEL", "k"]).unwrap();
+        redis.connection.call(&["LPUSH", "k", "a list"]).unwrap();
+        assert_eq!(admitted(&mut redis, 2), 1);
+        assert_eq!(admitted(&mut redis, 1), 0);
     }
-    redis.connection.call(&["DEL", "k"]).unwrap();
-    redis.connection.call(&["LPUSH", "k", "a list"]).unwrap();
-    assert_eq!(redis.call("take", 0, now, &counters, &[2])[0], 1);
-    assert_eq!(redis.call("take", 0, now, &counters, &[1])[0], 0);
 }

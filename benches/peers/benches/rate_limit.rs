@@ -8,6 +8,7 @@
 mod bench;
 
 use std::{
+    convert::Infallible,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     num::NonZeroU32,
     process::{Child, Command, Stdio},
@@ -19,9 +20,9 @@ use bench::{compare, each};
 use fred::prelude::{ClientLike, KeysInterface};
 use futures_util::future::join_all;
 use governor::{DefaultKeyedRateLimiter, RateLimiter};
-use http::Request;
+use http::{Request, Response};
 use tokio::runtime::Runtime;
-use tower::{Service, ServiceExt};
+use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_gatehouse::{
     Backend,
     backend::{Ask, Limit, LimitKey, Take},
@@ -33,11 +34,12 @@ use tower_governor::{GovernorLayer, governor::GovernorConfigBuilder};
 const PLENTY: u32 = 1_000_000_000;
 
 fn main() {
+    // One thread, so that a check is not measured together with the scheduler.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     checks();
     layers(&runtime);
-    // A multiplexed client has a task of its own.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    routes(&runtime);
+    refusals(&runtime);
     redis(&runtime);
 }
 
@@ -47,75 +49,139 @@ fn key(n: u64) -> LimitKey {
     LimitKey::from_bytes(bytes)
 }
 
-/// The check alone, over 1,000 keys.
+/// The counter alone, over 1,000 keys.
 fn checks() {
     let quota = governor::Quota::per_second(NonZeroU32::new(PLENTY).unwrap());
     let limiter: DefaultKeyedRateLimiter<u128> = RateLimiter::keyed(quota);
     let backend = Backend::memory();
     let limit = Limit::rate(Duration::from_nanos(1), PLENTY);
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let (mut n, mut m) = (0, 0);
     compare(
-        "a check in memory, over 1,000 keys",
+        "a counter in memory, of 1,000 keys",
         vec![
             each("governor, keyed", || {
                 n = (n + 1) % 1000;
                 assert!(limiter.check_key(&u128::from_le_bytes(*key(n).as_bytes())).is_ok());
             }),
-            each("Backend::take", || {
+            each("Backend::take_now", || {
                 m = (m + 1) % 1000;
                 let asks = [Ask { limit, cost: 1 }];
-                assert!(runtime.block_on(backend.take(&[Take { key: key(m), asks: &asks }])).unwrap().admitted);
+                assert!(backend.take_now(&[Take { key: key(m), asks: &asks }]).unwrap().admitted);
             }),
         ],
     );
 }
 
-fn router() -> Router {
-    Router::new().route("/", get(async || "hello"))
+/// So many a nanosecond, and so many at once; with header fields or without.
+macro_rules! governor {
+    ($burst:expr, $period:expr, $($fields:ident)?) => {{
+        let mut config = GovernorConfigBuilder::default();
+        config.period($period).burst_size($burst);
+        GovernorLayer::new(config$(.$fields())?.finish().unwrap())
+    }};
 }
 
-/// A request through an axum route, from one of 1,000 addresses.
+fn ours(backend: &Backend, headers: Headers) -> RateLimitLayer {
+    let quota = Quota::new(PLENTY, Duration::from_secs(1));
+    RateLimitLayer::new(backend, "ip", Key::peer_ip(), quota).headers(headers)
+}
+
+const NANOSECOND: Duration = Duration::from_nanos(1);
+
+/// The layers alone: a request from one of 1,000 addresses to a service that does nothing.
 fn layers(runtime: &Runtime) {
-    let governed = |headers: bool| {
-        let mut config = GovernorConfigBuilder::default();
-        config.per_nanosecond(1).burst_size(PLENTY);
-        if headers {
-            router().layer(GovernorLayer::new(config.use_headers().finish().unwrap()))
-        } else {
-            router().layer(GovernorLayer::new(config.finish().unwrap()))
-        }
-    };
+    let nothing = || service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(Body::empty())));
     let backend = Backend::memory();
-    let ours = |headers| {
-        let quota = Quota::new(PLENTY, Duration::from_secs(1));
-        router().layer(RateLimitLayer::new(&backend, "ip", Key::peer_ip(), quota).headers(headers))
-    };
+    let layer = |headers| ours(&backend, headers).layer(nothing());
     compare(
-        "a request through an axum route, by IP address",
+        "a layer by IP address, without header fields",
         vec![
-            ("no limit", through(runtime, router())),
-            ("tower_governor", through(runtime, governed(false))),
-            ("tower_governor with header fields", through(runtime, governed(true))),
-            ("RateLimitLayer without header fields", through(runtime, ours(Headers::None))),
-            ("RateLimitLayer with X-RateLimit", through(runtime, ours(Headers::XRateLimit))),
-            ("RateLimitLayer with the fields of the draft", through(runtime, ours(Headers::Draft))),
+            ("tower_governor", through(runtime, governor!(PLENTY, NANOSECOND,).layer(nothing()), 200)),
+            ("RateLimitLayer", through(runtime, layer(Headers::None), 200)),
+            ("no layer", through(runtime, nothing(), 200)),
+        ],
+    );
+    compare(
+        "a layer by IP address, with header fields",
+        vec![
+            ("tower_governor", through(runtime, governor!(PLENTY, NANOSECOND, use_headers).layer(nothing()), 200)),
+            ("RateLimitLayer with X-RateLimit", through(runtime, layer(Headers::XRateLimit), 200)),
+            ("RateLimitLayer with the fields of the draft", through(runtime, layer(Headers::Draft), 200)),
+            ("no layer", through(runtime, nothing(), 200)),
         ],
     );
 }
 
-fn through<'a>(runtime: &'a Runtime, router: Router) -> Box<dyn FnMut(u64) + 'a> {
-    let mut service = router.into_service::<Body>();
+/// The same around an axum route.
+fn routes(runtime: &Runtime) {
+    let router = || Router::new().route("/", get(async || "hello"));
+    let route = |router: Router| router.into_service::<Body>();
+    let backend = Backend::memory();
+    let limited = |headers| route(router().layer(ours(&backend, headers)));
+    compare(
+        "an axum route, without header fields",
+        vec![
+            ("tower_governor", through(runtime, route(router().layer(governor!(PLENTY, NANOSECOND,))), 200)),
+            ("RateLimitLayer", through(runtime, limited(Headers::None), 200)),
+            ("no layer", through(runtime, route(router()), 200)),
+        ],
+    );
+    compare(
+        "an axum route, with header fields",
+        vec![
+            (
+                "tower_governor",
+                through(runtime, route(router().layer(governor!(PLENTY, NANOSECOND, use_headers))), 200),
+            ),
+            ("RateLimitLayer with X-RateLimit", through(runtime, limited(Headers::XRateLimit), 200)),
+            ("RateLimitLayer with the fields of the draft", through(runtime, limited(Headers::Draft), 200)),
+            ("no layer", through(runtime, route(router()), 200)),
+        ],
+    );
+}
+
+/// Who is refused costs this much.
+fn refusals(runtime: &Runtime) {
+    const LONG: Duration = Duration::from_hours(24);
+    let nothing = || service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(Body::empty())));
+    let quota = Quota::new(1, LONG);
+    let layer = RateLimitLayer::new(&Backend::memory(), "ip", Key::peer_ip(), quota).headers(Headers::XRateLimit);
+    let (mut governed, mut limited) = (governor!(1, LONG, use_headers).layer(nothing()), layer.layer(nothing()));
+    // What is there at first.
+    runtime.block_on(async {
+        for n in 0..1000 {
+            governed.call(from(n)).await.unwrap();
+            limited.call(from(n)).await.unwrap();
+        }
+    });
+    compare(
+        "a refusal, with header fields",
+        vec![
+            ("tower_governor", through(runtime, governed, 429)),
+            ("RateLimitLayer with X-RateLimit", through(runtime, limited, 429)),
+        ],
+    );
+}
+
+fn from<B: Default>(n: u32) -> Request<B> {
+    let mut request = Request::new(B::default());
+    let address = IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n));
+    request.extensions_mut().insert(ConnectInfo(SocketAddr::new(address, 80)));
+    request
+}
+
+fn through<'a, S, B, R>(runtime: &'a Runtime, mut service: S, status: u16) -> Box<dyn FnMut(u64) + 'a>
+where
+    S: Service<Request<B>, Response = Response<R>, Error = Infallible> + 'a,
+    B: Default,
+{
     let mut n = 0u32;
     Box::new(move |times| {
         runtime.block_on(async {
             for _ in 0..times {
                 n = (n + 1) % 1000;
-                let mut request = Request::new(Body::empty());
-                let address = IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n));
-                request.extensions_mut().insert(ConnectInfo(SocketAddr::new(address, 80)));
-                let response = service.ready().await.unwrap().call(request).await.unwrap();
-                assert_eq!(response.status(), 200);
+                let Ok(response) = service.ready().await.unwrap().call(from(n)).await;
+                assert_eq!(response.status(), status);
             }
         });
     })
@@ -128,8 +194,11 @@ fn redis(runtime: &Runtime) {
         let config = fred::types::config::Config::from_url(&server.url()).unwrap();
         let client = fred::clients::Client::new(config, None, None, None);
         client.init().await.unwrap();
-        let _: () = client.set("key", vec![b'x'; 2048].as_slice(), None, None, false).await.unwrap();
-        (Backend::redis(server.url()).connect().await.unwrap(), client)
+        let _: () = client.set("key", vec![b'x'; 64].as_slice(), None, None, false).await.unwrap();
+        // A turn that the machine has interrupted must not open the breaker.
+        let long = Duration::from_secs(10);
+        let backend = Backend::redis(server.url()).operation_timeout(long).limit_timeout(long).connect().await.unwrap();
+        (backend, client)
     });
     let limit = Limit::rate(Duration::from_nanos(100), 1_000_000);
     let take = async |n: u64| {
@@ -138,7 +207,7 @@ fn redis(runtime: &Runtime) {
     };
     let get = async |_: u64| {
         let value: fred::types::Value = client.get("key").await.unwrap();
-        assert_eq!(value.as_bytes().map(<[u8]>::len), Some(2048));
+        assert_eq!(value.as_bytes().map(<[u8]>::len), Some(64));
     };
     for at_once in [1, 64] {
         let gets = |times: u64| {
@@ -157,7 +226,7 @@ fn redis(runtime: &Runtime) {
         };
         compare(
             &format!("Redis, {at_once} at once: one round of all"),
-            vec![("fred GET of 2 KiB", Box::new(gets)), ("Backend::take", Box::new(takes))],
+            vec![("fred GET of 64 bytes", Box::new(gets)), ("Backend::take", Box::new(takes))],
         );
     }
 }

@@ -65,6 +65,22 @@ pub async fn a_burst_is_admitted_at_once<H: Harness>(harness: &H) {
     assert_eq!(count(&backend, 3, burst(0), 5).await, 0);
 }
 
+/// What is decided without waiting counts like everything else; where it cannot be, nothing was taken.
+pub async fn what_is_taken_now_counts_once<H: Harness>(harness: &H) {
+    let backend = harness.backend();
+    let asks = [Ask { limit: burst(7), cost: 1 }];
+    let mut count = 0;
+    for _ in 0..20 {
+        let answer = match backend.take_now(&[Take { key: key(1), asks: &asks }]) {
+            Some(answer) => answer,
+            None => take(&backend, 1, &[(burst(7), 1)]).await,
+        };
+        assert_eq!(answer.levels.len(), 1);
+        count += usize::from(answer.admitted);
+    }
+    assert_eq!(count, 7);
+}
+
 /// Not each for itself.
 pub async fn all_processes_count_together<H: Harness>(harness: &H) {
     let (backend, peer) = (harness.backend(), harness.peer());

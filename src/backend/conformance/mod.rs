@@ -256,6 +256,7 @@ macro_rules! conformance_tests {
             }
             limits {
                 a_burst_is_admitted_at_once
+                what_is_taken_now_counts_once
                 all_processes_count_together
                 of_64_callers_exactly_the_limit_is_admitted
                 nothing_is_taken_where_one_counter_denies

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::{BufMut, Bytes};
 use fred::types::Value;
 use futures_util::future;
 
-use super::{RedisBackend, client::Client, keys::Bucket, reply::Reply, script::Script};
+use super::{RedisBackend, client::Client, keys::Bucket, names::hex, reply::Reply, script::Script};
 use crate::{
     Timestamp,
     backend::{
@@ -15,6 +16,8 @@ use crate::{
 };
 
 static LIMIT: Script = Script::new("limit", include_str!("lua/limit.lua"));
+/// The same for a take from one rate.
+static LIMIT_RATE: Script = Script::new("limit_rate", include_str!("lua/limit_rate.lua"));
 
 impl Limits for RedisBackend {
     async fn take(&self, takes: &[Take<'_>]) -> Result<Taken, BackendError> {
@@ -81,7 +84,7 @@ fn bucket_of(client: &Client, key: &LimitKey) -> Bucket {
 }
 
 fn name(client: &Client, key: &LimitKey) -> Value {
-    client.keys().key(bucket_of(client, key), "n", &[key.to_string().as_bytes()]).into()
+    client.keys().key(bucket_of(client, key), "n", &[&hex(*key.as_bytes())]).into()
 }
 
 /// Takes in one step. All keys lie in the bucket.
@@ -91,16 +94,20 @@ async fn take_in(
     takes: &[Take<'_>],
 ) -> Result<(bool, Timestamp, Vec<Level>), BackendError> {
     let keys = takes.iter().map(|take| name(client, &take.key)).collect();
-    let mut args = vec!["take".into(), 0.into(), "".into()];
+    let script = match takes {
+        [Take { asks: [Ask { limit: Limit(Rule::Rate { .. }), .. }], .. }] => &LIMIT_RATE,
+        _ => &LIMIT,
+    };
+    let counters = takes.iter().map(|take| take.asks.len()).sum::<usize>();
+    let mut numbers = Numbers::new(Mode::Take, counters);
     for take in takes {
-        args.push(integer(take.asks.len() as u64));
-        take.asks.iter().for_each(|ask| push_counter(&mut args, ask.limit, ask.cost.into()));
+        numbers.key(take.asks.len());
+        take.asks.iter().for_each(|ask| numbers.counter(ask.limit, ask.cost.into()));
     }
     let asked = Instant::now();
-    let reply = client.eval(&LIMIT, bucket, keys, args, client.limit_timeout()).await?;
-    let reply = reply.into_array().unwrap_or_default();
-    let counters = takes.iter().map(|take| take.asks.len()).sum::<usize>();
-    let (admitted, at, levels) = parse(&reply, counters).ok_or_else(|| Reply::unexpected(LIMIT.name()))?;
+    let reply = client.eval(script, bucket, keys, numbers.into_args(), client.limit_timeout()).await?;
+    let reply = reply.into_bytes().unwrap_or_default();
+    let (admitted, at, levels) = parse(&reply, counters).ok_or_else(|| Reply::unexpected(script.name()))?;
     client.learn_time(at, asked);
     Ok((admitted, at, levels))
 }
@@ -147,48 +154,85 @@ async fn take_apart(client: &Client, takes: &[Take<'_>]) -> Result<Taken, Backen
 }
 
 async fn settle_in(client: &Client, settle: Settle<'_>) -> Result<(), BackendError> {
-    let mut args = vec!["settle".into(), integer(settle.taken.as_micros()), "".into()];
-    args.push(integer(settle.changes.len() as u64));
-    settle.changes.iter().for_each(|change| push_counter(&mut args, change.limit, change.units));
+    let mut numbers = Numbers::new(Mode::Settle { taken: settle.taken }, settle.changes.len());
+    numbers.key(settle.changes.len());
+    settle.changes.iter().for_each(|change| numbers.counter(change.limit, change.units));
     let keys = vec![name(client, &settle.key)];
     let bucket = bucket_of(client, &settle.key);
-    client.eval(&LIMIT, bucket, keys, args, client.limit_timeout()).await.map(drop)
+    client.eval(&LIMIT, bucket, keys, numbers.into_args(), client.limit_timeout()).await.map(drop)
 }
 
-fn push_counter(args: &mut Vec<Value>, limit: Limit, units: i64) {
-    let (kind, a, b, c) = match limit.0 {
-        Rule::Rate { interval, capacity, ceiling } => ("r", interval, capacity, ceiling),
-        Rule::Window { limit, length } => ("w", limit, length, 0),
-    };
-    args.extend([kind.into(), integer(a), integer(b), integer(c), units.into()]);
+/// What the scripts take, packed: it is one argument, whatever is asked for.
+struct Numbers(Vec<u8>);
+
+#[derive(Clone, Copy)]
+enum Mode {
+    Take,
+    Settle { taken: Timestamp },
 }
 
-fn integer(n: u64) -> Value {
-    Value::Integer(i64::try_from(n).unwrap_or(i64::MAX))
+impl Numbers {
+    fn new(mode: Mode, counters: usize) -> Self {
+        let mut numbers = Vec::with_capacity(17 + counters * 35);
+        let (mode, taken) = match mode {
+            Mode::Take => (1, Timestamp::EPOCH),
+            Mode::Settle { taken } => (2, taken),
+        };
+        numbers.put_u8(mode);
+        numbers.put_f64_le(taken.as_micros() as f64);
+        numbers.put_f64_le(-1.0); // the server's time
+        Self(numbers)
+    }
+
+    fn key(&mut self, counters: usize) {
+        // With more than 65,535 policies for one key, the script fails.
+        self.0.put_u16_le(counters.try_into().unwrap_or(u16::MAX));
+    }
+
+    fn counter(&mut self, limit: Limit, units: i64) {
+        let (kind, a, b, c) = match limit.0 {
+            Rule::Rate { interval, capacity, ceiling } => (1, interval, capacity, ceiling),
+            Rule::Window { limit, length } => (2, limit, length, 0),
+        };
+        self.0.put_u8(kind);
+        for number in [a as f64, b as f64, c as f64, units as f64] {
+            self.0.put_f64_le(number);
+        }
+    }
+
+    fn into_args(self) -> Vec<Value> {
+        vec![Bytes::from(self.0).into()]
+    }
 }
 
-fn parse(reply: &[Reply], counters: usize) -> Option<(bool, Timestamp, Vec<Level>)> {
-    let [admitted, at, rest @ ..] = reply else { return None };
-    let (admitted, at) = (admitted.as_int()? == 1, Timestamp::from_micros(at.as_u64()?));
-    let level = |counter: &[Reply]| {
+fn parse(reply: &[u8], counters: usize) -> Option<(bool, Timestamp, Vec<Level>)> {
+    let (numbers, []) = reply.as_chunks::<8>() else { return None };
+    let &[admitted, at, ref rest @ ..] = numbers else { return None };
+    let (admitted, at) = (whole(admitted)? == 1, Timestamp::from_micros(positive(at)?));
+    let level = |&[wait, remaining, refilled]: &[[u8; 8]; 3]| {
         Some(Level {
-            verdict: match counter[0].as_int()? {
+            verdict: match whole(wait)? {
                 0 => Verdict::Within,
                 -1 => Verdict::Never,
                 wait => Verdict::Wait(Duration::from_micros(wait.try_into().ok()?)),
             },
-            remaining: counter[1].as_u64()?,
-            refilled: Duration::from_micros(counter[2].as_u64()?),
+            remaining: positive(remaining)?,
+            refilled: Duration::from_micros(positive(refilled)?),
         })
     };
-    let levels = rest.chunks_exact(3).map(level).collect::<Option<Vec<_>>>()?;
+    let (rest, []) = rest.as_chunks::<3>() else { return None };
+    let levels = rest.iter().map(level).collect::<Option<Vec<_>>>()?;
     (levels.len() == counters).then_some((admitted, at, levels))
 }
 
-/// Any array is an answer or none.
-#[cfg(fuzzing)]
-pub(super) fn fuzz(reply: &[Reply]) {
-    for counters in 1..4 {
-        assert!(parse(reply, counters).is_none_or(|(_, _, levels)| levels.len() == counters));
-    }
+/// A whole number below 2⁵³, which is what the scripts calculate with.
+#[expect(clippy::cast_possible_truncation, reason = "it is whole and small enough")]
+fn whole(number: [u8; 8]) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let number = f64::from_le_bytes(number);
+    (number.abs() <= EXACT && number.fract() == 0.0).then_some(number as i64)
+}
+
+fn positive(number: [u8; 8]) -> Option<u64> {
+    whole(number)?.try_into().ok()
 }

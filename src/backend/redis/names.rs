@@ -111,7 +111,7 @@ fn kind(kind: LeaseKind) -> (&'static str, &'static str) {
     }
 }
 
-fn hex(bytes: [u8; 16]) -> [u8; HEX] {
+pub(super) fn hex(bytes: [u8; 16]) -> [u8; HEX] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut hex = [0; HEX];
     for (i, byte) in bytes.into_iter().enumerate() {
