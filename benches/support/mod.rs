@@ -4,6 +4,9 @@
 //! were taken at different moments give a poor one. Here the floor and the subjects run in turns, about a millisecond
 //! each, so that whatever else the machine does hits all alike; shown are the medians, and between which ratios eight
 //! of ten turns lie. No dependency, so that examples and tests stay quick to build.
+//!
+//! For tools that count instructions, which no other process disturbs, `BENCH_SUBJECT` (`title: name`) and `BENCH_TIMES`
+//! do one thing so often and nothing else; the difference between two numbers of times is what it costs.
 
 use std::{
     hint::black_box,

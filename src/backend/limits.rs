@@ -1,6 +1,8 @@
 //! The contract for limits: counters that are exact across all processes that share the store.
 
-use std::{fmt, future::Future, time::Duration};
+use std::{fmt, future::Future, ops::Deref, time::Duration};
+
+use smallvec::SmallVec;
 
 use super::BackendError;
 use crate::Timestamp;
@@ -124,7 +126,33 @@ pub struct Taken {
     pub at: Timestamp,
     /// The state of every counter afterwards: the first key's in order, then the second's, and so on. `None` for
     /// keys that were not asked for, because it was known that another one denies.
-    pub levels: Vec<Option<Level>>,
+    pub levels: Levels,
+}
+
+/// The states of counters, in the order in which they were asked for; collected from an iterator.
+///
+/// Most requests ask for one counter: that needs no allocation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Levels(SmallVec<[Option<Level>; 1]>);
+
+impl Deref for Levels {
+    type Target = [Option<Level>];
+
+    fn deref(&self) -> &[Option<Level>] {
+        &self.0
+    }
+}
+
+impl FromIterator<Option<Level>> for Levels {
+    fn from_iter<I: IntoIterator<Item = Option<Level>>>(levels: I) -> Self {
+        Self(levels.into_iter().collect())
+    }
+}
+
+impl Extend<Option<Level>> for Levels {
+    fn extend<I: IntoIterator<Item = Option<Level>>>(&mut self, levels: I) {
+        self.0.extend(levels);
+    }
 }
 
 /// The state of one counter.

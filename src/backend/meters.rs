@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Ask, Level, LimitKey, Meter, Settle, Take, Taken};
+use super::{Ask, Levels, LimitKey, Meter, Settle, Take, Taken};
 use crate::{Timestamp, clock::Clock};
 
 /// The counters of at most so many keys.
@@ -17,7 +17,7 @@ use crate::{Timestamp, clock::Clock};
 /// certain other one.
 pub(crate) struct Meters {
     sets: Box<[Mutex<Vec<Slot>>]>,
-    secret: RandomState,
+    secret: [u64; 2],
     clock: Clock,
 }
 
@@ -33,7 +33,9 @@ struct Slot {
 impl Meters {
     pub(crate) fn new(max_keys: usize, clock: Clock) -> Self {
         let sets = max_keys.div_ceil(WAYS).max(1);
-        Self { sets: (0..sets).map(|_| Mutex::default()).collect(), secret: RandomState::new(), clock }
+        let random = RandomState::new();
+        let secret = [random.hash_one(0), random.hash_one(1)];
+        Self { sets: (0..sets).map(|_| Mutex::default()).collect(), secret, clock }
     }
 
     /// See [`Limits::take`](super::Limits::take).
@@ -44,7 +46,7 @@ impl Meters {
             let at = self.clock.now();
             let slot = Slot::of(&mut set, take, at);
             let admitted = slot.meter.would_admit(take.asks, at);
-            let mut levels = Vec::with_capacity(take.asks.len());
+            let mut levels = Levels::default();
             slot.finish(take, at, admitted, &mut levels);
             return Taken { admitted, at, levels };
         }
@@ -67,7 +69,7 @@ impl Meters {
                 None => Meter::new(take.asks.len()).would_admit(take.asks, at),
             };
         }
-        let mut levels = Vec::with_capacity(takes.iter().map(|take| take.asks.len()).sum());
+        let mut levels = Levels::default();
         for take in takes {
             let set = indices.binary_search(&self.index(&take.key)).unwrap_or_default();
             Slot::of(&mut sets[set], take, at).finish(take, at, admitted, &mut levels);
@@ -96,8 +98,12 @@ impl Meters {
         (0..self.sets.len()).for_each(|index| self.set(index).clear());
     }
 
+    /// Keys are spread evenly already, but by a hash that everybody can calculate: two secret factors do for the rest.
     fn index(&self, key: &LimitKey) -> usize {
-        let hash = self.secret.hash_one(key.as_bytes());
+        let key = u128::from_le_bytes(*key.as_bytes());
+        let [low, high] = [low_half(key) ^ self.secret[0], low_half(key >> 64) ^ self.secret[1]];
+        let product = u128::from(low) * u128::from(high);
+        let hash = low_half(product) ^ low_half(product >> 64);
         // The hash as a fraction of 2⁶⁴, which costs no division.
         usize::try_from((u128::from(hash) * self.sets.len() as u128) >> 64).unwrap_or_default()
     }
@@ -105,6 +111,11 @@ impl Meters {
     fn set(&self, index: usize) -> MutexGuard<'_, Vec<Slot>> {
         self.sets[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "that is meant")]
+const fn low_half(number: u128) -> u64 {
+    number as u64
 }
 
 impl Slot {
@@ -129,7 +140,7 @@ impl Slot {
         &mut set[victim]
     }
 
-    fn finish(&mut self, take: &Take<'_>, at: Timestamp, admitted: bool, levels: &mut Vec<Option<Level>>) {
+    fn finish(&mut self, take: &Take<'_>, at: Timestamp, admitted: bool, levels: &mut Levels) {
         if admitted {
             self.meter.take(take.asks, at);
             self.weigh(take.asks, at);

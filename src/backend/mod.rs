@@ -31,7 +31,7 @@ pub use entry::{Entry, EntryBuilder};
 pub use error::{BackendError, ErrorKind, InvalidateError};
 pub use handle::Backend;
 pub use leases::{Acquire, Acquired, Lease, LeaseKey, LeaseKind, Leases, Owner, Release};
-pub use limits::{Ask, Change, Level, Limit, LimitKey, Limits, Settle, Take, Taken, Verdict};
+pub use limits::{Ask, Change, Level, Levels, Limit, LimitKey, Limits, Settle, Take, Taken, Verdict};
 #[cfg(feature = "memory")]
 pub use memory::{MemoryBackend, MemoryBackendBuilder};
 pub use meter::Meter;

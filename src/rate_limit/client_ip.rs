@@ -99,6 +99,7 @@ impl ClientIp {
     pub fn find(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
         let peer = peer.map(|address| address.to_canonical());
         match &self.trust {
+            Trust::Hops(0) => peer,
             Trust::Hops(hops) => {
                 let entries = self.field.addresses(headers).take((*hops).into()).map_while(|entry| entry);
                 entries.last().or(peer)

@@ -38,7 +38,7 @@ pub(super) struct Plan(SmallVec<[Subject; 2]>);
 pub(super) struct Subject {
     pub(super) group: usize,
     pub(super) key: LimitKey,
-    own: Option<Own>,
+    own: Option<Box<Own>>,
 }
 
 /// Where not all requests ask for the same: what this one asks for.
@@ -143,7 +143,7 @@ impl Engine {
                     limit: policy.limit(*quota),
                     cost: policy.cost.as_ref().map_or(1, |cost| cost(parts)),
                 });
-                Own { asks: asks.collect(), quotas }
+                Box::new(Own { asks: asks.collect(), quotas })
             });
             subjects.push(Subject { group: index, key, own });
         }
@@ -155,7 +155,10 @@ impl Engine {
         if subjects.last().is_some_and(|subject| self.group(subject).shadow) {
             return None; // It takes two steps.
         }
-        let taken = self.config.backend.take_now(&self.takes(subjects))?;
+        let taken = match &**subjects {
+            [one] => self.config.backend.take_now(&[self.take_of(one)]),
+            several => self.config.backend.take_now(&self.takes(several)),
+        }?;
         let span = span();
         let decision = match self.conclude(subjects, &taken, false) {
             Ok(admission) => Decision::Admitted(admission),
@@ -206,8 +209,12 @@ impl Engine {
         &self.config.groups[subject.group]
     }
 
+    fn take_of<'a>(&'a self, subject: &'a Subject) -> Take<'a> {
+        Take { key: subject.key, asks: subject.asks(self.group(subject)) }
+    }
+
     fn takes<'a>(&'a self, subjects: &'a [Subject]) -> SmallVec<[Take<'a>; 2]> {
-        subjects.iter().map(|subject| Take { key: subject.key, asks: subject.asks(self.group(subject)) }).collect()
+        subjects.iter().map(|subject| self.take_of(subject)).collect()
     }
 
     fn refuse(&self, denied: Denied, is_grpc: bool) -> Decision {
@@ -268,7 +275,7 @@ impl Engine {
             own.asks.push(Ask { limit: policy.limit(quota), cost });
         }
         let applies = group.policies.iter().any(|policy| matches!(policy.on_error, OnError::Local { .. }));
-        applies.then_some(Subject { group: subject.group, key: subject.key, own: Some(own) })
+        applies.then_some(Subject { group: subject.group, key: subject.key, own: Some(Box::new(own)) })
     }
 
     /// What is left to do for a request that is admitted, or who denied it.
@@ -276,6 +283,7 @@ impl Engine {
         let mut levels = taken.levels.iter();
         let mut reported = SmallVec::<[Reported<'_>; 4]>::new();
         let by = if is_local { By::Process } else { By::Store };
+        let is_told = !taken.admitted || self.config.headers != Headers::None;
         for subject in subjects {
             let group = self.group(subject);
             for ((i, policy), level) in group.policies.iter().enumerate().zip(levels.by_ref()) {
@@ -287,7 +295,9 @@ impl Engine {
                     if level.verdict != Verdict::Within {
                         policy.count(if policy.shadow { Decided::WouldDeny } else { Decided::Denied }, by);
                     }
-                    reported.push(Reported { name: &policy.name, quota: subject.quota(group, i), level });
+                    if is_told {
+                        reported.push(Reported { name: &policy.name, quota: subject.quota(group, i), level });
+                    }
                 }
             }
         }

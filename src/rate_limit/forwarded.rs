@@ -31,10 +31,11 @@ impl Field {
         })
     }
 
-    fn name(self) -> HeaderName {
+    fn name(self) -> &'static HeaderName {
+        static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
         match self {
-            Self::XForwardedFor => HeaderName::from_static("x-forwarded-for"),
-            Self::Forwarded => http::header::FORWARDED,
+            Self::XForwardedFor => &X_FORWARDED_FOR,
+            Self::Forwarded => &http::header::FORWARDED,
         }
     }
 }

@@ -31,22 +31,21 @@ pin_project! {
 }
 
 /// What is done with a request.
-pub(super) enum Next<Q> {
+pub(super) enum Next {
     /// No limit applies.
-    Pass(Q),
-    Admitted(Admission, Q),
+    Pass,
+    Admitted(Admission),
     Refused(Box<Response<Bytes>>),
     /// The store has to be asked.
     Ask {
         plan: Plan,
         is_grpc: bool,
-        request: Q,
     },
 }
 
 pub(super) type Known = Result<Identity, BackendError>;
 /// Goes on with a request of a known identity.
-type Identified<Q> = fn(&Engine, Known, Q) -> Next<Q>;
+type Identified<Q> = fn(&Engine, Known, Q) -> (Next, Q);
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -142,11 +141,12 @@ where
                     else {
                         unreachable!("the state was Identifying a moment ago")
                     };
-                    match identified(&engine, known, request) {
-                        Next::Pass(request) => State::Bypass { inner: inner.call(request) },
-                        Next::Admitted(admission, request) => State::admitted(&engine, inner.call(request), admission),
+                    let (next, request) = identified(&engine, known, request);
+                    match next {
+                        Next::Pass => State::Bypass { inner: inner.call(request) },
+                        Next::Admitted(admission) => State::admitted(&engine, inner.call(request), admission),
                         Next::Refused(answer) => State::Refused { answer: *answer },
-                        Next::Ask { plan, is_grpc, request } => State::deciding(engine, plan, is_grpc, inner, request),
+                        Next::Ask { plan, is_grpc } => State::deciding(engine, plan, is_grpc, inner, request),
                     }
                 }
                 StateProject::Deciding { decision, .. } => {

@@ -113,8 +113,7 @@ impl Key {
 
     /// The key of a request under these policies.
     pub(super) fn of_request(&self, parts: &Parts, policies: &[u8; 16]) -> Result<Option<LimitKey>, Unwired> {
-        let mut fields = Fields(SmallVec::new());
-        fields.push(policies);
+        let mut fields = Fields(SmallVec::from_slice(policies));
         if !self.write(parts, &mut fields)? {
             return Ok(None);
         }
@@ -214,7 +213,8 @@ impl Key {
     }
 }
 
-/// Fields, each with its length; those of most keys need no allocation.
+/// What stands for the policies, which always has 16 bytes, then fields, each with its length. Those of most keys need no
+/// allocation.
 struct Fields(SmallVec<[u8; 128]>);
 
 impl Fields {
@@ -225,8 +225,10 @@ impl Fields {
 
     /// A field of a kind, so that a user never has the key of a session.
     fn tagged(&mut self, kind: u8, field: &[u8]) {
-        self.0.push(kind);
-        self.push(field);
+        let mut head = [kind; 9];
+        head[1..].copy_from_slice(&(field.len() as u64).to_le_bytes());
+        self.0.extend_from_slice(&head);
+        self.0.extend_from_slice(field);
     }
 
     /// The end of a list; no field is as long as that.

@@ -48,11 +48,14 @@ where
             let request = Request::from_parts(parts, body);
             return ResponseFuture::identify(Arc::clone(engine), identity, identified, inner, request);
         }
-        match next(engine, parts, body) {
-            Next::Pass(request) => ResponseFuture::bypass(self.inner.call(request)),
-            Next::Admitted(admission, request) => ResponseFuture::admitted(engine, self.inner.call(request), admission),
+        let next = next(engine, &parts);
+        // Put together once, after all that only reads it: a head is a few hundred bytes, and each move copies them.
+        let request = Request::from_parts(parts, body);
+        match next {
+            Next::Pass => ResponseFuture::bypass(self.inner.call(request)),
+            Next::Admitted(admission) => ResponseFuture::admitted(engine, self.inner.call(request), admission),
             Next::Refused(answer) => ResponseFuture::refused(*answer),
-            Next::Ask { plan, is_grpc, request } => {
+            Next::Ask { plan, is_grpc } => {
                 ResponseFuture::decide(Arc::clone(engine), plan, is_grpc, take_ready(&mut self.inner), request)
             }
         }
@@ -66,30 +69,28 @@ fn take_ready<S: Clone>(inner: &mut S) -> S {
 }
 
 /// What is done with a request of which all is known that keys may need.
-fn next<B>(engine: &Engine, parts: Parts, body: B) -> Next<Request<B>> {
-    let plan = match engine.plan(&parts) {
-        Ok(plan) if plan.is_empty() => return Next::Pass(Request::from_parts(parts, body)),
+fn next(engine: &Engine, parts: &Parts) -> Next {
+    let plan = match engine.plan(parts) {
+        Ok(plan) if plan.is_empty() => return Next::Pass,
         Ok(plan) => plan,
-        Err(unwired) => return Next::Refused(Box::new(reject::unwired(unwired, &parts))),
+        Err(unwired) => return Next::Refused(Box::new(reject::unwired(unwired, parts))),
     };
-    match engine.decide_now(&plan, &parts) {
-        Some(Decision::Admitted(admission)) => Next::Admitted(admission, Request::from_parts(parts, body)),
+    match engine.decide_now(&plan, parts) {
+        Some(Decision::Admitted(admission)) => Next::Admitted(admission),
         Some(Decision::Refused(answer)) => Next::Refused(answer),
-        None => {
-            let is_grpc = reject::is_grpc(&parts);
-            Next::Ask { plan, is_grpc, request: Request::from_parts(parts, body) }
-        }
+        None => Next::Ask { plan, is_grpc: reject::is_grpc(parts) },
     }
 }
 
 /// The same for a request now that it is known who asks.
-fn identified<B>(engine: &Engine, known: Known, request: Request<B>) -> Next<Request<B>> {
+fn identified<B>(engine: &Engine, known: Known, request: Request<B>) -> (Next, Request<B>) {
     let (mut parts, body) = request.into_parts();
-    match known {
+    let next = match known {
         Ok(identity) => {
             parts.extensions.insert(identity);
-            next(engine, parts, body)
+            next(engine, &parts)
         }
         Err(error) => Next::Refused(Box::new(reject::unidentified(&error, &parts))),
-    }
+    };
+    (next, Request::from_parts(parts, body))
 }

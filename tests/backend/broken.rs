@@ -13,8 +13,8 @@ use tower_gatehouse::{
     Backend, Timestamp,
     backend::{
         Acquire, Acquired, Ask, BackendError, Change, Commit, Committed, Entry, EntryBuilder, Found, InvalidateError,
-        Lease, LeaseKey, Lookup, Mode, Owner, PrimaryKey, Scope, Settle, Take, Taken, Ticket, Variant, VaryOf, WaitMap,
-        Waiter,
+        Lease, LeaseKey, Levels, Lookup, Mode, Owner, PrimaryKey, Scope, Settle, Take, Taken, Ticket, Variant, VaryOf,
+        WaitMap, Waiter,
         conformance::{self, Facts, Harness, Loss},
     },
 };
@@ -203,11 +203,11 @@ impl Alter for Broken {
     async fn take(&self, takes: &[Take<'_>]) -> Result<Taken, BackendError> {
         match self.fault {
             Fault::TakesInPart => {
-                let mut all = Taken { admitted: true, at: self.inner.now(), levels: Vec::new() };
+                let mut all = Taken { admitted: true, at: self.inner.now(), levels: Levels::default() };
                 for take in takes {
                     let one = self.inner.take(&[*take]).await?;
                     all.admitted &= one.admitted;
-                    all.levels.extend(one.levels);
+                    all.levels.extend(one.levels.iter().copied());
                 }
                 Ok(all)
             }

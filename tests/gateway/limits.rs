@@ -71,14 +71,6 @@ fn addresses_are_those_that_trusted_proxies_tell_and_one_limit_may_be_for_all() 
 }
 
 #[test]
-fn who_is_not_logged_in_is_not_limited_by_user() {
-    let origin = ok();
-    let flags = ["--layers", "limit,session", "--upstream", &origin.url(), "--limit", "user=1/3600s;key=user"];
-    let mut client = Gateway::with(&flags).connect();
-    assert_eq!(statuses(&mut client, 3, ""), [200; 3]);
-}
-
-#[test]
 fn the_fields_are_of_the_kind_that_was_asked_for() {
     const ALL: [&str; 8] = [
         "ratelimit",

@@ -14,6 +14,7 @@ mod gateway;
 #[allow(clippy::duplicate_mod)]
 mod layered;
 mod layers;
+#[cfg(all(feature = "memory", feature = "redis"))]
 mod limits;
 #[cfg(feature = "metrics")]
 mod metrics;

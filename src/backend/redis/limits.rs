@@ -10,7 +10,7 @@ use super::{RedisBackend, client::Client, keys::Bucket, names::hex, reply::Reply
 use crate::{
     Timestamp,
     backend::{
-        Ask, BackendError, Change, ErrorKind, Level, Limit, LimitKey, Limits, Settle, Take, Taken, Verdict,
+        Ask, BackendError, Change, ErrorKind, Level, Levels, Limit, LimitKey, Limits, Settle, Take, Taken, Verdict,
         limits::Rule,
     },
 };
@@ -26,7 +26,7 @@ impl Limits for RedisBackend {
         }
         let bucket = |take: &Take<'_>| bucket_of(&self.client, &take.key);
         let Some(first) = takes.first().map(bucket) else {
-            return Ok(Taken { admitted: true, at: self.client.now(), levels: Vec::new() });
+            return Ok(Taken { admitted: true, at: self.client.now(), levels: Levels::default() });
         };
         if takes.iter().all(|take| bucket(take) == first) {
             let asked = Instant::now();
@@ -56,7 +56,7 @@ impl RedisBackend {
     fn recall(&self, takes: &[Take<'_>]) -> Option<Taken> {
         let denied = takes.iter().enumerate().find_map(|(i, take)| Some((i, self.denials.recall(take)?)));
         let (denied, (recalled, at)) = denied?;
-        let mut levels = Vec::with_capacity(takes.iter().map(|take| take.asks.len()).sum());
+        let mut levels = Levels::default();
         for (i, take) in takes.iter().enumerate() {
             if i == denied {
                 levels.extend(recalled.iter().copied().map(Some));
@@ -137,7 +137,7 @@ async fn take_apart(client: &Client, takes: &[Take<'_>]) -> Result<Taken, Backen
             };
             future::join_all(takes.iter().zip(&answers).map(give_back)).await;
         }
-        let (mut at, mut levels) = (Timestamp::EPOCH, Vec::new());
+        let (mut at, mut levels) = (Timestamp::EPOCH, Levels::default());
         for ((_, asks), answer) in takes.iter().zip(answers) {
             let (admitted, taken_at, mut known) = answer?;
             if admitted && !all_admitted {
