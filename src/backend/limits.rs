@@ -135,6 +135,12 @@ pub struct Taken {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Levels(SmallVec<[Option<Level>; 1]>);
 
+impl Levels {
+    pub(super) fn push(&mut self, level: Option<Level>) {
+        self.0.push(level);
+    }
+}
+
 impl Deref for Levels {
     type Target = [Option<Level>];
 

@@ -147,7 +147,7 @@ impl Slot {
         } else {
             self.meter.heal(take.asks.iter().map(|ask| ask.limit), at);
         }
-        levels.extend(self.meter.report(take.asks, at, admitted).map(Some));
+        self.meter.report(take.asks, at, admitted).for_each(|level| levels.push(Some(level)));
     }
 
     fn weigh(&mut self, asks: &[Ask], now: Timestamp) {

@@ -19,6 +19,8 @@ pub(super) struct Config {
     pub(super) headers: Headers,
     pub(super) exempt: Option<Arc<Exempt>>,
     pub(super) on_reject: Option<Arc<OnReject>>,
+    /// Whether keys, quotas or costs depend on who is asking, as far as can be told.
+    pub(super) asks_who: bool,
 }
 
 type Exempt = dyn Fn(&request::Parts) -> bool + Send + Sync;
@@ -35,6 +37,8 @@ pub(super) struct Group {
     pub(super) policies: Vec<Policy>,
     /// What is the same for all requests; `None` if that depends on the request, by a tier or a cost.
     pub(super) same: Option<Same>,
+    /// Whether what was taken may have to be corrected.
+    pub(super) charges: bool,
 }
 
 /// What every request asks of a group and is told of its quotas.
@@ -52,11 +56,13 @@ impl Config {
             group.prepare();
         } else {
             let (key, shadow) = (policy.key.clone(), policy.shadow);
-            let mut group = Group { key, shadow, signature: [0; 16], policies: vec![policy], same: None };
+            let mut group =
+                Group { key, shadow, signature: [0; 16], policies: vec![policy], same: None, charges: false };
             group.prepare();
             let place = if shadow { self.groups.len() } else { self.groups.partition_point(|group| !group.shadow) };
             self.groups.insert(place, group);
         }
+        self.asks_who = self.groups.iter().any(|group| group.same.is_none() || group.key.asks_who());
     }
 
     /// Preflights carry no credentials, and a browser takes a refused one for a refusal of CORS.
@@ -65,11 +71,6 @@ impl Config {
             && parts.headers.contains_key(header::ORIGIN)
             && parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
         is_preflight || self.exempt.as_ref().is_some_and(|exempt| exempt(parts))
-    }
-
-    /// Whether keys, quotas or costs depend on who is asking, as far as can be told.
-    pub(super) fn asks_who(&self) -> bool {
-        self.groups.iter().any(|group| group.same.is_none() || group.key.asks_who())
     }
 
     pub(super) fn refuse(&self, rejection: &Rejection, fields: Fields, is_grpc: bool) -> Response<Bytes> {
@@ -93,6 +94,7 @@ impl Group {
         // A shadow counts what would have been; it must not use up the quota of its enforced twin.
         hasher.update(&[u8::from(self.shadow)]).finalize_xof().fill(&mut self.signature);
 
+        self.charges = self.policies.iter().any(|policy| policy.charge.is_some());
         let depends = self.policies.iter().any(|policy| policy.tier.is_some() || policy.cost.is_some());
         self.same = (!depends).then(|| Same {
             asks: self.policies.iter().map(|policy| Ask { limit: policy.limit(policy.quota), cost: 1 }).collect(),

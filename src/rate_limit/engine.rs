@@ -23,11 +23,10 @@ use crate::{
 };
 
 /// Decides, for all services of a layer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Engine {
     pub(super) config: Config,
     pub(super) outage: Arc<Outage>,
-    asks_who: bool,
 }
 
 /// What is to be taken for a request, of each group that applies; that of shadow policies last.
@@ -120,13 +119,9 @@ impl Note {
 }
 
 impl Engine {
-    pub(super) fn new(config: Config, outage: Arc<Outage>) -> Self {
-        Self { asks_who: config.asks_who(), config, outage }
-    }
-
     /// Who is asking, if that has to be looked up before keys and quotas can be told.
     pub(super) fn unknown_identity(&self, parts: &request::Parts) -> Option<Identity> {
-        if !self.asks_who {
+        if !self.config.asks_who {
             return None;
         }
         parts.extensions.get::<Identity>().filter(|identity| identity.needs_lookup()).cloned()

@@ -15,8 +15,8 @@ use crate::Backend;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct RateLimitLayer {
-    config: Config,
-    outage: Arc<Outage>,
+    /// Shared by all services: axum calls `layer` for each route, or even for each request.
+    engine: Arc<Engine>,
 }
 
 impl RateLimitLayer {
@@ -36,25 +36,27 @@ impl RateLimitLayer {
             headers: Headers::default(),
             exempt: None,
             on_reject: None,
+            asks_who: false,
         };
-        policies.into_iter().fold(Self { config, outage: Arc::new(Outage::new()) }, Self::and)
+        let engine = Arc::new(Engine { config, outage: Arc::new(Outage::new()) });
+        policies.into_iter().fold(Self { engine }, Self::and)
     }
 
     /// One more policy.
     pub fn and(mut self, policy: Policy) -> Self {
-        self.config.add(policy);
+        self.config().add(policy);
         self
     }
 
     /// Which header fields tell clients of limits; those of the draft by default.
     pub fn headers(mut self, headers: Headers) -> Self {
-        self.config.headers = headers;
+        self.config().headers = headers;
         self
     }
 
     /// Requests that are not limited, such as health checks. CORS preflights never are.
     pub fn exempt(mut self, exempt: impl Fn(&request::Parts) -> bool + Send + Sync + 'static) -> Self {
-        self.config.exempt = Some(Arc::new(exempt));
+        self.config().exempt = Some(Arc::new(exempt));
         self
     }
 
@@ -64,8 +66,12 @@ impl RateLimitLayer {
         mut self,
         shape: impl Fn(&Rejection, Response<Bytes>) -> Response<Bytes> + Send + Sync + 'static,
     ) -> Self {
-        self.config.on_reject = Some(Arc::new(shape));
+        self.config().on_reject = Some(Arc::new(shape));
         self
+    }
+
+    fn config(&mut self) -> &mut Config {
+        &mut Arc::make_mut(&mut self.engine).config
     }
 }
 
@@ -73,6 +79,6 @@ impl<S> Layer<S> for RateLimitLayer {
     type Service = RateLimit<S>;
 
     fn layer(&self, inner: S) -> RateLimit<S> {
-        RateLimit { inner, engine: Arc::new(Engine::new(self.config.clone(), Arc::clone(&self.outage))) }
+        RateLimit { inner, engine: Arc::clone(&self.engine) }
     }
 }

@@ -32,7 +32,7 @@ impl Reserved {
     /// `None` if nothing can change any more.
     pub(super) fn of(engine: &Engine, subject: &Subject, taken: Timestamp, is_local: bool) -> Option<Self> {
         let group = engine.group(subject);
-        group.policies.iter().any(|policy| policy.charge.is_some()).then(|| Self {
+        group.charges.then(|| Self {
             group: subject.group,
             key: subject.key,
             taken,

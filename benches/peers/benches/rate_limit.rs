@@ -115,7 +115,8 @@ fn layers(runtime: &Runtime) {
 /// The same around an axum route.
 fn routes(runtime: &Runtime) {
     let router = || Router::new().route("/", get(async || "hello"));
-    let route = |router: Router| router.into_service::<Body>();
+    // As a server does: without it, axum makes the layers anew for each request.
+    let route = |router: Router| router.with_state(()).into_service::<Body>();
     let backend = Backend::memory();
     let limited = |headers| route(router().layer(ours(&backend, headers)));
     compare(

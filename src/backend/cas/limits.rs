@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Timestamp,
-    backend::{Ask, BackendError, Change, ErrorKind, Level, LimitKey, Limits, Meter, Settle, Take, Taken},
+    backend::{Ask, BackendError, Change, ErrorKind, Level, Levels, LimitKey, Limits, Meter, Settle, Take, Taken},
 };
 
 impl<S: CasStore> Limits for CasBackend<S> {
@@ -87,7 +87,7 @@ async fn take_several<S: CasStore>(inner: &Arc<Inner<S>>, takes: &[Take<'_>]) ->
             };
             future::join_all(takes.iter().zip(&answers).map(give_back)).await;
         }
-        let (mut at, mut levels) = (None::<Timestamp>, Vec::new());
+        let (mut at, mut levels) = (None::<Timestamp>, Levels::default());
         for ((_, asks), answer) in takes.iter().zip(answers) {
             let (admitted, taken_at, mut known) = answer?;
             if admitted && !all_admitted {
