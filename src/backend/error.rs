@@ -24,6 +24,8 @@ pub enum ErrorKind {
     Timeout,
     /// The store has no room.
     Full,
+    /// It is done, but fewer replicas than wanted have acknowledged it: a failover might undo it.
+    Unreplicated,
     /// The store takes no writes at present (a replica after a failover).
     ReadOnly,
     /// The store refuses the user, the password or a command.
@@ -43,6 +45,7 @@ impl ErrorKind {
             Self::Unavailable => "unavailable",
             Self::Timeout => "timeout",
             Self::Full => "full",
+            Self::Unreplicated => "unreplicated",
             Self::ReadOnly => "read-only",
             Self::Denied => "denied",
             Self::TooLarge => "too-large",

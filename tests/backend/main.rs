@@ -23,6 +23,8 @@ mod redis_faults;
 #[cfg(feature = "redis")]
 mod redis_hits;
 #[cfg(feature = "redis")]
+mod redis_replicas;
+#[cfg(feature = "redis")]
 mod redis_sentinel;
 #[cfg(feature = "redis")]
 mod redis_sentinel_faults;

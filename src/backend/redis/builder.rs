@@ -12,6 +12,7 @@ use fred::{
 
 use super::{
     RedisBackend,
+    acks::Acks,
     address::{Address, Topology},
     client::{Client, Servers},
     connect::{self, Site},
@@ -19,6 +20,7 @@ use super::{
     fleet::{Fleet, MakeNode, Source},
     keys::Keys,
     node::Node,
+    replicas::Replicas,
     sentinel::Sentinels,
     tls::Tls,
 };
@@ -58,6 +60,8 @@ impl Backend {
             password: None,
             provider: None,
             sentinel: None,
+            wait: None,
+            from_replicas: false,
             tls: Tls::default(),
         }
     }
@@ -68,9 +72,11 @@ impl Backend {
 /// # What a failover may lose
 /// Redis replicates asynchronously. When a replica takes over, by Sentinel or in a Cluster, writes that the lost master
 /// had acknowledged and not passed on are gone: sessions, what limits had counted, and invalidations, after which old
-/// content may be served again for as long as it is fresh. `min-replicas-to-write 1` with `min-replicas-max-lag 10` in
+/// content may be served again for as long as it is fresh. Under Sentinel, a master that still runs while another one is
+/// promoted has its readers and writers for about a second more; what they write is lost, and they do not see what
+/// others invalidate at the new one. (A failover that the nodes of a Cluster agree on has no such time.) `min-replicas-to-write 1` with `min-replicas-max-lag 10` in
 /// the servers' settings bounds what a master that was cut off goes on to accept. What must not be missed is
-/// invalidated once more after a failover.
+/// invalidated once more after a failover. [`wait_for_replicas`](Self::wait_for_replicas) narrows the gap.
 ///
 #[doc = include_str!("permissions.md")]
 #[derive(Clone)]
@@ -85,12 +91,16 @@ pub struct RedisBuilder {
     password: Option<String>,
     provider: Option<Provider>,
     sentinel: Option<Credential>,
+    wait: Option<(u32, Duration)>,
+    from_replicas: bool,
     tls: Tls,
 }
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(100);
 const DEFAULT_LIMIT_TIMEOUT: Duration = Duration::from_millis(50);
 const CLUSTER_BUCKETS: u16 = 64;
+/// The longest that an invalidation waits for replicas.
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
 /// How long [`RedisBuilder::connect`] tries.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// More commands than this in the queue to the connection are refused.
@@ -157,6 +167,41 @@ impl RedisBuilder {
     /// [`credentials`](Self::credentials) are for the servers that they watch, never sent to a Sentinel.
     pub fn sentinel_credential(mut self, credential: Credential) -> Self {
         self.sentinel = Some(credential);
+        self
+    }
+
+    /// Lets an invalidation wait until this many replicas of each master have acknowledged it (WAIT), or `timeout` has
+    /// passed; not by default. A shortfall is an error of [`ErrorKind::Unreplicated`] that names the part and says how
+    /// many have: the invalidation holds, but a failover to another replica would undo it. Repeating it waits anew.
+    ///
+    /// It costs a round trip to the replicas. An invalidation that arrives while another one waits waits for that one,
+    /// too, so it may take twice the timeout, at most 30 s, besides its own time. Needs a connection more to each master,
+    /// and the permission `+wait`.
+    ///
+    /// This narrows what a failover can lose, and does not close it. One replica is enough where the master is dead and
+    /// Sentinel or the Cluster promotes the replica that has the most. It takes all of them where the old master lives on
+    /// beside the new one: then an invalidation that has returned `Ok` has reached both. A replica that has acknowledged
+    /// may still restart without its data before it is promoted. With all of them, each replica that is away makes every
+    /// invalidation an error. Sessions and limits do not wait.
+    pub fn wait_for_replicas(mut self, replicas: u32, timeout: Duration) -> Self {
+        self.wait = Some((replicas, timeout));
+        self
+    }
+
+    /// Looks responses up at the nearest replica of the server that has them, the one that answers fastest; not by
+    /// default. All else, and whatever is no fresh hit there, goes to the master.
+    ///
+    /// **It costs a part of the promise**: after an invalidation has returned, other processes may still get the old
+    /// content for as long as their replica lags, at most 5 s. A replica is asked only while its master has confirmed
+    /// within that time that it is in step; one that lags more, or is cut off, is not asked. The process that has
+    /// invalidated never gets the old content: it asks only replicas that have heard of it. With
+    /// [`wait_for_replicas`](Self::wait_for_replicas) for all replicas, an invalidation that has returned `Ok` has
+    /// reached whoever may be asked, and the whole promise holds.
+    ///
+    /// A miss costs a round trip more. The replicas are those that the master names (INFO), in a Cluster and with
+    /// Sentinel, too; they need the same user and password, and in a Cluster the permission `+readonly`.
+    pub fn read_from_replicas(mut self) -> Self {
+        self.from_replicas = true;
         self
     }
 
@@ -249,7 +294,13 @@ impl RedisBuilder {
                 Servers::Fleet(Fleet::new(make_nodes(settings.clone(), timeout), seeds, &keys))
             }
         };
-        let client = Client::new(servers, keys, timeout, self.limit_timeout.min(timeout));
+        let acks = self.wait.map(|(replicas, wait)| {
+            let wait = wait.clamp(Duration::from_millis(1), LONGEST_WAIT);
+            Acks::new(make_nodes(settings.clone(), timeout.max(wait)), replicas, wait)
+        });
+        let cluster = address.topology == Topology::Cluster;
+        let replicas = self.from_replicas.then(|| Replicas::new(make_nodes(settings.clone(), timeout), cluster));
+        let client = Client::new(servers, keys, timeout, self.limit_timeout.min(timeout), acks, replicas);
         let topology = address.topology;
         let subscriber: MakeSubscriber = Arc::new(move |place| {
             let mut settings = settings.clone();

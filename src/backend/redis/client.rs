@@ -25,10 +25,12 @@ use std::{
 use fred::{interfaces::ClientLike as _, types::Value};
 
 use super::{
+    acks::Acks,
     error::Fault,
     fleet::{Fleet, Unreached},
     keys::{Bucket, Keys},
     node::Node,
+    replicas::Replicas,
     reply::Reply,
     script::Script,
     server_clock::ServerClock,
@@ -46,6 +48,8 @@ pub(super) struct Shared {
     clock: ServerClock,
     timeout: Duration,
     limit_timeout: Duration,
+    acks: Option<Acks>,
+    replicas: Option<Replicas>,
 }
 
 /// Whom to ask.
@@ -59,8 +63,15 @@ pub(super) enum Servers {
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 impl Client {
-    pub(super) fn new(servers: Servers, keys: Keys, timeout: Duration, limit_timeout: Duration) -> Self {
-        Self(Arc::new(Shared { servers, keys, clock: ServerClock::new(), timeout, limit_timeout }))
+    pub(super) fn new(
+        servers: Servers,
+        keys: Keys,
+        timeout: Duration,
+        limit_timeout: Duration,
+        acks: Option<Acks>,
+        replicas: Option<Replicas>,
+    ) -> Self {
+        Self(Arc::new(Shared { servers, keys, clock: ServerClock::new(), timeout, limit_timeout, acks, replicas }))
     }
 
     /// For tasks that must not keep the connection alive.
@@ -125,6 +136,32 @@ impl Client {
         match &self.0.servers {
             Servers::One(node) => Some(Arc::clone(node)),
             Servers::Fleet(fleet) => fleet.node(bucket).ok(),
+        }
+    }
+
+    /// All masters that are known.
+    pub(super) fn masters(&self) -> Vec<Arc<Node>> {
+        match &self.0.servers {
+            Servers::One(node) => vec![Arc::clone(node)],
+            Servers::Fleet(fleet) => fleet.masters(),
+        }
+    }
+
+    pub(super) fn replicas(&self) -> Option<&Replicas> {
+        self.0.replicas.as_ref()
+    }
+
+    /// The replica that look-ups in the bucket may ask.
+    pub(super) fn nearest_replica(&self, bucket: Bucket) -> Option<Arc<Node>> {
+        let replicas = self.0.replicas.as_ref()?;
+        replicas.nearest(&*self.node(bucket)?)
+    }
+
+    /// Waits until as many replicas as is wanted have what was written to the bucket's server before.
+    pub(super) async fn confirm(&self, bucket: Bucket) -> Result<(), BackendError> {
+        match (&self.0.acks, self.node(bucket)) {
+            (Some(acks), Some(node)) => Box::pin(acks.confirm(&node, self.0.keys.key(bucket, "a", &[]))).await,
+            _ => Ok(()),
         }
     }
 

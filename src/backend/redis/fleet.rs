@@ -210,6 +210,17 @@ impl Fleet {
         node
     }
 
+    /// Every node that has a bucket.
+    pub(super) fn masters(&self) -> Vec<Arc<Node>> {
+        let mut masters: Vec<Arc<Node>> = Vec::new();
+        for node in self.routes().iter().flatten() {
+            if !masters.iter().any(|known| Arc::ptr_eq(known, node)) {
+                masters.push(Arc::clone(node));
+            }
+        }
+        masters
+    }
+
     /// Whether a node is out of reach.
     pub(super) fn in_trouble(&self) -> bool {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|node| node.breaker().is_open())

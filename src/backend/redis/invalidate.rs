@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -32,7 +33,11 @@ impl RedisBackend {
         let calls = self.calls(scope);
         let deadline = Instant::now() + self.client.timeout() * PATIENCE;
         let done = calls.into_iter().map(|(bucket, cells)| async move {
-            (bucket, self.invalidate_bucket(bucket, &cells, scope, mode, deadline).await)
+            let done = self.invalidate_bucket(bucket, &cells, scope, mode, deadline).await;
+            match done {
+                Ok(()) => (bucket, self.client.confirm(bucket).await),
+                failed => (bucket, failed),
+            }
         });
         // Each is on its way before the first is answered.
         let mut unreached: Vec<(Bucket, BackendError)> =
@@ -115,7 +120,10 @@ impl RedisBackend {
         // No channel: there are no caches in the processes that would listen.
         let args = [mode.into(), "".into()];
         let reply = self.client.eval_once(&INVALIDATE, bucket, &keys, &args, timeout).await?;
-        reply.as_int().map(drop).ok_or_else(|| unreadable(&INVALIDATE).into())
+        let tick = reply.as_u64().ok_or_else(|| unreadable(&INVALIDATE))?;
+        // From now on a replica that has not heard of it is not asked.
+        self.invalidated[bucket.index()].fetch_max(tick, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Which bucket, and where it is.

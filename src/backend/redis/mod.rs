@@ -19,6 +19,7 @@
 //! | `gh:{b}:h:<primary>[:<variant>]:<tick>` | handed over to those who wait, 5 s (`hr` for revalidations) |
 //! | `gh:{b}:s:<random>` | a value on its way, until the commit renames it |
 //! | `gh:{b}:n:<key>` | counters of a limit; expire when all is refilled |
+//! | `gh:{b}:a` | written when it is waited for replicas, 60 s |
 //! | `gh:{b}:w` | sharded channel; the message is the key of a lease that has ended |
 //! | `gh:{0}:buckets` | the number of buckets, so that no process uses another one |
 //!
@@ -29,9 +30,11 @@
 //!
 //! # Limits
 //! Redis' clock stepping back can prolong freshness; it never breaks invalidation. A failover loses writes that were
-//! acknowledged but not replicated, invalidations too. Replicas are never read. With `maxmemory` prefer a `volatile-*`
+//! acknowledged but not replicated, invalidations too; [`RedisBuilder::wait_for_replicas`] narrows that. Replicas are not
+//! read, unless [`RedisBuilder::read_from_replicas`] says so. With `maxmemory` prefer a `volatile-*`
 //! policy: under `allkeys-*` a clock may be evicted, and its whole bucket with it.
 
+mod acks;
 mod address;
 mod breaker;
 mod builder;
@@ -51,6 +54,7 @@ mod limits;
 mod names;
 mod node;
 mod records;
+mod replicas;
 mod reply;
 mod responses;
 mod script;
@@ -90,6 +94,8 @@ pub(crate) struct RedisBackend {
     hints: Hints,
     wakeups: Wakeups,
     denials: Denials,
+    /// The newest tick of each bucket that an invalidation of this process has made.
+    invalidated: Box<[AtomicU64]>,
     /// Values that were there but none of ours.
     malformed: AtomicU64,
 }
@@ -97,7 +103,12 @@ pub(crate) struct RedisBackend {
 impl RedisBackend {
     fn new(client: Client, subscriber: MakeSubscriber) -> Self {
         let wakeups = Wakeups::new(client.clone(), subscriber);
-        Self { client, hints: Hints::new(), wakeups, denials: Denials::new(), malformed: AtomicU64::new(0) }
+        if client.replicas().is_some() {
+            tokio::spawn(replicas::keep_up(client.downgrade()));
+        }
+        let invalidated = client.keys().buckets().map(|_| AtomicU64::new(0)).collect();
+        let malformed = AtomicU64::new(0);
+        Self { client, hints: Hints::new(), wakeups, denials: Denials::new(), invalidated, malformed }
     }
 }
 

@@ -198,6 +198,28 @@ impl Node {
         }
     }
 
+    /// Sends two commands, so that no other comes in between and no other connection: the answer to the second, unless
+    /// the first has failed.
+    pub(super) async fn send_both(
+        &self,
+        first: (&'static str, Vec<Value>),
+        second: (&'static str, Vec<Value>),
+        timeout: Duration,
+    ) -> Result<Reply, Fault> {
+        let command = |name| CustomCommand::new_static(name, ClusterHash::FirstKey, false);
+        let pipeline = self.fred.pipeline().with_options(&options(timeout));
+        let both = async {
+            pipeline.custom::<(), Value>(command(first.0), first.1).await?;
+            pipeline.custom::<(), Value>(command(second.0), second.1).await?;
+            pipeline.all::<Vec<Value>>().await
+        };
+        match tokio::time::timeout(timeout + BACKSTOP, Box::pin(both)).await {
+            Ok(Ok(mut values)) => Ok(values.pop().map_or(Reply::Nil, Reply::from_value)),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(timed_out().into()),
+        }
+    }
+
     async fn send_asking(&self, name: &'static str, args: Vec<Value>, timeout: Duration) -> Result<Reply, Fault> {
         let command = |name| CustomCommand::new_static(name, ClusterHash::FirstKey, false);
         // A pipeline, so that no other command comes in between.

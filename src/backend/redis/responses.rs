@@ -14,6 +14,7 @@ use super::{
     cells::{Cell, Clock, Primary, TagCells, Verdict, judge},
     error::Fault,
     names::Names,
+    node::Node,
     reply::Reply,
     script::Script,
 };
@@ -33,6 +34,37 @@ const STAGED_MS: i64 = 60_000;
 
 impl RedisBackend {
     pub(super) async fn find(&self, key: &PrimaryKey, vary: &VaryOf<'_>) -> Result<Lookup, BackendError> {
+        if self.client.replicas().is_some()
+            && let Some(hit) = Box::pin(self.find_nearby(key, vary)).await
+        {
+            return Ok(hit);
+        }
+        self.find_at(None, key, vary).await
+    }
+
+    /// A fresh hit at a replica that has heard of all invalidations of this process. Whatever else a replica says is
+    /// asked of the master, which knows better: so a replica that is behind costs no fills.
+    async fn find_nearby(&self, key: &PrimaryKey, vary: &VaryOf<'_>) -> Option<Lookup> {
+        let bucket = Names::new(self.client.keys(), key).bucket;
+        let replica = self.client.nearest_replica(bucket)?;
+        // Read first: what this process invalidates from now on was not done when the look-up began.
+        let least = self.invalidated[bucket.index()].load(Ordering::SeqCst);
+        let hit = self.find_at(Some(&replica), key, vary).await.ok()?;
+        let has_heard = hit.ticket.is_some_and(|ticket| ticket.tick >= least);
+        let is_fresh = hit
+            .found
+            .as_ref()
+            .is_some_and(|found| found.stale_since.is_none() && self.client.now() < found.entry.fresh_until());
+        (has_heard && is_fresh).then_some(hit)
+    }
+
+    /// At this replica, or at the master.
+    async fn find_at(
+        &self,
+        replica: Option<&Arc<Node>>,
+        key: &PrimaryKey,
+        vary: &VaryOf<'_>,
+    ) -> Result<Lookup, BackendError> {
         let names = Names::new(self.client.keys(), key);
         let mut variant = vary(&self.hints.vary(key));
         let hinted = self.hints.tags(key, variant).unwrap_or_default();
@@ -45,7 +77,7 @@ impl RedisBackend {
             ask.extend(hinted.iter().map(|tag| Value::Bytes(names.tag(*tag))));
             ask
         };
-        let mut values = self.mget(&names, 3 + hinted.len(), ask).await?.into_iter();
+        let mut values = self.mget(replica, &names, 3 + hinted.len(), ask).await?.into_iter();
         let (mut stored, primary, mut clock) = (next(&mut values), next(&mut values), next(&mut values));
         take_tags(&mut tags, &hinted, &mut values);
         let primary = primary.as_deref().and_then(|value| self.parsed(Primary::parse(value)));
@@ -63,7 +95,7 @@ impl RedisBackend {
                     ask.extend(missing.iter().map(|tag| Value::Bytes(names.tag(*tag))));
                     ask
                 };
-                let mut values = self.mget(&names, 2 + missing.len(), ask).await?.into_iter();
+                let mut values = self.mget(replica, &names, 2 + missing.len(), ask).await?.into_iter();
                 (stored, clock) = (next(&mut values), next(&mut values));
                 take_tags(&mut tags, &missing, &mut values);
             }
@@ -82,7 +114,7 @@ impl RedisBackend {
                     ask.extend(missing.iter().map(|tag| Value::Bytes(names.tag(*tag))));
                     ask
                 };
-                let mut values = self.mget(&names, 1 + missing.len(), ask).await?.into_iter();
+                let mut values = self.mget(replica, &names, 1 + missing.len(), ask).await?.into_iter();
                 // The newest clock judges everything.
                 clock = next(&mut values);
                 take_tags(&mut tags, &missing, &mut values);
@@ -121,14 +153,20 @@ impl RedisBackend {
     /// `ask` names the `n` keys; twice if the slot is being moved.
     async fn mget(
         &self,
+        replica: Option<&Arc<Node>>,
         names: &Names<'_>,
         n: usize,
         ask: impl Fn() -> Vec<Value>,
     ) -> Result<Vec<Reply>, BackendError> {
-        let reply = self
-            .client
-            .retrying(self.client.timeout(), |timeout| self.client.call(names.bucket, "MGET", ask(), timeout))
-            .await?;
+        let timeout = self.client.timeout();
+        let reply = match replica {
+            // Half of the time, so that the master can be asked in the other half.
+            Some(replica) => Box::pin(replica.call("MGET", ask(), timeout / 2)).await.map_err(Fault::into_error)?,
+            None => {
+                let call = |timeout| self.client.call(names.bucket, "MGET", ask(), timeout);
+                self.client.retrying(timeout, call).await?
+            }
+        };
         reply.into_array().filter(|values| values.len() == n).ok_or_else(|| Reply::unexpected("MGET"))
     }
 
