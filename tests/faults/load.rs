@@ -132,8 +132,7 @@ impl Load {
         }
         let customer = tokio::spawn(shop(backends[0].clone(), Arc::clone(&counts), Arc::clone(&stop)));
         let load = Self { backends, counts, stop, tasks, customer };
-        load.run(Duration::from_millis(700)).await;
-        assert!(Counts::of(&load.counts.hits) > 0, "no hit before the fault: {}", load.counts);
+        load.until("there are hits before the fault", |counts| Counts::of(&counts.hits) > 20).await;
         load
     }
 
@@ -145,14 +144,26 @@ impl Load {
         &self.counts
     }
 
-    /// Waits until hits and invalidations work again.
-    pub(crate) async fn recovered(&self) {
+    /// Waits until this many invalidations have said that they were not done.
+    pub(crate) async fn until_refused(&self, more: u64) {
+        let before = Counts::of(&self.counts.refused);
+        self.until("invalidations are refused", |counts| Counts::of(&counts.refused) >= before + more).await;
+    }
+
+    async fn until(&self, what: &str, ready: impl Fn(&Counts) -> bool) {
         let start = Instant::now();
-        let (hits, done) = (Counts::of(&self.counts.hits), Counts::of(&self.counts.invalidated));
-        while Counts::of(&self.counts.hits) < hits + 50 || Counts::of(&self.counts.invalidated) < done + 5 {
-            assert!(start.elapsed() < Duration::from_mins(1), "it does not recover: {}", self.counts);
+        while !ready(&self.counts) {
+            assert!(start.elapsed() < Duration::from_mins(1), "{what}: not so after a minute: {}", self.counts);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Waits until hits and invalidations work again.
+    pub(crate) async fn recovered(&self) {
+        let (hits, done) = (Counts::of(&self.counts.hits), Counts::of(&self.counts.invalidated));
+        let recovered =
+            |counts: &Counts| Counts::of(&counts.hits) >= hits + 50 && Counts::of(&counts.invalidated) >= done + 5;
+        self.until("it recovers", recovered).await;
     }
 
     /// Ends it, and checks what holds in every row: no error, nothing stale.
