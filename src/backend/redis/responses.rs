@@ -159,13 +159,12 @@ impl RedisBackend {
         ask: impl Fn() -> Vec<Value>,
     ) -> Result<Vec<Reply>, BackendError> {
         let timeout = self.client.timeout();
-        let reply = match replica {
+        let reply = if let Some(replica) = replica {
             // Half of the time, so that the master can be asked in the other half.
-            Some(replica) => Box::pin(replica.call("MGET", ask(), timeout / 2)).await.map_err(Fault::into_error)?,
-            None => {
-                let call = |timeout| self.client.call(names.bucket, "MGET", ask(), timeout);
-                self.client.retrying(timeout, call).await?
-            }
+            Box::pin(replica.call("MGET", ask(), timeout / 2)).await.map_err(Fault::into_error)?
+        } else {
+            let call = |timeout| self.client.call(names.bucket, "MGET", ask(), timeout);
+            self.client.retrying(timeout, call).await?
         };
         reply.into_array().filter(|values| values.len() == n).ok_or_else(|| Reply::unexpected("MGET"))
     }
