@@ -76,6 +76,7 @@ impl HttpCache {
     /// Takes the origin's answer to a claimed visit.
     pub(crate) async fn receive<R: Body>(&self, visit: &Visit, asked: Asked, response: Response<R>) -> Reception<R> {
         let received = self.state.backend.now();
+        visit.set_received();
         let status = response.status();
         let request = &visit.head.headers;
         let base = self.base(visit);

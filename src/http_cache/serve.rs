@@ -213,7 +213,10 @@ impl HttpCache {
                 };
             }
         };
-        if self.has_answered(&response) || !visit.claim() {
+        // Something between two layers may have asked twice, and the second answer be to the cache's own conditions.
+        let is_for_nobody =
+            response.status() == StatusCode::NOT_MODIFIED && visit.is_conditional() && visit.is_received();
+        if self.has_answered(&response) || !(visit.claim() || is_for_nobody) {
             return Ok(response.map(CacheBody::inner));
         }
         // Neither a visit nor its mark is for anybody outside.

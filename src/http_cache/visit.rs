@@ -42,6 +42,7 @@ pub(crate) struct Visit {
     /// When the look-up was done, on the backend's clock.
     pub(crate) at: Timestamp,
     claimed: AtomicBool,
+    received: AtomicBool,
     caching: AtomicBool,
     conditional: AtomicBool,
     /// The request to the inner service was counted.
@@ -193,6 +194,7 @@ impl HttpCache {
             lookup,
             at,
             claimed: AtomicBool::new(false),
+            received: AtomicBool::new(false),
             caching: AtomicBool::new(false),
             conditional: AtomicBool::new(false),
             counted: AtomicBool::new(false),
@@ -219,6 +221,15 @@ impl Visit {
 
     pub(crate) fn is_claimed(&self) -> bool {
         self.claimed.load(Ordering::Acquire)
+    }
+
+    /// Whoever has claimed it has an answer of the origin.
+    pub(crate) fn set_received(&self) {
+        self.received.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_received(&self) -> bool {
+        self.received.load(Ordering::Acquire)
     }
 
     /// A layer that stores responses has seen the request.
@@ -265,6 +276,7 @@ impl Visit {
             lookup: self.lookup.clone(),
             at: self.at,
             claimed: AtomicBool::new(self.is_claimed()),
+            received: AtomicBool::new(self.is_received()),
             caching: AtomicBool::new(self.is_caching()),
             conditional: AtomicBool::new(self.is_conditional()),
             counted: AtomicBool::new(self.counted.load(Ordering::Acquire)),

@@ -9,12 +9,12 @@ use std::{
 };
 
 use axum::{Router, extract::Path, response::IntoResponse, routing::get as route};
-use tower::ServiceExt as _;
+use tower::{Layer as _, ServiceExt as _};
 use tower_gatehouse::{Backend, CacheLayer, CoalesceLayer, HttpCache, Rule, SwrLayer, TestClock};
 
 use crate::{
     app::{App, Origin, boxed, get, request, respond, send},
-    fleet::{MS, Slow, Store, gets, swr, until},
+    fleet::{MS, Slow, Store, call, gets, swr, until},
 };
 
 const URL: &str = "http://example.com/a";
@@ -227,6 +227,34 @@ async fn a_background_answer_that_cannot_be_stored_replaces_what_is_stored() {
         settle().await;
         assert_eq!(get(&app, URL).await.body, "new", "{status} {headers:?}");
     }
+}
+
+/// Between two cache layers, something asks once more when the origin has failed.
+#[tokio::test]
+async fn a_304_to_a_second_attempt_does_not_reach_a_client_that_asked_for_the_page() {
+    let origin = Origin::script([
+        (200, &[("etag", "\"v\""), ("cache-control", "max-age=10, must-revalidate")] as &[_], "content"),
+        (503, &[], "down"),
+        (304, &[("etag", "\"v\""), ("cache-control", "max-age=10, must-revalidate")], ""),
+    ]);
+    let clock = TestClock::new();
+    let cache = HttpCache::new(&Backend::memory_with(&clock));
+    let inner = boxed(CacheLayer::new(&cache).layer(origin.clone()));
+    let twice = tower::service_fn(move |request: http::Request<crate::app::Body>| {
+        let inner = inner.clone();
+        async move {
+            let (head, _) = request.into_parts();
+            let request = || http::Request::from_parts(head.clone(), crate::app::full(""));
+            let first = call(inner.clone(), request()).await?;
+            if first.status() == 503 { call(inner, request()).await } else { Ok(first) }
+        }
+    });
+    let app = boxed(CacheLayer::new(&cache).layer(twice));
+    get(&app, URL).await;
+    settle().await;
+    clock.advance(Duration::from_secs(20));
+    let answer = get(&app, URL).await;
+    assert_eq!((answer.status, answer.body.as_str(), origin.count()), (200, "content", 3), "{answer:?}");
 }
 
 #[tokio::test]
