@@ -53,6 +53,10 @@
 //!
 //! What it defends against, and what it does not promise: [`guide::security`].
 //!
+//! # Where to read on
+//! The [guide]: getting started, what is cached and for how long, herds, sessions, limits, running on Redis.
+//! `cargo run --example storefront` shows all of it in a browser.
+//!
 //! # Features
 //! | feature | default | what it brings |
 //! |---|---|---|

@@ -71,3 +71,7 @@ if [ $# = 0 ]; then
     cargo run --locked --manifest-path tests/soak/Cargo.toml
 fi
 cargo test --all-features "$@"
+# The page of the storefront, in a browser.
+if [ $# = 0 ]; then
+    sh tests/browser/run.sh
+fi
