@@ -105,7 +105,6 @@ impl Entry {
             tags: self.tags.clone(),
             head: self.head.clone(),
             body: self.body.clone(),
-            #[cfg(feature = "redis")]
             body_offset: self.body_offset,
             decoded: OnceLock::new(),
         }
