@@ -3,7 +3,8 @@
 //! What the crate claims is a ratio ("a hit costs so many bare look-ups"), and on a shared machine two figures that
 //! were taken at different moments give a poor one. Here the floor and the subjects run in turns, about a millisecond
 //! each, so that whatever else the machine does hits all alike; shown are the medians, and between which ratios eight
-//! of ten turns lie. No dependency, so that examples and tests stay quick to build.
+//! of ten turns lie. On Linux also the ratio of the CPU time that this process has spent: on a machine that is busy with
+//! something else it is the one to believe. No dependency, so that examples and tests stay quick to build.
 //!
 //! For tools that count instructions, which no other process disturbs, `BENCH_SUBJECT` (`title: name`) and `BENCH_TIMES`
 //! do one thing so often and nothing else; the difference between two numbers of times is what it costs.
@@ -39,21 +40,26 @@ pub(crate) fn compare(title: &str, mut subjects: Vec<Subject<'_>>) {
     }
     let counts: Vec<u64> = subjects.iter_mut().map(|(_, many)| calibrate(many)).collect();
     let mut nanos = vec![Vec::with_capacity(TURNS); subjects.len()];
+    let mut spent = vec![0.0; subjects.len()];
     for _ in 0..TURNS {
-        for ((many, n), nanos) in subjects.iter_mut().map(|(_, many)| many).zip(&counts).zip(&mut nanos) {
+        let each = subjects.iter_mut().map(|(_, many)| many).zip(&counts);
+        for ((many, n), (nanos, spent)) in each.zip(nanos.iter_mut().zip(&mut spent)) {
+            let before = cpu_nanos();
             nanos.push(time(many, *n).as_nanos() as f64 / *n as f64);
+            *spent += (cpu_nanos() - before) as f64 / *n as f64;
         }
     }
     println!("\n{title}");
-    for ((name, _), own) in subjects.iter().zip(&nanos) {
+    for (((name, _), own), spent_here) in subjects.iter().zip(&nanos).zip(&spent) {
         let ratios = sorted(own.iter().zip(&nanos[0]).map(|(own, floor)| own / floor).collect());
         let own = sorted(own.clone());
         println!(
-            "  {name:<56} {:>10.1} ns   x {:>6.2}   ({:.2} to {:.2})",
+            "  {name:<56} {:>10.1} ns   x {:>6.2}   ({:.2} to {:.2})   CPU x {:.2}",
             own[TURNS / 2],
             ratios[TURNS / 2],
             ratios[TURNS / 10],
             ratios[TURNS - 1 - TURNS / 10],
+            spent_here / spent[0],
         );
     }
 }
@@ -62,6 +68,17 @@ fn time(many: &mut dyn FnMut(u64), n: u64) -> Duration {
     let start = Instant::now();
     many(n);
     start.elapsed()
+}
+
+/// What all threads of this process have had of the CPUs; 0 where the system does not tell.
+fn cpu_nanos() -> u64 {
+    // The scheduler adds up when a thread stops running.
+    std::thread::yield_now();
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let of_thread = |path: std::path::PathBuf| {
+        std::fs::read_to_string(path.join("schedstat")).ok()?.split(' ').next()?.parse::<u64>().ok()
+    };
+    threads.filter_map(|thread| of_thread(thread.path())).sum()
 }
 
 /// How often it is done in one turn. Warms up on the way.

@@ -77,8 +77,8 @@ impl<'a> Open<'a> {
             if json.len() > 1 {
                 json.push(b',');
             }
-            // A string always becomes JSON.
-            json.extend_from_slice(serde_json::Value::from(&**name).to_string().as_bytes());
+            // A string always becomes JSON, and a vector takes it.
+            let _ = serde_json::to_writer(&mut json, &**name);
             json.push(b':');
             json.extend_from_slice(value);
         }

@@ -4,6 +4,7 @@
 //! cargo bench --manifest-path benches/peers/Cargo.toml --bench session
 //! ```
 
+#[allow(dead_code)]
 #[path = "../../support/mod.rs"]
 mod bench;
 mod redis;
