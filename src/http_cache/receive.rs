@@ -233,7 +233,10 @@ impl HttpCache {
         match validation::head_answer(&old.headers, body.len() as u64, status, headers) {
             HeadAnswer::Nothing => {}
             HeadAnswer::Invalidate => {
-                if let Err(error) = self.state.backend.invalidate(Scope::Keys(&[visit.key]), Mode::Hard).await {
+                let (keys, mode) = ([visit.key], Mode::Hard);
+                let done = self.state.backend.invalidate(Scope::Keys(&keys), mode).await;
+                self.count_invalidation(Scope::Keys(&keys), mode, done.is_ok());
+                if let Err(error) = done {
                     tracing::warn!(%error, "what HEAD has shown to be outdated could not be removed");
                 }
             }
