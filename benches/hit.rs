@@ -172,12 +172,6 @@ fn unconcerned() {
         let response = bare.call(request("/live/17")).now_or_never().expect("nothing waits").unwrap();
         response.status()
     };
-    fn asks<S, R>(mut service: S) -> impl FnMut() -> http::StatusCode
-    where
-        S: Service<Request<Body>, Response = Response<R>, Error = Infallible>,
-    {
-        move || service.call(request("/live/17")).now_or_never().expect("nothing waits").unwrap().status()
-    }
     let nobody = RateLimitLayer::new(&backend, "nobody", Key::user(), Quota::per_minute(PLENTY));
     compare(
         "A request that no layer concerns",
@@ -193,6 +187,13 @@ fn unconcerned() {
             each("the request alone", || request("/live/17")),
         ],
     );
+}
+
+fn asks<S, R>(mut service: S) -> impl FnMut() -> http::StatusCode
+where
+    S: Service<Request<Body>, Response = Response<R>, Error = Infallible>,
+{
+    move || service.call(request("/live/17")).now_or_never().expect("nothing waits").unwrap().status()
 }
 
 /// Never used up.

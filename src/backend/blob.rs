@@ -131,7 +131,7 @@ impl Limit for u32 {
 #[derive(Debug)]
 pub(super) struct Decoded {
     /// The tick of the ticket, as far as it can be read; 0 otherwise.
-    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only Redis' look-up tells it"))]
+    #[cfg_attr(not(any(feature = "redis", test)), expect(dead_code, reason = "only Redis' look-up tells it"))]
     pub(super) tick: Tick,
     /// `None` if the value is not an entry of this version, whole and undamaged.
     pub(super) entry: Option<Arc<Entry>>,
@@ -258,6 +258,7 @@ mod tests {
         assert_eq!(entry.body().as_ptr(), blob[blob.len() - 4..].as_ptr());
     }
 
+    #[cfg(feature = "redis")]
     #[test]
     fn a_head_that_fits_leaves_the_body_where_it_is() {
         let blob = encode(&sample(1, b"head", b"body")).unwrap();

@@ -14,7 +14,6 @@ use super::{
     lease::HeldLease,
     receive::{Arriving, Asked, Reception},
     serve::{Content, Origin, oneshot},
-    status::Report,
     turn::{Turn, TurnRequest},
     visit::Visit,
 };
@@ -443,33 +442,23 @@ impl HttpCache {
             variant: fill.variant,
             content: reader.source(),
         };
-        let is_empty = body.is_end_stream();
-        if is_empty && fill.length.is_none_or(|length| length == 0) {
+        let landing = Landing::Arriving(Arc::new(shared));
+        self.report(&mut head.headers, Some(&visit.key), &report);
+        head.extensions.insert(Answered(self.id()));
+        let response = self.shape(visit, Response::from_parts(head, CacheBody::shared(reader)));
+        if body.is_end_stream() && fill.length.is_none_or(|length| length == 0) {
             // Stored before the head goes out: there is no last byte to keep back.
             fill.entry = None;
-            let lease = fill.lease.take();
-            let fill = super::fill::Fill { lease, entry: None, ..fill };
             self.keep(entry, fill).await;
             writer.finish(None);
-            leader.close(Landing::Arriving(Arc::new(shared)));
-            self.answer_leader(visit, &mut head, &report);
-            let response = Response::from_parts(head, CacheBody::shared(reader));
-            let response = self.shape(visit, response);
+            leader.close(landing);
             let _ = answer.send(Ok(response));
             return;
         }
-        leader.open(Landing::Arriving(Arc::new(shared)));
-        self.answer_leader(visit, &mut head, &report);
-        let response = Response::from_parts(head, CacheBody::shared(reader));
-        let response = self.shape(visit, response);
+        leader.open(landing);
         let _ = answer.send(Ok(response));
         self.fill(body, writer, fill).await;
         drop(leader);
-    }
-
-    fn answer_leader(&self, visit: &Visit, head: &mut http::response::Parts, report: &Report) {
-        self.report(&mut head.headers, Some(&visit.key), report);
-        head.extensions.insert(Answered(self.id()));
     }
 
     async fn release_failed(&self, lease: Option<HeldLease>) {

@@ -120,7 +120,7 @@ fn head_sum(head: &[u8]) -> u64 {
     XxHash3_64::oneshot_with_seed(seed, &head[PREFIX + 8..])
 }
 
-#[cfg(any(fuzzing, test))]
+#[cfg(any(fuzzing, all(test, feature = "compression")))]
 pub(super) fn seal(head: &mut [u8], body: &Bytes) {
     if head.len() < FIXED {
         return;

@@ -172,7 +172,7 @@ async fn a_hit_in_memory_hands_out_the_stored_content_itself() {
         let response = Response::builder().header("cache-control", "max-age=60");
         Ok::<_, BoxError>(response.body(full(vec![b'x'; 64 * 1024])).unwrap())
     });
-    let app = boxed(CacheLayer::new(&world.cache()).layer(service));
+    let app = boxed(CacheLayer::new(world.cache()).layer(service));
     let mut addresses = Vec::new();
     for n in 0..4 {
         let range = if n == 3 { [("range", "bytes=100-")].as_slice() } else { &[] };
