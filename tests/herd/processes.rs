@@ -71,8 +71,8 @@ fn node() {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(async {
         let backend =
             Backend::redis(redis).operation_timeout(Duration::from_secs(5)).connect().await.expect("Redis answers");
-        // One site, whichever port was asked.
-        let cache = HttpCache::new(&backend).any_host();
+        // One site, whichever port was asked; and no busy machine makes a follower ask for itself.
+        let cache = HttpCache::new(&backend).any_host().wait(Duration::from_secs(25));
         let client = Client::builder(TokioExecutor::new()).build_http::<axum::body::Body>();
         let mut app = Router::new().fallback(move |mut request: Request| {
             let (client, origin) = (client.clone(), origin.clone());
