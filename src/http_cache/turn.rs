@@ -39,6 +39,9 @@ pub(crate) struct TurnRequest<'a> {
 /// A wake-up may be lost; then one looks again after this long.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Of so many holders in a row it is known that they may have left something.
+const HOLDERS: usize = 8;
+
 impl HttpCache {
     /// Takes a turn: at most one process of the fleet gets [`Turn::Ask`] with a lease at any time.
     ///
@@ -54,8 +57,9 @@ impl HttpCache {
         let mut ticket = lookup.ticket;
         let mut since = lookup.since;
         let mut filled = 0;
-        // The ticket of the holder that was waited for last: what it hands over is for this caller.
-        let mut awaited = None;
+        // The tickets of the holders that were waited for: what one of them hands over is for this caller. The last is
+        // not enough, for it may only have collected what the one before it left.
+        let mut awaited = Vec::new();
         let mut has_waited = false;
         loop {
             let mut waiter = backend.watch(&key);
@@ -64,7 +68,7 @@ impl HttpCache {
                 Ok(Acquired::Granted(lease)) => {
                     let lease = HeldLease::new(backend, &self.state.tasks, lease, settings.lease);
                     // The holder may have ended just after it was looked for.
-                    if let Some(entry) = self.collect(awaited).await {
+                    if let Some(entry) = self.collect(&awaited).await {
                         lease.release(Release::Free).await;
                         return Turn::HandedOver(entry);
                     }
@@ -92,7 +96,17 @@ impl HttpCache {
                 }
             };
             if let Some((left, handing)) = held {
-                awaited = handing.map(|ticket| (key, ticket));
+                match handing.map(|ticket| (key, ticket)) {
+                    // Something was invalidated since.
+                    None => awaited.clear(),
+                    Some(holder) if awaited.contains(&holder) => {}
+                    Some(holder) => {
+                        if awaited.len() == HOLDERS {
+                            awaited.remove(0);
+                        }
+                        awaited.push(holder);
+                    }
+                }
                 has_waited = true;
                 let now = Instant::now();
                 if now >= give_up {
@@ -117,16 +131,21 @@ impl HttpCache {
                 }
                 Err(_) => return Turn::Ask { ticket: None, lease: None },
             }
-            if let Some(entry) = self.collect(awaited).await {
+            if let Some(entry) = self.collect(&awaited).await {
                 return Turn::HandedOver(entry);
             }
         }
     }
 
-    async fn collect(&self, awaited: Option<(LeaseKey, Ticket)>) -> Option<Arc<Entry>> {
-        let (key, ticket) = awaited?;
-        // An error costs a request to the origin.
-        self.state.backend.collect(&key, ticket).await.ok().flatten()
+    /// What one of these has handed over, the last one first.
+    async fn collect(&self, awaited: &[(LeaseKey, Ticket)]) -> Option<Arc<Entry>> {
+        for (key, ticket) in awaited.iter().rev() {
+            // An error costs a request to the origin.
+            if let Some(entry) = self.state.backend.collect(key, *ticket).await.ok()? {
+                return Some(entry);
+            }
+        }
+        None
     }
 }
 
