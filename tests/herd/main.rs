@@ -8,6 +8,7 @@ mod coalescing;
 mod endings;
 mod examples;
 mod fleet;
+mod handing_over;
 mod orders;
 mod private;
 mod processes;
