@@ -15,8 +15,8 @@ pub(crate) fn reply(data: &[u8]) {
     let reply = take_reply(&mut data, 3);
     if let Reply::Array(items) = &reply {
         leases::fuzz(items);
-        limits::fuzz(items);
     }
+    limits::fuzz(data);
     records::fuzz(&reply);
     stored(data);
 }

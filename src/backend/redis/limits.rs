@@ -236,3 +236,11 @@ fn whole(number: [u8; 8]) -> Option<i64> {
 fn positive(number: [u8; 8]) -> Option<u64> {
     whole(number)?.try_into().ok()
 }
+
+/// Any value is an answer or none.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(reply: &[u8]) {
+    for counters in 1..4 {
+        assert!(parse(reply, counters).is_none_or(|(_, _, levels)| levels.len() == counters));
+    }
+}

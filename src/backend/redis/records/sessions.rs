@@ -283,7 +283,8 @@ fn flag(reply: &Reply) -> Option<bool> {
 }
 
 fn from_millis(millis: u64) -> Timestamp {
-    Timestamp::from_micros(millis.saturating_mul(1000))
+    // Whole milliseconds also where it is the last one that there is: it is written again as it was read.
+    Timestamp::from_micros(millis.min(u64::MAX / 1000) * 1000)
 }
 
 /// Far below where a double, or Redis, would be at its end.
