@@ -70,7 +70,7 @@ if [ $# = 0 ]; then
     cargo run --locked --manifest-path tests/soak/Cargo.toml -- --prove
     cargo run --locked --manifest-path tests/soak/Cargo.toml
 fi
-cargo test --all-features "$@"
+cargo test --all-features --no-fail-fast "$@"
 # The page of the storefront, in a browser.
 if [ $# = 0 ]; then
     sh tests/browser/run.sh

@@ -1,7 +1,7 @@
 //! A Redis Cluster of the test's own: three masters with one replica each.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::redis::{RedisBuilder, RedisServer};
 use super::resp::Reply;
@@ -12,6 +12,8 @@ const NODES: usize = 2 * MASTERS;
 const SLOTS: usize = 16_384;
 /// How long the nodes may take to agree.
 const AGREE: Duration = Duration::from_mins(1);
+/// How long one attempt at a failover may take; Redis gives it five seconds.
+const ATTEMPT: Duration = Duration::from_secs(6);
 
 /// Three masters (nodes 0 to 2) and their replicas (node `n + 3` of master `n`); killed on drop.
 #[derive(Debug)]
@@ -144,8 +146,7 @@ impl RedisCluster {
     /// # Panics
     /// Where it has no master that runs (see [`take_over`](Self::take_over)), or it takes longer than a minute.
     pub fn fail_over(&self, replica: usize) {
-        self.nodes[replica].command(&["CLUSTER", "FAILOVER"]);
-        self.wait_for_master(replica);
+        self.promote(replica, &["CLUSTER", "FAILOVER"]);
     }
 
     /// Makes the replica the master of its slots without asking anyone, as after the loss of its master.
@@ -153,12 +154,22 @@ impl RedisCluster {
     /// # Panics
     /// Where it takes longer than a minute.
     pub fn take_over(&self, replica: usize) {
-        self.nodes[replica].command(&["CLUSTER", "FAILOVER", "TAKEOVER"]);
-        self.wait_for_master(replica);
+        self.promote(replica, &["CLUSTER", "FAILOVER", "TAKEOVER"]);
     }
 
-    fn wait_for_master(&self, index: usize) {
-        self.nodes[index].wait_for_info("replication", "role", "master", AGREE);
+    /// Asks until it is a master: an attempt may time out, and refuses where the others have elected it already.
+    fn promote(&self, index: usize, request: &[&str]) {
+        let node = &self.nodes[index];
+        let is_master = || node.info_is("replication", "role", "master");
+        let mut asked: Option<Instant> = None;
+        wait_until("the replica is a master", AGREE, || {
+            if !is_master() && asked.is_none_or(|asked| asked.elapsed() > ATTEMPT) {
+                // What it answers is seen in its role.
+                let _ = node.try_command(request);
+                asked = Some(Instant::now());
+            }
+            is_master()
+        });
         let id = self.id(index);
         wait_until("all nodes know the new master", AGREE, || {
             self.nodes.iter().all(|node| match node.try_command(&["CLUSTER", "NODES"]) {

@@ -280,11 +280,13 @@ impl RedisServer {
     /// # Panics
     /// Where that takes longer than `limit`.
     pub fn wait_for_info(&self, section: &str, name: &str, value: &str, limit: Duration) {
-        wait_until(&format!("{name}:{value} on port {}", self.port()), limit, || {
-            // A server that changes its role may cut the connection.
-            let Ok(Reply::Bytes(info)) = self.try_command(&["INFO", section]) else { return false };
-            String::from_utf8_lossy(&info).lines().any(|line| line.split_once(':') == Some((name, value)))
-        });
+        wait_until(&format!("{name}:{value} on port {}", self.port()), limit, || self.info_is(section, name, value));
+    }
+
+    /// Whether INFO has this line now. A server that changes its role may cut the connection: then it has not.
+    pub fn info_is(&self, section: &str, name: &str, value: &str) -> bool {
+        let Ok(Reply::Bytes(info)) = self.try_command(&["INFO", section]) else { return false };
+        String::from_utf8_lossy(&info).lines().any(|line| line.split_once(':') == Some((name, value)))
     }
 }
 

@@ -1,11 +1,13 @@
 //! A replicated Redis under Sentinel: a master, two replicas, three sentinels.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::redis::RedisServer;
 use super::wait::wait_until;
 
 const AGREE: Duration = Duration::from_mins(1);
+/// How long one attempt at a failover may take; the sentinels give it three seconds.
+const ATTEMPT: Duration = Duration::from_secs(4);
 /// The name under which the sentinels know the master.
 pub const SERVICE: &str = "main";
 
@@ -118,7 +120,7 @@ impl RedisSentinel {
     /// Where that takes longer than a minute.
     pub fn fail_over(&self) -> usize {
         let old = self.master();
-        self.sentinels[0].command(&["SENTINEL", "FAILOVER", SERVICE]);
+        self.ask(0, old);
         self.wait_for_other_master(old)
     }
 
@@ -128,11 +130,23 @@ impl RedisSentinel {
     /// As [`fail_over`](Self::fail_over).
     pub fn fail_over_by(&self, sentinel: usize) -> usize {
         let old = self.master_by(sentinel);
-        self.sentinels[sentinel].command(&["SENTINEL", "FAILOVER", SERVICE]);
-        wait_until("the sentinel names a new master", AGREE, || self.master_by(sentinel) != old);
+        self.ask(sentinel, old);
         let new = self.master_by(sentinel);
         self.servers[new].wait_for_info("replication", "role", "master", AGREE);
         new
+    }
+
+    /// Asks the sentinel until it names another master than `old`: it refuses while a failover is under way or no
+    /// replica has answered it lately, and gives an attempt up after its time.
+    fn ask(&self, sentinel: usize, old: usize) {
+        let mut asked: Option<Instant> = None;
+        wait_until("the sentinel names a new master", AGREE, || {
+            if asked.is_none_or(|asked| asked.elapsed() > ATTEMPT) {
+                let _ = self.sentinels[sentinel].try_command(&["SENTINEL", "FAILOVER", SERVICE]);
+                asked = Some(Instant::now());
+            }
+            self.master_by(sentinel) != old
+        });
     }
 
     /// Waits until every sentinel names another master than `old`, as after its loss; returns its index.
