@@ -49,6 +49,16 @@ pub(crate) fn delete(server: &RedisServer, namespace: &str, kinds: &[&str]) {
     }
 }
 
+/// The machine may be busy; the kit tests what happens, not how fast.
+pub(crate) const PATIENT: Duration = Duration::from_secs(5);
+
+/// Two backends with connections of their own, as two processes have.
+pub(crate) async fn two_processes(url: &str, namespace: &str) -> (Backend, Backend) {
+    let connect =
+        || Backend::redis(url).namespace(namespace).operation_timeout(PATIENT).limit_timeout(PATIENT).connect();
+    (connect().await.expect("a connection"), connect().await.expect("a connection"))
+}
+
 struct Redis {
     namespace: String,
     backend: Backend,
@@ -58,20 +68,10 @@ struct Redis {
 impl Redis {
     async fn new() -> Self {
         let namespace = namespace();
-        let connect = || {
-            Backend::redis(server().url())
-                .namespace(&namespace)
-                .operation_timeout(PATIENT)
-                .limit_timeout(PATIENT)
-                .connect()
-        };
-        let (backend, peer) = (connect().await.expect("a connection"), connect().await.expect("a connection"));
+        let (backend, peer) = two_processes(&server().url(), &namespace).await;
         Self { namespace, backend, peer }
     }
 }
-
-/// The machine may be busy; the kit tests what happens, not how fast.
-pub(crate) const PATIENT: Duration = Duration::from_secs(5);
 
 impl Harness for Redis {
     fn backend(&self) -> Backend {

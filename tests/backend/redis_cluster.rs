@@ -8,7 +8,7 @@ use tower_gatehouse::{
 };
 
 use crate::{
-    redis::{PATIENT, delete, kinds, namespace},
+    redis::{delete, kinds, namespace, two_processes},
     support::RedisCluster,
 };
 
@@ -27,14 +27,7 @@ struct Cluster {
 impl Cluster {
     async fn new() -> Self {
         let namespace = namespace();
-        let connect = || {
-            Backend::redis(cluster().url())
-                .namespace(&namespace)
-                .operation_timeout(PATIENT)
-                .limit_timeout(PATIENT)
-                .connect()
-        };
-        let (backend, peer) = (connect().await.expect("a connection"), connect().await.expect("a connection"));
+        let (backend, peer) = two_processes(&cluster().url(), &namespace).await;
         Self { namespace, backend, peer }
     }
 }

@@ -8,7 +8,7 @@ use tower_gatehouse::{
 };
 
 use crate::{
-    redis::{PATIENT, delete, kinds, namespace},
+    redis::{delete, kinds, namespace, two_processes},
     support::RedisSentinel,
 };
 
@@ -27,14 +27,7 @@ struct Sentinel {
 impl Sentinel {
     async fn new() -> Self {
         let namespace = namespace();
-        let connect = || {
-            Backend::redis(sentinel().url())
-                .namespace(&namespace)
-                .operation_timeout(PATIENT)
-                .limit_timeout(PATIENT)
-                .connect()
-        };
-        let (backend, peer) = (connect().await.expect("a connection"), connect().await.expect("a connection"));
+        let (backend, peer) = two_processes(&sentinel().url(), &namespace).await;
         Self { namespace, backend, peer }
     }
 }

@@ -71,10 +71,7 @@ async fn what_is_served_is_what_was_sent_whole_in_part_and_unchanged() {
     for world in World::all().await {
         for size in [3_000, 10_000, 64 << 10, (64 << 10) + 1, 900_000] {
             let page = text(size);
-            let origin = {
-                let page = page.clone();
-                Origin::new(move |_, _| respond(200, PAGE, page.clone()))
-            };
+            let origin = showing(&page, PAGE);
             let cache = compressing(&world).scope(&size.to_string());
             for app in [app(&cache, &origin), boxed(cache.layers().layer(origin.clone()))] {
                 get(&app, "http://a.example/").await;
@@ -95,14 +92,17 @@ async fn what_is_served_is_what_was_sent_whole_in_part_and_unchanged() {
     }
 }
 
+/// An origin that answers with this page.
+fn showing(page: &str, fields: Fields) -> Origin {
+    let page = page.to_owned();
+    Origin::new(move |_, _| respond(200, fields, page.clone()))
+}
+
 #[tokio::test]
 async fn redis_holds_less_than_half_of_a_page() {
     let (server, backend) = redis().await;
     let page = text(100_000);
-    let origin = {
-        let page = page.clone();
-        Origin::new(move |_, _| respond(200, PAGE, page.clone()))
-    };
+    let origin = showing(&page, PAGE);
     let app = app(&HttpCache::new(&backend).compress(Compression::default()), &origin);
     get(&app, "http://a.example/").await;
     let (_, value) = largest_value(&server);
@@ -127,10 +127,7 @@ async fn what_is_small_or_no_text_or_encoded_already_is_stored_as_it_is() {
     ];
     for (name, size, fields) in cases {
         let page = page[..size].to_owned();
-        let origin = {
-            let page = page.clone();
-            Origin::new(move |_, _| respond(200, fields, page.clone()))
-        };
+        let origin = showing(&page, fields);
         let cache = HttpCache::new(&backend).scope(name);
         let cache = if name == "not switched on" { cache } else { cache.compress(Compression::default()) };
         get(&app(&cache, &origin), "http://a.example/").await;
@@ -204,10 +201,7 @@ async fn a_validation_keeps_the_compressed_content_and_so_does_head() {
 async fn a_damaged_value_is_a_miss_and_is_overwritten() {
     let (server, backend) = redis().await;
     let page = text(100_000);
-    let origin = {
-        let page = page.clone();
-        Origin::new(move |_, _| respond(200, PAGE, page.clone()))
-    };
+    let origin = showing(&page, PAGE);
     let app = app(&HttpCache::new(&backend).compress(Compression::default()), &origin);
     get(&app, "http://a.example/").await;
     let (key, value) = largest_value(&server);
@@ -231,10 +225,7 @@ async fn a_damaged_value_is_a_miss_and_is_overwritten() {
 async fn processes_that_compress_and_that_do_not_read_each_other() {
     for world in World::all().await {
         let page = text(100_000);
-        let origin = {
-            let page = page.clone();
-            Origin::new(move |_, _| respond(200, PAGE, page.clone()))
-        };
+        let origin = showing(&page, PAGE);
         let caches = [world.cache(), compressing(&world)];
         for (n, (one, other)) in [(&caches[0], &caches[1]), (&caches[1], &caches[0])].into_iter().enumerate() {
             let url = format!("http://a.example/{n}");
@@ -264,10 +255,7 @@ fn content_above_64_kib_is_packed_and_unpacked_off_the_async_thread() {
         let cache = HttpCache::new(&Backend::memory()).compress(Compression::default());
         for (size, off) in [(64 << 10, false), (100_000, true)] {
             let page = text(size);
-            let origin = {
-                let page = page.clone();
-                Origin::new(move |_, _| respond(200, PAGE, page.clone()))
-            };
+            let origin = showing(&page, PAGE);
             let app = app(&cache, &origin);
             let url = format!("http://a.example/{size}");
             // The first packs it, the second unpacks it.
