@@ -25,7 +25,7 @@ fn run(arguments: &[&str]) -> Output {
 
 #[test]
 fn an_unknown_flag_or_a_bad_value_ends_with_one_sentence_and_status_2() {
-    let cases: [(&[&str], &str); 29] = [
+    let cases: [(&[&str], &str); 31] = [
         (&["--bogus"], "There is no flag --bogus; --help lists those there are."),
         (&["--upstreams", "http://a"], "There is no flag --upstreams; --help lists those there are."),
         (&["-x"], "There is no flag -x; --help lists those there are."),
@@ -54,6 +54,8 @@ fn an_unknown_flag_or_a_bad_value_ends_with_one_sentence_and_status_2() {
             &["--trust", "10.0.0.1,,"],
             "--trust takes hops:N or a list of networks such as 10.0.0.0/8, not \"10.0.0.1,,\".",
         ),
+        (&["--limit-headers", "all"], "--limit-headers takes draft, triple, x or none, not \"all\"."),
+        (&["--limit-on-error", "retry"], "--limit-on-error takes local, allow or deny, not \"retry\"."),
         (
             &["--layers", "none,limit"],
             "--layers: \"none\" is none of limit, session, tags, swr, cache, coalesce; or `none` alone.",
