@@ -18,7 +18,7 @@ use tower_http::compression::CompressionLayer;
 use crate::{
     app::{App, Body, Origin, boxed, get, get_with, request, respond, send},
     support::{Connection, RedisServer, Reply},
-    world::{Fields, World, app},
+    world::{Fields, World, app, patient},
 };
 
 const PAGE: &[(&str, &str)] =
@@ -47,7 +47,7 @@ fn compressing(world: &World) -> HttpCache {
 /// A server of its own, so that all it holds is known.
 async fn redis() -> (RedisServer, Backend) {
     let server = RedisServer::start();
-    let backend = Backend::redis(server.url()).operation_timeout(Duration::from_secs(5)).connect().await.unwrap();
+    let backend = patient(&server).connect().await.unwrap();
     (server, backend)
 }
 

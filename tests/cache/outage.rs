@@ -7,7 +7,7 @@ use tower_gatehouse::{Backend, HttpCache};
 use crate::{
     app::{Origin, get},
     support::RedisServer,
-    world::app,
+    world::{app, patient},
 };
 
 const URL: &str = "http://example.com/a";
@@ -21,7 +21,7 @@ fn calls(server: &RedisServer) -> Vec<(String, u64)> {
 #[tokio::test]
 async fn a_hit_is_one_mget_and_a_miss_is_an_mget_and_a_commit() {
     let server = RedisServer::start();
-    let cache = HttpCache::new(&Backend::redis(server.url()).connect().await.unwrap());
+    let cache = HttpCache::new(&patient(&server).connect().await.unwrap());
     let origin = Origin::with(&[("cache-control", "max-age=60"), ("surrogate-key", "a b"), ("vary", "accept")]);
     let app = app(&cache, &origin);
     // The first request finds no clock, and scripts are loaded.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tower::Layer;
-use tower_gatehouse::{Backend, CacheLayer, HttpCache, TestClock};
+use tower_gatehouse::{Backend, CacheLayer, HttpCache, TestClock, backend::RedisBuilder};
 
 use crate::{
     app::{Answer, App, Origin, boxed, request, respond, send},
@@ -76,10 +76,14 @@ pub(crate) async fn redis() -> Backend {
     connect(&SERVER).await
 }
 
+/// It is waited for: on a busy machine a call may take longer than the 100 ms that there are.
+pub(crate) fn patient(server: &RedisServer) -> RedisBuilder {
+    Backend::redis(server.url()).operation_timeout(Duration::from_secs(5))
+}
+
 pub(crate) async fn connect(server: &RedisServer) -> Backend {
     let namespace = format!("test{}", NAMESPACE.fetch_add(1, Ordering::Relaxed));
-    let builder = Backend::redis(server.url()).namespace(namespace).operation_timeout(Duration::from_secs(5));
-    builder.connect().await.expect("a connection")
+    patient(server).namespace(namespace).connect().await.expect("a connection")
 }
 
 /// The cache around an origin.

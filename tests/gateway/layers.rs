@@ -25,7 +25,16 @@ fn x_cache(answer: &Message) -> &str {
 fn what_one_gateway_has_stored_another_on_the_same_redis_serves_and_purges() {
     let redis = RedisServer::start();
     let origin = Origin::always(CACHEABLE);
-    let on_redis = ["--redis", &redis.url(), "--namespace", "shop", "--purge-token-env", "TEST_PURGE_TOKEN"];
+    let on_redis = [
+        "--redis",
+        &redis.url(),
+        "--redis-timeout",
+        "5",
+        "--namespace",
+        "shop",
+        "--purge-token-env",
+        "TEST_PURGE_TOKEN",
+    ];
     let (one, two) = (flags(origin.address(), &on_redis), flags(origin.address(), &on_redis));
     let first = one.connect().get("/a", "");
     assert_eq!((first.status(), x_cache(&first), first.text().as_str()), (200, "MISS", "hello"));

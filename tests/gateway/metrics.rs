@@ -128,7 +128,7 @@ fn every_reason_is_counted_in_memory() {
 #[test]
 fn every_reason_is_counted_on_redis() {
     let redis = RedisServer::start();
-    every_reason(&["--redis", &redis.url()]);
+    every_reason(&["--redis", &redis.url(), "--redis-timeout", "5"]);
 }
 
 fn every_reason(store: &[&str]) {
@@ -313,7 +313,7 @@ fn stats_are_the_same(gateway: &Gateway, scrape: &Scrape) {
 #[test]
 fn limits_are_counted_by_policy_and_decision() {
     let redis = RedisServer::start();
-    for store in [&[][..], &["--redis", &redis.url()]] {
+    for store in [&[][..], &["--redis", &redis.url(), "--redis-timeout", "5"]] {
         let origin = Origin::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
         let limits = ["--limit", "few=2/3600s;burst=2;key=global", "--limit", "many=100/3600s;burst=100;key=ip"];
         let start = |more: &[&str]| {
@@ -411,7 +411,7 @@ fn a_plain_request_has_no_line_of_its_own() {
 #[test]
 fn sessions_are_counted_with_what_became_of_them() {
     let redis = RedisServer::start();
-    for store in [&[][..], &["--redis", &redis.url()]] {
+    for store in [&[][..], &["--redis", &redis.url(), "--redis-timeout", "5"]] {
         let gateway = Gateway::with(&[&["--layers", "session,tags,swr,cache,coalesce"], store].concat());
         let mut client = gateway.connect();
         let who = r#"{"user":"ann"}"#;
@@ -439,7 +439,7 @@ fn sessions_are_counted_with_what_became_of_them() {
 fn a_damaged_value_in_redis_is_a_miss_that_is_counted() {
     let redis = RedisServer::start();
     let origin = Origin::always("HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nContent-Length: 2\r\n\r\nok");
-    let gateway = Gateway::with(&["--upstream", &origin.url(), "--redis", &redis.url()]);
+    let gateway = Gateway::patient(&["--upstream", &origin.url(), "--redis", &redis.url()]);
     let mut client = gateway.connect();
     client.get("/a", "");
     assert_eq!(client.get("/a", "").head.get("x-cache"), Some("HIT"));

@@ -70,7 +70,7 @@ async fn a_thousand_requests_for_what_cannot_be_shared_go_on_in_parallel() {
         let start = Instant::now();
         assert_eq!(gets(&apps, 500, URL).await.len(), 1000);
         let took = start.elapsed();
-        assert!(took < 2 * 1000 * MS + Duration::from_secs(1), "{took:?} on {}", store.name());
+        assert!(took < 2 * 1000 * MS + 5 * Duration::from_secs(1), "{took:?} on {}", store.name());
         assert_eq!(origin.0.count(), 1000);
         assert_eq!(get(&apps[0], URL).await.body, "y");
         let hit = get(&apps[0], URL).await;

@@ -199,7 +199,8 @@ async fn a_leader_that_is_killed_is_replaced_within_one_lease() {
 async fn a_leader_that_was_frozen_beyond_its_lease_replaces_nothing_newer_and_revives_nothing() {
     let (redis, origin) = (RedisServer::start(), Origin::start());
     let nodes = Node::fleet(&redis, &origin, "cache,coalesce");
-    let cache = HttpCache::new(&Backend::redis(redis.url()).connect().await.unwrap()).any_host();
+    let cache =
+        HttpCache::new(&Backend::redis(redis.url()).operation_timeout(5000 * MS).connect().await.unwrap()).any_host();
     for (path, invalidates) in [("/newer", false), ("/purged", true)] {
         origin.handle(path, |seen| if seen.number == 0 { cacheable("old").delay(500 * MS) } else { cacheable("new") });
         let url = format!("{}{path}", nodes[0].url);

@@ -389,7 +389,7 @@ async fn one_tag_of_a_million_entries_is_invalidated_by_the_same_few_commands_as
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_cluster_an_invalidation_names_what_it_did_not_reach_and_a_repeat_completes_it() {
     let cluster = RedisCluster::start();
-    let backend = Backend::redis(cluster.url()).connect().await.unwrap();
+    let backend = Backend::redis(cluster.url()).operation_timeout(1000 * MS).connect().await.unwrap();
     let cache = HttpCache::new(&backend);
     let origin = origin();
     let app = tagged(&cache, &origin);

@@ -1,6 +1,9 @@
 //! An application with sessions, and a client of it.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::{
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
@@ -14,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tower::ServiceExt as _;
 use tower_gatehouse::{
     Backend,
+    backend::RedisBuilder,
     session::{KeyRing, Session, SessionError, SessionLayer},
 };
 
@@ -44,8 +48,13 @@ pub(crate) fn namespace() -> String {
     format!("session{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// A Redis that is waited for: on a busy machine a call may take longer than the 100 ms that there are.
+pub(crate) fn patient(url: impl Into<String>) -> RedisBuilder {
+    Backend::redis(url).operation_timeout(Duration::from_secs(5)).limit_timeout(Duration::from_secs(5))
+}
+
 pub(crate) async fn redis() -> Backend {
-    Backend::redis(server().url()).namespace(namespace()).connect().await.expect("Redis")
+    patient(server().url()).namespace(namespace()).connect().await.expect("Redis")
 }
 
 /// Both kinds of store.

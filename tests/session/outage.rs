@@ -9,7 +9,7 @@ use tower_gatehouse::{
 };
 
 use crate::{
-    app::{App, Shop, namespace},
+    app::{App, Shop, namespace, patient},
     support::{RedisServer, Reply},
 };
 
@@ -69,7 +69,7 @@ async fn while_redis_is_down_the_answer_is_503_and_nobody_is_logged_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_redis_is_a_clear_error_and_nothing_is_half_written() {
     let server = RedisServer::builder().maxmemory(3 << 20, "noeviction").start();
-    let backend = Backend::redis(server.url()).namespace(namespace()).connect().await.unwrap();
+    let backend = patient(server.url()).namespace(namespace()).connect().await.unwrap();
     let app = App::new(&backend);
     let client = app.client();
     client.ok("POST", "/login/ann").await;

@@ -2,13 +2,10 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{Request, header};
-use tower_gatehouse::{
-    Backend,
-    session::{KeyRing, SessionLayer},
-};
+use tower_gatehouse::session::{KeyRing, SessionLayer};
 
 use crate::{
-    app::{App, namespace},
+    app::{App, namespace, patient},
     support::{RedisServer, redis::Monitor},
 };
 
@@ -37,7 +34,7 @@ impl<'a> Counter<'a> {
 async fn anonymous_costs_nothing_reading_one_command_changing_two() {
     let server = RedisServer::start();
     let name = namespace();
-    let backend = Backend::redis(server.url()).namespace(&name).connect().await.unwrap();
+    let backend = patient(server.url()).namespace(&name).connect().await.unwrap();
     let mut counter = Counter::new(&server, &name);
     let client = App::new(&backend).client();
     client.ok("POST", "/visit").await;
@@ -83,7 +80,7 @@ async fn anonymous_costs_nothing_reading_one_command_changing_two() {
 async fn a_hundred_thousand_forged_tokens_cost_no_command() {
     let server = RedisServer::start();
     let name = namespace();
-    let backend = Backend::redis(server.url()).namespace(&name).connect().await.unwrap();
+    let backend = patient(server.url()).namespace(&name).connect().await.unwrap();
     let mut counter = Counter::new(&server, &name);
     let layer = SessionLayer::new(&backend, KeyRing::ephemeral()).required();
     let app = App::with(layer);

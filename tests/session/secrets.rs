@@ -3,10 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
-use tower_gatehouse::{
-    Backend,
-    session::{KeyRing, SessionLayer, Source},
-};
+use tower_gatehouse::session::{KeyRing, SessionLayer, Source};
 use tracing::{
     Level, Subscriber,
     field::{Field, Visit},
@@ -14,7 +11,7 @@ use tracing::{
 };
 
 use crate::{
-    app::{App, namespace},
+    app::{App, namespace, patient},
     support::{RedisServer, Reply},
 };
 
@@ -58,7 +55,7 @@ fn no_token_and_no_key_is_in_logs_in_debug_in_monitor_or_in_a_dump() {
     let master: Vec<u8> = (1..=32).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let (tokens, debug) = runtime.block_on(async {
-        let backend = Backend::redis(server.url()).namespace(namespace()).connect().await.unwrap();
+        let backend = patient(server.url()).namespace(namespace()).connect().await.unwrap();
         let keys = KeyRing::new(&master).unwrap();
         let layer = SessionLayer::new(&backend, keys.clone()).sources([Source::Bearer, Source::Cookie]);
         let audience = keys.for_audience("orders");

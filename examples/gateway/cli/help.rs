@@ -17,7 +17,9 @@ Usage: gateway [FLAGS]     without --upstream: a demo that says what to try
 
   --layers LIST              of limit,session,tags,swr,cache,coalesce; default tags,swr,cache,coalesce; `none` is a
                              plain proxy
-  --redis URL                redis:// rediss:// redis-cluster:// rediss-cluster://; default: in memory
+  --redis URL                redis:// rediss:// redis-cluster:// rediss-cluster:// redis-sentinel:// rediss-sentinel://; default:
+                             in memory
+  --redis-timeout SECONDS    for one operation on Redis; then it goes on without; default 0.1, for limits 0.05
   --namespace NAME           what all keys in Redis begin with; default gh
 
   --profile safe|rfc9111     how the cache reads RFC 9111 where the two differ; default safe

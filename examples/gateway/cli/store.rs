@@ -1,5 +1,7 @@
 //! Where answers are kept.
 
+use std::time::Duration;
+
 use super::value::{Flag, Usage};
 
 /// The flags about the store. URLs may have passwords in them, so this has no `Debug`.
@@ -8,10 +10,12 @@ pub(crate) struct StoreArgs {
     /// None: in memory.
     pub(crate) redis: Option<String>,
     pub(crate) namespace: Option<String>,
+    /// For one operation.
+    pub(crate) timeout: Option<Duration>,
 }
 
 impl StoreArgs {
-    pub(super) const FLAGS: [&str; 2] = ["redis", "namespace"];
+    pub(super) const FLAGS: [&str; 3] = ["redis", "namespace", "redis-timeout"];
 
     pub(super) fn set(&mut self, flag: &mut Flag<'_>) -> Result<(), Usage> {
         match flag.name.as_str() {
@@ -21,6 +25,7 @@ impl StoreArgs {
                     flag.refuse("this build has no Redis: cargo run --features redis --example gateway -- --redis URL")
                 );
             }
+            "redis-timeout" => self.timeout = Some(flag.timeout()?),
             _ => self.namespace = Some(flag.text()?),
         }
         Ok(())

@@ -12,23 +12,26 @@ pub(super) async fn open(args: &StoreArgs) -> Result<Backend, BoxError> {
 /// The same at another URL.
 pub(super) async fn open_at(url: Option<&str>, args: &StoreArgs) -> Result<Backend, BoxError> {
     match url {
-        Some(url) => redis(url, args.namespace.as_deref()).await,
+        Some(url) => redis(url, args).await,
         None => memory(),
     }
 }
 
 #[cfg(feature = "redis")]
-async fn redis(url: &str, namespace: Option<&str>) -> Result<Backend, BoxError> {
+async fn redis(url: &str, args: &StoreArgs) -> Result<Backend, BoxError> {
     let mut builder = Backend::redis(url);
-    if let Some(namespace) = namespace {
+    if let Some(namespace) = &args.namespace {
         builder = builder.namespace(namespace);
+    }
+    if let Some(timeout) = args.timeout {
+        builder = builder.operation_timeout(timeout).limit_timeout(timeout);
     }
     Ok(builder.connect().await?)
 }
 
 #[cfg(not(feature = "redis"))]
 #[expect(clippy::unused_async, reason = "with the feature it waits")]
-async fn redis(_: &str, _: Option<&str>) -> Result<Backend, BoxError> {
+async fn redis(_: &str, _: &StoreArgs) -> Result<Backend, BoxError> {
     Err("This build has no Redis: build it with --features redis.".into())
 }
 
