@@ -21,7 +21,7 @@
 //! let cache = HttpCache::new(&Backend::memory());
 //! let layer = TagInvalidationLayer::new(&cache)
 //!     .on("PUT /products/{id}", ["product:{id}", "catalogue"])?
-//!     .purge(PurgeToken::new("a secret of at least 16 bytes")?);
+//!     .purge(PurgeToken::new("a-secret-of-16-bytes-or-more")?);
 //! # let _ = layer; Ok(()) }
 //! ```
 

@@ -13,11 +13,7 @@ use crate::{
     wire::Wire,
 };
 
-/// What `--purge-token-env TEST_PURGE_TOKEN` finds.
-pub(crate) const PURGE_TOKEN: &str = "a token of the tests' own";
-
-/// What `--session-key-env TEST_SESSION_KEY` finds.
-pub(crate) const SESSION_KEY: &str = "2b7e151628aed2a6abf7158809cf4f3c2b7e151628aed2a6abf7158809cf4f3c";
+pub(crate) use crate::support::gateway::{PURGE_TOKEN, SESSION_KEY};
 
 /// A gateway on a free port; it ends with this value.
 pub(crate) struct Gateway {

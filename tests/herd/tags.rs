@@ -18,7 +18,7 @@ use crate::{
 };
 
 const URL: &str = "http://example.com/a";
-const TOKEN: &str = "a token of sixteen bytes and more";
+const TOKEN: &str = "a-token-of-sixteen-bytes-and-more";
 
 fn tagged(cache: &HttpCache, origin: &Origin) -> App {
     let tags = TagInvalidationLayer::new(cache)
