@@ -21,7 +21,11 @@ mod redis_connect;
 #[cfg(feature = "redis")]
 mod redis_faults;
 #[cfg(feature = "redis")]
+mod redis_from_replicas;
+#[cfg(feature = "redis")]
 mod redis_hits;
+#[cfg(feature = "redis")]
+mod redis_permissions;
 #[cfg(feature = "redis")]
 mod redis_replicas;
 #[cfg(feature = "redis")]

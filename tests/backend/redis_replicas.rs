@@ -18,13 +18,13 @@ const LIMIT: Duration = Duration::from_secs(30);
 const LAG: Duration = Duration::from_secs(5);
 
 /// A master with two replicas that are in step.
-struct Replicated {
-    master: RedisServer,
-    replicas: [RedisServer; 2],
+pub(crate) struct Replicated {
+    pub(crate) master: RedisServer,
+    pub(crate) replicas: [RedisServer; 2],
 }
 
 impl Replicated {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let builder = RedisServer::builder().config("repl-diskless-sync-delay 0");
         let master = builder.clone().start();
         let replica = || builder.clone().config(format!("replicaof 127.0.0.1 {}", master.port())).start();
@@ -57,7 +57,7 @@ fn tag() -> TagDigest {
     Tag::new("tag").unwrap().digest()
 }
 
-async fn fill(backend: &Backend, n: u8) -> Result<Committed, BackendError> {
+pub(crate) async fn fill(backend: &Backend, n: u8) -> Result<Committed, BackendError> {
     let ticket = backend.ticket(&key(n)).await?;
     let keep = backend.now().plus(Duration::from_mins(10));
     let entry = Entry::builder(ticket).fresh_until(keep).keep_until(keep).tags([tag()]).body(Bytes::from_static(b"b"));
@@ -65,7 +65,7 @@ async fn fill(backend: &Backend, n: u8) -> Result<Committed, BackendError> {
     backend.commit(commit).await
 }
 
-async fn stored(backend: &Backend, n: u8) -> bool {
+pub(crate) async fn stored(backend: &Backend, n: u8) -> bool {
     backend.lookup(&key(n), &plain).await.is_ok_and(|lookup| lookup.found.is_some())
 }
 
@@ -237,15 +237,16 @@ async fn replicas_of_a_cluster_and_under_sentinel_are_read_and_waited_for() {
     let cluster = RedisCluster::start();
     let url = cluster.url();
     let replicas: Vec<_> = cluster.nodes()[3..].iter().collect();
-    check(&url, &replicas).await;
+    check(Backend::redis(url), &replicas).await;
     let set = RedisSentinel::start();
     let (url, master) = (set.url(), set.master());
     let replicas: Vec<_> = (0..3).filter(|index| *index != master).map(|index| &set.servers()[index]).collect();
-    check(&url, &replicas).await;
+    check(Backend::redis(url), &replicas).await;
 }
 
-async fn check(url: &str, replicas: &[&RedisServer]) {
-    let builder = Backend::redis(url).operation_timeout(TIMEOUT).read_from_replicas();
+/// Twenty keys are found at replicas, and an invalidation that has waited for one of each master holds.
+pub(crate) async fn check(builder: RedisBuilder, replicas: &[&RedisServer]) {
+    let builder = builder.operation_timeout(TIMEOUT).read_from_replicas();
     let backend = builder.wait_for_replicas(1, Duration::from_secs(5)).connect().await.expect("a connection");
     for n in 1..=20 {
         assert_eq!(fill(&backend, n).await.expect("a commit"), Committed::Stored);

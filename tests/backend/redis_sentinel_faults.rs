@@ -11,7 +11,7 @@ use tower_gatehouse::{
     },
 };
 
-use crate::support::{RedisSentinel, RedisServer};
+use crate::support::{RedisSentinel, RedisServer, tls::Authority};
 
 const TIMEOUT: Duration = Duration::from_millis(500);
 /// What a failover may take on a busy machine: Sentinel itself needs several seconds.
@@ -47,7 +47,7 @@ async fn fill(backend: &Backend, n: u8, body: &'static str) -> Result<Committed,
 }
 
 /// Repeats until it holds.
-async fn until<F: Future<Output = bool>>(what: &str, ready: impl Fn() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, ready: impl Fn() -> F) {
     let start = Instant::now();
     while !ready().await {
         assert!(start.elapsed() < LIMIT, "{what}: not so after {LIMIT:?}");
@@ -134,6 +134,29 @@ async fn one_sentinel_is_enough_to_find_the_others_and_one_that_is_dead_or_froze
     assert!(start.elapsed() < Duration::from_secs(25), "{:?}", start.elapsed());
     assert_eq!(stored(&backend, 2).await, Some(Bytes::from_static(b"new")));
     set.sentinels()[1].resume();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_sentinels_and_servers_are_asked_and_a_failover_is_followed() {
+    let authority = Authority::new();
+    let set = RedisSentinel::start_secure(|builder, port| authority.secure(builder, port));
+    let error = refused(Backend::redis(set.url())).await;
+    assert_says(&error, ErrorKind::Config, &["the TLS handshake with the Sentinel at 127.0.0.1:"]);
+    let backend = builder(&set).tls_ca(authority.pem()).wait_for_replicas(1, Duration::from_secs(5));
+    let backend = backend.connect().await.expect("a connection");
+    assert_eq!(fill(&backend, 1, "body").await.expect("a commit"), Committed::Stored);
+    backend.invalidate(Scope::All, Mode::Hard).await.expect("a replica has it");
+    let new = set.fail_over();
+    // The old one takes fills, too, until it is left.
+    until("fills go to the new master", || async {
+        matches!(fill(&backend, 2, "new").await, Ok(Committed::Stored)) && clients(&set.servers()[new]) > 0
+    })
+    .await;
+    assert_eq!(stored(&backend, 1).await, None);
+    // Nobody came to the port that is not secured, but for this test.
+    let plain = format!("laddr=127.0.0.1:{} ", set.servers()[new].port());
+    let list = set.servers()[new].command(&["CLIENT", "LIST", "TYPE", "normal"]).text();
+    assert!(list.lines().filter(|line| line.contains(&plain)).all(|line| line.contains("cmd=client|list")), "{list}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

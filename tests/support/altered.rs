@@ -35,6 +35,16 @@ pub trait Alter: fmt::Debug + Send + Sync + 'static {
         self.inner().commit(commit)
     }
 
+    fn discard(
+        &self,
+        key: &PrimaryKey,
+        variant: Variant,
+        ticket: Ticket,
+        lease: Option<&Lease>,
+    ) -> impl Future<Output = Result<Discarded, BackendError>> + Send {
+        self.inner().discard(key, variant, ticket, lease)
+    }
+
     fn invalidate(&self, scope: Scope<'_>, mode: Mode) -> impl Future<Output = Result<(), InvalidateError>> + Send {
         self.inner().invalidate(scope, mode)
     }
@@ -84,7 +94,7 @@ impl<A: Alter> Responses for Altered<A> {
         ticket: Ticket,
         lease: Option<&Lease>,
     ) -> Result<Discarded, BackendError> {
-        self.0.inner().discard(key, variant, ticket, lease).await
+        self.0.discard(key, variant, ticket, lease).await
     }
 
     async fn invalidate(&self, scope: Scope<'_>, mode: Mode) -> Result<(), InvalidateError> {

@@ -1,18 +1,24 @@
 //! The examples as programs.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     process::Command,
     sync::{Mutex, PoisonError},
 };
 
-/// The program of an example, built with the features of the test.
+/// The program of an example, built with the features of the test; once in each test binary.
 ///
 /// # Panics
 /// Where it does not build.
 pub fn example(name: &str) -> PathBuf {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    // One at a time.
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    built.entry(name.to_owned()).or_insert_with(|| build(name)).clone()
+}
+
+fn build(name: &str) -> PathBuf {
     // `cargo test --test NAME` alone would run whatever was built last.
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--quiet", "--example", name]);

@@ -1,20 +1,27 @@
 //! The gateway example as a process of its own.
 
-use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::clock::Clock;
+use super::example::example;
 use super::ports::Port;
 use super::process::Process;
 
 const START: Duration = Duration::from_secs(20);
 
+/// What `--purge-token-env TEST_PURGE_TOKEN` finds.
+pub const PURGE_TOKEN: &str = "a-token-of-the-tests-own";
+/// What `--session-key-env TEST_SESSION_KEY` finds.
+pub const SESSION_KEY: &str = "2b7e151628aed2a6abf7158809cf4f3c2b7e151628aed2a6abf7158809cf4f3c";
+
 /// A running gateway; killed on drop.
 #[derive(Debug)]
 pub struct Gateway {
     args: Vec<String>,
+    clock: Option<Clock>,
     port: Port,
     admin: Port,
     dir: TempDir,
@@ -27,13 +34,21 @@ impl Gateway {
     /// # Panics
     /// Where it is not built or does not start; the message has what it printed.
     pub fn start<S: AsRef<str>>(args: &[S]) -> Self {
+        Self::start_by(None, args)
+    }
+
+    /// The same by another clock.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn start_by<S: AsRef<str>>(clock: Option<Clock>, args: &[S]) -> Self {
         let (port, admin) = (Port::reserve(), Port::reserve());
         let dir = tempfile::Builder::new().prefix("gatehouse-gateway-").tempdir().expect("a temporary directory");
         let mut all =
             vec![format!("--listen=127.0.0.1:{}", port.number()), format!("--admin=127.0.0.1:{}", admin.number())];
         all.extend(args.iter().map(|arg| arg.as_ref().to_owned()));
-        let process = spawn(&all, &dir);
-        let mut gateway = Self { args: all, port, admin, dir, process };
+        let process = spawn(&all, &dir, clock.as_ref());
+        let mut gateway = Self { args: all, clock, port, admin, dir, process };
         gateway.wait_for_start();
         gateway
     }
@@ -45,7 +60,7 @@ impl Gateway {
     pub fn run<S: AsRef<str>>(args: &[S]) -> (ExitStatus, String) {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let args: Vec<_> = args.iter().map(|arg| arg.as_ref().to_owned()).collect();
-        let mut process = spawn(&args, &dir);
+        let mut process = spawn(&args, &dir, None);
         let status = process.wait(START);
         let log = process.log();
         (status.unwrap_or_else(|| panic!("the gateway does not end: {log}")), log)
@@ -110,23 +125,16 @@ impl Gateway {
         self.process.kill();
         // The line that says that it listens is waited for once more.
         let _ = std::fs::remove_file(self.dir.path().join("log"));
-        self.process = spawn(&self.args, &self.dir);
+        self.process = spawn(&self.args, &self.dir, self.clock.as_ref());
         self.wait_for_start();
     }
 }
 
-fn spawn(args: &[String], dir: &TempDir) -> Process {
-    Process::spawn(Command::new(binary()).args(args), &dir.path().join("log")).expect("the gateway can be started")
-}
-
-/// Beside the folder of the test binary; cargo has no variable for the path of an example.
-fn binary() -> PathBuf {
-    let test = std::env::current_exe().expect("the path of the test");
-    let target = test.parent().and_then(|deps| deps.parent()).expect("a test binary in target/…/deps");
-    let binary = target.join("examples").join(format!("gateway{}", std::env::consts::EXE_SUFFIX));
-    assert!(
-        binary.exists(),
-        "the gateway is not built: run `sh tests/run.sh`, or `cargo build --all-features --example gateway`"
-    );
-    binary
+fn spawn(args: &[String], dir: &TempDir, clock: Option<&Clock>) -> Process {
+    let mut command = Command::new(example("gateway"));
+    command.args(args).env("TEST_PURGE_TOKEN", PURGE_TOKEN).env("TEST_SESSION_KEY", SESSION_KEY);
+    if let Some(clock) = clock {
+        clock.set_for(&mut command);
+    }
+    Process::spawn(&mut command, &dir.path().join("log")).expect("the gateway can be started")
 }

@@ -10,6 +10,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
 pub mod altered;
+pub mod clock;
 pub mod cluster;
 pub mod example;
 pub mod gateway;

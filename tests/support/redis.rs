@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::clock::Clock;
 use super::ports::Port;
 use super::process::Process;
 use super::resp::{Connection, Reply};
@@ -30,6 +31,7 @@ pub struct RedisBuilder {
     password: Option<String>,
     user: Option<(String, String)>,
     sentinel: bool,
+    clock: Option<Clock>,
 }
 
 impl RedisBuilder {
@@ -61,10 +63,18 @@ impl RedisBuilder {
         self.config(format!("maxmemory {bytes}")).config(format!("maxmemory-policy {policy}"))
     }
 
-    /// Runs as a Sentinel (`redis-server --sentinel`).
+    /// Runs as a Sentinel (`redis-server --sentinel`) that watches as these lines say; they come first.
     #[must_use]
-    pub(super) fn sentinel(mut self) -> Self {
+    pub(super) fn sentinel(mut self, watch: &[String]) -> Self {
         self.sentinel = true;
+        self.lines.splice(0..0, watch.iter().cloned());
+        self
+    }
+
+    /// Runs by another clock.
+    #[must_use]
+    pub fn clock(mut self, clock: &Clock) -> Self {
+        self.clock = Some(clock.clone());
         self
     }
 
@@ -304,6 +314,9 @@ fn launch(builder: &RedisBuilder, port: u16, dir: &Path) -> Process {
     command.arg(&file);
     if builder.sentinel {
         command.arg("--sentinel");
+    }
+    if let Some(clock) = &builder.clock {
+        clock.set_for(&mut command);
     }
     match Process::spawn(&mut command, &dir.join("log")) {
         Ok(process) => process,

@@ -1,8 +1,10 @@
 //! A replicated Redis under Sentinel: a master, two replicas, three sentinels.
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use super::redis::RedisServer;
+use super::ports::Port;
+use super::redis::{RedisBuilder, RedisServer};
 use super::wait::wait_until;
 
 const AGREE: Duration = Duration::from_mins(1);
@@ -16,6 +18,8 @@ pub const SERVICE: &str = "main";
 pub struct RedisSentinel {
     servers: Vec<RedisServer>,
     sentinels: Vec<RedisServer>,
+    /// The ports of the servers and of the sentinels that speak TLS; none where they are plain.
+    secure: Vec<Port>,
 }
 
 impl RedisSentinel {
@@ -24,7 +28,7 @@ impl RedisSentinel {
     /// # Panics
     /// Where they do not agree within a minute.
     pub fn start() -> Self {
-        Self::start_with(None)
+        Self::start_with(RedisServer::builder(), &RedisServer::builder())
     }
 
     /// The same with a password of the servers and another one of the sentinels.
@@ -32,36 +36,61 @@ impl RedisSentinel {
     /// # Panics
     /// As [`start`](Self::start).
     pub fn start_with_passwords(servers: &str, sentinels: &str) -> Self {
-        Self::start_with(Some((servers, sentinels)))
+        Self::start_with(
+            RedisServer::builder().password(servers).config(format!("masterauth {servers}")),
+            &RedisServer::builder()
+                .password(sentinels)
+                .config(format!("sentinel sentinel-pass {sentinels}"))
+                .config(format!("sentinel auth-pass {SERVICE} {servers}")),
+        )
     }
 
-    fn start_with(passwords: Option<(&str, &str)>) -> Self {
-        let mut builder = RedisServer::builder().config("repl-diskless-sync-delay 0");
-        if let Some((password, _)) = passwords {
-            builder = builder.password(password).config(format!("masterauth {password}"));
-        }
-        let master = builder.clone().start();
-        let replica = || builder.clone().config(format!("replicaof 127.0.0.1 {}", master.port())).start();
+    /// The same with more configuration of the servers, and of the sentinels.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn start_with(servers: RedisBuilder, sentinels: &RedisBuilder) -> Self {
+        Self::launch(servers, sentinels, None)
+    }
+
+    /// The same over TLS, for the servers and the sentinels among themselves, too: `secure` gives a server a port that
+    /// speaks it. What the tests say themselves is plain.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn start_secure(secure: impl Fn(RedisBuilder, u16) -> RedisBuilder) -> Self {
+        Self::launch(RedisServer::builder(), &RedisServer::builder(), Some(&secure))
+    }
+
+    fn launch(
+        servers: RedisBuilder,
+        sentinels: &RedisBuilder,
+        secure: Option<&dyn Fn(RedisBuilder, u16) -> RedisBuilder>,
+    ) -> Self {
+        let ports = RefCell::new(Vec::new());
+        let start = |builder: RedisBuilder| {
+            let Some(secure) = secure else { return builder.start() };
+            let port = Port::reserve();
+            let builder = secure(builder, port.number()).config("tls-replication yes");
+            ports.borrow_mut().push(port);
+            builder.start()
+        };
+        let server = servers.config("repl-diskless-sync-delay 0");
+        let master = start(server.clone());
+        let master_port = ports.borrow().first().map_or(master.port(), Port::number);
+        let replica = || start(server.clone().config(format!("replicaof 127.0.0.1 {master_port}")));
         let (first, second) = (replica(), replica());
         for replica in [&first, &second] {
             replica.wait_for_info("replication", "master_link_status", "up", AGREE);
         }
-        let sentinel = || {
-            let mut builder = RedisServer::builder()
-                .sentinel()
-                .config(format!("sentinel monitor {SERVICE} 127.0.0.1 {} 2", master.port()))
-                .config(format!("sentinel down-after-milliseconds {SERVICE} 1000"))
-                .config(format!("sentinel failover-timeout {SERVICE} 3000"));
-            if let Some((servers, sentinels)) = passwords {
-                builder = builder
-                    .password(sentinels)
-                    .config(format!("sentinel sentinel-pass {sentinels}"))
-                    .config(format!("sentinel auth-pass {SERVICE} {servers}"));
-            }
-            builder.start()
-        };
+        let watch = [
+            format!("sentinel monitor {SERVICE} 127.0.0.1 {master_port} 2"),
+            format!("sentinel down-after-milliseconds {SERVICE} 1000"),
+            format!("sentinel failover-timeout {SERVICE} 3000"),
+        ];
+        let sentinel = || start(sentinels.clone().sentinel(&watch));
         let sentinels = vec![sentinel(), sentinel(), sentinel()];
-        let set = Self { servers: vec![master, first, second], sentinels };
+        let set = Self { servers: vec![master, first, second], sentinels, secure: ports.into_inner() };
         wait_until("every sentinel knows the replicas and the other sentinels", AGREE, || {
             set.sentinels.iter().all(|sentinel| {
                 let state = sentinel.info("sentinel").remove("master0").unwrap_or_default();
@@ -71,12 +100,21 @@ impl RedisSentinel {
         set
     }
 
-    /// `redis-sentinel://127.0.0.1:port?sentinelServiceName=main&node=…`, with every sentinel in it.
+    /// `redis-sentinel://127.0.0.1:port?sentinelServiceName=main&node=…`, with every sentinel in it; `rediss` over TLS.
     pub fn url(&self) -> String {
-        let [first, second, third] = [0, 1, 2].map(|index| self.sentinels[index].port());
+        let [first, second, third] = [0, 1, 2].map(|index| {
+            let secure = self.secure.get(self.servers.len() + index).map(Port::number);
+            secure.unwrap_or(self.sentinels[index].port())
+        });
+        let scheme = if self.secure.is_empty() { "redis" } else { "rediss" };
         format!(
-            "redis-sentinel://127.0.0.1:{first}?sentinelServiceName={SERVICE}&node=127.0.0.1:{second}&node=127.0.0.1:{third}"
+            "{scheme}-sentinel://127.0.0.1:{first}?sentinelServiceName={SERVICE}&node=127.0.0.1:{second}&node=127.0.0.1:{third}"
         )
+    }
+
+    /// The port at which others know a server.
+    fn known_port(&self, server: usize) -> u16 {
+        self.secure.get(server).map_or(self.servers[server].port(), Port::number)
     }
 
     /// The master and the replicas, as they were at the start.
@@ -111,7 +149,8 @@ impl RedisSentinel {
     pub fn master_by(&self, sentinel: usize) -> usize {
         let reply = self.sentinels[sentinel].command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE]);
         let port = reply.array()[1].text();
-        self.servers.iter().position(|server| server.port().to_string() == port).expect("one of our servers")
+        let mut servers = 0..self.servers.len();
+        servers.find(|server| self.known_port(*server).to_string() == port).expect("one of our servers")
     }
 
     /// Asks for a failover and waits until every sentinel names a new master, which accepts writes; returns its index.
@@ -154,7 +193,7 @@ impl RedisSentinel {
     /// # Panics
     /// Where that takes longer than a minute.
     pub fn wait_for_other_master(&self, old: usize) -> usize {
-        let old_port = self.servers[old].port().to_string();
+        let old_port = self.known_port(old).to_string();
         wait_until("the sentinels name a new master", AGREE, || {
             self.sentinels.iter().all(|sentinel| {
                 let reply = sentinel.command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE]);

@@ -26,13 +26,7 @@ impl RedisTls {
     pub fn start_with(builder: RedisBuilder) -> Self {
         let authority = Authority::new();
         let port = Port::reserve();
-        let server = builder
-            .config(format!("tls-port {}", port.number()))
-            .config(format!("tls-cert-file {}", authority.path("server.pem").display()))
-            .config(format!("tls-key-file {}", authority.path("server.key").display()))
-            .config(format!("tls-ca-cert-file {}", authority.path("ca.pem").display()))
-            .config("tls-auth-clients no")
-            .start();
+        let server = authority.secure(builder, port.number()).start();
         Self { server, port, authority }
     }
 
@@ -99,6 +93,16 @@ impl Authority {
             std::fs::write(authority.path(name), content).expect("a file of the certificate");
         }
         authority
+    }
+
+    /// With a port that speaks TLS, with this certificate; clients need none.
+    pub fn secure(&self, builder: RedisBuilder, port: u16) -> RedisBuilder {
+        builder
+            .config(format!("tls-port {port}"))
+            .config(format!("tls-cert-file {}", self.path("server.pem").display()))
+            .config(format!("tls-key-file {}", self.path("server.key").display()))
+            .config(format!("tls-ca-cert-file {}", self.path("ca.pem").display()))
+            .config("tls-auth-clients no")
     }
 
     /// The file `ca.pem`, `server.pem` or `server.key`.

@@ -17,10 +17,10 @@ Usage: gateway [FLAGS]     without --upstream: a demo that says what to try
 
   --layers LIST              of limit,session,tags,swr,cache,coalesce; default tags,swr,cache,coalesce; `none` is a
                              plain proxy
-  --redis URL                redis:// rediss:// redis-cluster:// rediss-cluster:// redis-sentinel:// rediss-sentinel://; default:
-                             in memory
+  --redis URL                redis:// redis-cluster:// redis-sentinel://, or rediss for TLS; default: in memory
   --redis-timeout SECONDS    for one operation on Redis; then it goes on without; default 0.1, for limits 0.05
   --namespace NAME           what all keys in Redis begin with; default gh
+  --wait-for-replicas N      an invalidation waits until so many replicas of each master have it, at most a second
 
   --profile safe|rfc9111     how the cache reads RFC 9111 where the two differ; default safe
   --default-ttl SECONDS      how long answers are fresh that do not say it; default 0: they are not stored

@@ -12,10 +12,12 @@ pub(crate) struct StoreArgs {
     pub(crate) namespace: Option<String>,
     /// For one operation.
     pub(crate) timeout: Option<Duration>,
+    /// How many replicas an invalidation waits for.
+    pub(crate) replicas: Option<u32>,
 }
 
 impl StoreArgs {
-    pub(super) const FLAGS: [&str; 3] = ["redis", "namespace", "redis-timeout"];
+    pub(super) const FLAGS: [&str; 4] = ["redis", "namespace", "redis-timeout", "wait-for-replicas"];
 
     pub(super) fn set(&mut self, flag: &mut Flag<'_>) -> Result<(), Usage> {
         match flag.name.as_str() {
@@ -26,6 +28,7 @@ impl StoreArgs {
                 );
             }
             "redis-timeout" => self.timeout = Some(flag.timeout()?),
+            "wait-for-replicas" => self.replicas = Some(flag.value("a number of replicas")?),
             _ => self.namespace = Some(flag.text()?),
         }
         Ok(())

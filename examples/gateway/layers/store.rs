@@ -26,6 +26,9 @@ async fn redis(url: &str, args: &StoreArgs) -> Result<Backend, BoxError> {
     if let Some(timeout) = args.timeout {
         builder = builder.operation_timeout(timeout).limit_timeout(timeout);
     }
+    if let Some(replicas) = args.replicas {
+        builder = builder.wait_for_replicas(replicas, std::time::Duration::from_secs(1));
+    }
     Ok(builder.connect().await?)
 }
 

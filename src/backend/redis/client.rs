@@ -157,6 +157,11 @@ impl Client {
         replicas.nearest(&*self.node(bucket)?)
     }
 
+    /// Whether invalidations wait for replicas.
+    pub(super) fn waits(&self) -> bool {
+        self.0.acks.is_some()
+    }
+
     /// Waits until as many replicas as is wanted have what was written to the bucket's server before.
     pub(super) async fn confirm(&self, bucket: Bucket) -> Result<(), BackendError> {
         match (&self.0.acks, self.node(bucket)) {

@@ -157,7 +157,10 @@ impl Site {
         let key = |end: &str| Value::from(keys.key(bucket, "check", &[format!("{random:032x}{end}").as_bytes()]));
         let channel = Value::from(keys.key(bucket, "w", &[]));
         let mut calls = Vec::with_capacity(COMMANDS.len());
-        for (name, args) in COMMANDS {
+        // Of no replicas, so that it answers at once.
+        let wait: (&str, &[&str]) = ("WAIT", &["0", "0"]);
+        let waits = self.client.waits().then_some(&wait);
+        for (name, args) in COMMANDS.iter().chain(waits) {
             let args = args.iter().map(|arg| match *arg {
                 KEY => key(""),
                 HASH => key("h"),

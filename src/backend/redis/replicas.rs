@@ -10,7 +10,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError, RwLock, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -19,9 +19,11 @@ use futures_util::future;
 
 use super::{
     client::{self, Client},
+    error::Fault,
     fleet::MakeNode,
     node::Node,
 };
+use crate::backend::ErrorKind;
 
 pub(super) struct Replicas {
     make: MakeNode,
@@ -30,6 +32,8 @@ pub(super) struct Replicas {
     of: RwLock<Arc<HashMap<Place, Vec<Arc<Replica>>>>>,
     /// What each master had written when it was asked last.
     written: Mutex<HashMap<Place, (u64, Instant)>>,
+    /// It was said that the user may not read there.
+    refused: AtomicBool,
 }
 
 type Place = (String, u16);
@@ -48,7 +52,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Replicas {
     pub(super) fn new(make: MakeNode, cluster: bool) -> Self {
-        Self { make, cluster, of: RwLock::default(), written: Mutex::default() }
+        Self { make, cluster, of: RwLock::default(), written: Mutex::default(), refused: AtomicBool::new(false) }
     }
 
     /// The nearest replica of a master that may be asked.
@@ -98,7 +102,10 @@ impl Replicas {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).retain(|place, _| of.contains_key(place));
         let all: Vec<_> = of.values().flatten().cloned().collect();
         *self.of.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(of);
-        future::join_all(all.iter().map(|replica| replica.measure(self.cluster))).await;
+        let refused = future::join_all(all.iter().map(|replica| replica.measure(self.cluster))).await.contains(&true);
+        if refused && !self.refused.swap(true, Ordering::Relaxed) {
+            tracing::warn!("the Redis user may not run READONLY: look-ups go to the masters");
+        }
     }
 
     fn add(&self, host: &str, port: u16) -> Arc<Replica> {
@@ -115,10 +122,12 @@ impl Replica {
             && !self.node.breaker().is_open()
     }
 
-    async fn measure(&self, cluster: bool) {
+    /// Whether the user lacks the permission to read there.
+    async fn measure(&self, cluster: bool) -> bool {
         let asked = Instant::now();
         let name = if cluster { "READONLY" } else { "PING" };
-        let round_trip = match self.node.send(name, Vec::new(), ASK_TIMEOUT).await {
+        let answer = self.node.send(name, Vec::new(), ASK_TIMEOUT).await.map_err(Fault::into_error);
+        let round_trip = match &answer {
             Ok(_) => {
                 let now = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX / 8);
                 match self.round_trip.load(Ordering::Relaxed) {
@@ -129,6 +138,7 @@ impl Replica {
             Err(_) => u64::MAX,
         };
         self.round_trip.store(round_trip, Ordering::Relaxed);
+        answer.is_err_and(|error| error.kind() == ErrorKind::Denied)
     }
 }
 
