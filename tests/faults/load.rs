@@ -1,77 +1,42 @@
-//! The load under which faults happen, and what it counts.
+//! The load under which faults happen, and what must hold in every row.
 //!
-//! Three processes (each with a connection, a memory and a cache of its own) serve eight pages from all cache layers.
-//! Readers check every answer against what an invalidation that had returned before they asked has promised. A writer
-//! changes pages at the origin and invalidates them. A customer adds to a cart, and repeats each addition under its id
-//! until it is told that it was done.
+//! Three gateways (`examples/gateway` as processes, with sessions and all cache layers) in front of an origin with eight
+//! pages. Readers check every answer against what an invalidation that had returned before they asked has promised. A
+//! writer for each gateway changes pages at the origin and has them invalidated. What must not be lost is in `kept.rs`.
 
 use std::{
-    fmt,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     time::{Duration, Instant},
 };
 
-use axum::{
-    Router,
-    body::Body,
-    extract::{Path, State},
-    http::Request,
-    response::IntoResponse,
-    routing::get,
-};
-use http_body_util::BodyExt as _;
+use http::StatusCode;
 use tokio::task::JoinHandle;
-use tower::ServiceExt as _;
-use tower_gatehouse::{
-    Backend, HttpCache, ResponseExt as _,
-    backend::{MapChange, MapChanged, MapKey, MapOp, MapOwner, OpId, RedisBuilder, UserKey},
+use tower_gatehouse::{Backend, backend::RedisBuilder};
+
+use crate::{
+    counts::Counts,
+    fleet::{GATEWAYS, TIMEOUT, Ways, gateway},
+    kept,
+    support::{Answer, Gateway, Origin, RedisServer, clock::Clock, wait_until},
 };
 
 const PAGES: usize = 8;
-const PROCESSES: usize = 3;
-/// Readers in each process.
-const READERS: usize = 4;
-/// Long enough that a busy machine is not taken for an outage.
-pub(crate) const TIMEOUT: Duration = Duration::from_millis(300);
+/// At each gateway.
+const READERS: usize = 3;
+const LEASE: Duration = Duration::from_secs(3);
 
-/// What was counted.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
-    pub(crate) requests: AtomicU64,
-    pub(crate) hits: AtomicU64,
-    /// Answers that the application alone would not have given.
-    pub(crate) errors: AtomicU64,
-    /// Answers older than what was promised.
-    pub(crate) stale: AtomicU64,
-    /// The slowest answer, in milliseconds.
-    pub(crate) slowest: AtomicU64,
-    pub(crate) invalidated: AtomicU64,
-    /// Invalidations that said that they were not done.
-    pub(crate) refused: AtomicU64,
-    /// Additions to the cart that were acknowledged.
-    pub(crate) added: AtomicU64,
-}
-
-impl Counts {
-    pub(crate) fn of(counter: &AtomicU64) -> u64 {
-        counter.load(SeqCst)
-    }
-}
-
-impl fmt::Display for Counts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { requests, hits, errors, stale, slowest, invalidated, refused, added } = self;
-        let [requests, hits, errors, stale] = [requests, hits, errors, stale].map(Self::of);
-        let [slowest, invalidated, refused, added] = [slowest, invalidated, refused, added].map(Self::of);
-        write!(
-            f,
-            "{requests} requests, {hits} hits, {errors} errors, {stale} stale, slowest {slowest} ms, {invalidated} \
-             invalidated, {refused} refused, {added} added"
-        )
-    }
+/// What a fault may make the store forget of what it had acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Forgets {
+    #[default]
+    Nothing,
+    /// What was acknowledged during the fault: a master that is replaced may not have passed it on.
+    Since,
+    /// Everything: the server keeps nothing on a disk.
+    Everything,
 }
 
 /// What the pages hold at the origin, and what invalidations have promised.
@@ -81,169 +46,274 @@ struct Pages {
     promised: [AtomicU64; PAGES],
 }
 
-pub(crate) struct Load {
-    pub(crate) backends: Vec<Backend>,
-    counts: Arc<Counts>,
-    stop: Arc<AtomicBool>,
-    tasks: Vec<JoinHandle<()>>,
-    customer: JoinHandle<()>,
+/// What everybody who asks knows.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) counts: Counts,
+    pub(crate) ways: Arc<Ways>,
+    pages: Arc<Pages>,
+    over: AtomicBool,
+    /// Odd while a fault is under way.
+    era: AtomicU64,
+    forgets: Mutex<Forgets>,
 }
 
-const CART: &str = "cart";
+impl Shared {
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(SeqCst)
+    }
 
-fn cart() -> MapKey {
-    MapKey { owner: MapOwner::User(UserKey::of("customer")), name: CART }
+    pub(crate) fn era(&self) -> u64 {
+        self.era.load(SeqCst)
+    }
+
+    /// Whether what was acknowledged in that era may be gone now.
+    pub(crate) fn may_forget(&self, acknowledged: u64) -> bool {
+        let now = self.era();
+        match *self.forgets.lock().expect("no panic") {
+            Forgets::Nothing => false,
+            Forgets::Since => acknowledged % 2 == 1,
+            Forgets::Everything => now % 2 == 1 || acknowledged != now,
+        }
+    }
+
+    /// Whether an end that was acknowledged in that era may be undone now.
+    pub(crate) fn may_undo(&self, acknowledged: u64) -> bool {
+        *self.forgets.lock().expect("no panic") == Forgets::Since && acknowledged % 2 == 1
+    }
+
+    /// Whether a gateway takes the token for that of a live session; `None` where it cannot tell.
+    pub(crate) async fn show(&self, gateway: usize, token: &str) -> Option<bool> {
+        if self.ways.is_away(gateway) {
+            return None;
+        }
+        match self.ways.get(gateway, "/account", Some(token)).await.map(|answer| answer.status) {
+            Some(StatusCode::OK) => return Some(true),
+            Some(StatusCode::UNAUTHORIZED) => return Some(false),
+            Some(StatusCode::SERVICE_UNAVAILABLE) => Counts::add(&self.counts.away, 1_u64),
+            _ => Counts::add(&self.counts.errors, !self.ways.is_away(gateway)),
+        }
+        None
+    }
+
+    async fn read(&self, gateway: usize, page: usize) {
+        let least = self.pages.promised[page].load(SeqCst);
+        let start = Instant::now();
+        let answer = self.ways.get(gateway, &format!("/{page}"), None).await;
+        let counts = &self.counts;
+        Counts::add(&counts.requests, 1_u64);
+        let content = answer.as_ref().filter(|answer| answer.status == 200);
+        let content = content.and_then(|answer| std::str::from_utf8(&answer.body).ok()?.parse::<u64>().ok());
+        if let Some(content) = content {
+            Counts::add(&counts.stale, content < least);
+        }
+        if self.ways.is_away(gateway) {
+            return;
+        }
+        let is_hit = answer.is_some_and(|answer| answer.headers.get("x-cache").is_some_and(|cache| cache == "HIT"));
+        Counts::add(&counts.hits, is_hit);
+        Counts::add(&counts.errors, content.is_none());
+        counts.slowest.fetch_max(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX), SeqCst);
+    }
+
+    async fn write(&self, gateway: usize, page: usize) {
+        let content = self.pages.content[page].fetch_add(1, SeqCst) + 1;
+        match self.ways.invalidate(gateway, &format!("page{page}")).await {
+            Some(answer) if answer.status.is_success() => {
+                self.pages.promised[page].fetch_max(content, SeqCst);
+                Counts::add(&self.counts.invalidated, 1_u64);
+            }
+            _ => Counts::add(&self.counts.refused, 1_u64),
+        }
+    }
+}
+
+pub(crate) struct Load {
+    pub(crate) gateways: Vec<Gateway>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) origin: Origin,
+    /// The service's.
+    pub(crate) backend: Backend,
+    /// Of a session that began before everything.
+    lasting: String,
+    /// How many were in the cart when the fault began, and when it was over.
+    added: Option<(u64, u64)>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Load {
-    /// Starts it.
-    pub(crate) async fn start(connect: impl Fn() -> RedisBuilder) -> Self {
-        let (counts, stop, pages) = (Arc::<Counts>::default(), Arc::<AtomicBool>::default(), Arc::<Pages>::default());
-        let mut backends = Vec::new();
-        for _ in 0..PROCESSES {
-            let backend = connect().operation_timeout(TIMEOUT).connect().await.expect("a connection");
-            backends.push(backend);
-        }
-        let mut tasks = Vec::new();
-        for (n, backend) in backends.iter().enumerate() {
-            let cache = HttpCache::new(backend).any_host();
-            let app = Router::new().route("/{page}", get(page)).layer(cache.layers()).with_state(Arc::clone(&pages));
-            for reader in 0..READERS {
-                let (app, counts, stop, pages) =
-                    (app.clone(), Arc::clone(&counts), Arc::clone(&stop), Arc::clone(&pages));
-                tasks.push(tokio::spawn(async move {
-                    let mut at = n + reader;
-                    while !stop.load(SeqCst) {
-                        at = (at * 5 + 3) % (PAGES * 64);
-                        read(&app, at % PAGES, &counts, &pages).await;
-                        tokio::time::sleep(Duration::from_millis(2)).await;
-                    }
-                }));
+    /// Starts it at this address of the store, with more flags for the gateways.
+    pub(crate) async fn start(redis: &str, flags: &[&str]) -> Self {
+        Self::start_by([const { None }; GATEWAYS], redis, flags).await
+    }
+
+    /// The same with clocks of the gateways.
+    pub(crate) async fn start_by(clocks: [Option<Clock>; GATEWAYS], redis: &str, flags: &[&str]) -> Self {
+        let (origin, pages) = (Origin::start(), Arc::<Pages>::default());
+        serve(&origin, &pages);
+        let gateways: Vec<_> = clocks.into_iter().map(|clock| gateway(redis, &origin, clock, flags)).collect();
+        let shared = Arc::new(Shared {
+            counts: Counts::default(),
+            ways: Ways::to(&gateways),
+            pages,
+            over: AtomicBool::new(false),
+            era: AtomicU64::new(0),
+            forgets: Mutex::default(),
+        });
+        let service: RedisBuilder = Backend::redis(redis).operation_timeout(TIMEOUT);
+        let backend = service.connect().await.expect("a connection");
+        let lasting = kept::log_in(&backend).await;
+        let mut tasks = vec![
+            tokio::spawn(kept::shop(backend.clone(), Arc::clone(&shared))),
+            tokio::spawn(kept::visit(backend.clone(), Arc::clone(&shared))),
+        ];
+        for gateway in 0..GATEWAYS {
+            for reader in 0..=READERS {
+                tasks.push(tokio::spawn(ask(Arc::clone(&shared), gateway, reader)));
             }
-            let (counts, stop, pages) = (Arc::clone(&counts), Arc::clone(&stop), Arc::clone(&pages));
-            tasks.push(tokio::spawn(async move {
-                let mut at = n;
-                while !stop.load(SeqCst) {
-                    at = (at * 5 + 3) % (PAGES * 64);
-                    write(&cache, at % PAGES, &counts, &pages).await;
-                    tokio::time::sleep(Duration::from_millis(40)).await;
-                }
-            }));
         }
-        let customer = tokio::spawn(shop(backends[0].clone(), Arc::clone(&counts), Arc::clone(&stop)));
-        let load = Self { backends, counts, stop, tasks, customer };
-        load.until("there are hits before the fault", |counts| Counts::of(&counts.hits) > 20).await;
+        let load = Self { gateways, shared, origin, backend, lasting, added: None, tasks };
+        load.until("there are hits and sessions before the fault", |counts| {
+            Counts::of(&counts.hits) > 20 && Counts::of(&counts.shown) > 10 && Counts::of(&counts.added) > 10
+        })
+        .await;
         load
     }
 
-    pub(crate) async fn run(&self, time: Duration) {
-        tokio::time::sleep(time).await;
+    pub(crate) async fn run(&self, millis: u64) {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
     }
 
     pub(crate) fn counts(&self) -> &Counts {
-        &self.counts
+        &self.shared.counts
+    }
+
+    /// From now on the store may forget so much.
+    pub(crate) fn fault(&mut self, forgets: Forgets) {
+        *self.shared.forgets.lock().expect("no panic") = forgets;
+        self.shared.era.fetch_add(1, SeqCst);
+        let added = Counts::of(&self.counts().added);
+        self.added = Some((added, added));
+    }
+
+    /// From now on nothing may be forgotten.
+    pub(crate) fn calm(&mut self) {
+        let now = Counts::of(&self.counts().added);
+        let (_, calm) = self.added.as_mut().expect("a fault");
+        *calm = now;
+        self.shared.era.fetch_add(1, SeqCst);
     }
 
     /// Waits until this many invalidations have said that they were not done.
     pub(crate) async fn until_refused(&self, more: u64) {
-        let before = Counts::of(&self.counts.refused);
+        let before = Counts::of(&self.counts().refused);
         self.until("invalidations are refused", |counts| Counts::of(&counts.refused) >= before + more).await;
     }
 
     async fn until(&self, what: &str, ready: impl Fn(&Counts) -> bool) {
         let start = Instant::now();
-        while !ready(&self.counts) {
-            assert!(start.elapsed() < Duration::from_mins(1), "{what}: not so after a minute: {}", self.counts);
+        while !ready(self.counts()) {
+            assert!(start.elapsed() < Duration::from_mins(1), "{what}: not so after a minute: {}", self.counts());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Waits until hits and invalidations work again.
+    /// Waits until all of it works again.
     pub(crate) async fn recovered(&self) {
-        let (hits, done) = (Counts::of(&self.counts.hits), Counts::of(&self.counts.invalidated));
-        let recovered =
-            |counts: &Counts| Counts::of(&counts.hits) >= hits + 50 && Counts::of(&counts.invalidated) >= done + 5;
-        self.until("it recovers", recovered).await;
+        let now = |counts: &Counts| [&counts.hits, &counts.invalidated, &counts.added, &counts.shown].map(Counts::of);
+        let before = now(self.counts());
+        let more = [50, 5, 5, 5];
+        self.until("it recovers", |counts| {
+            now(counts).iter().zip(before).zip(more).all(|((now, before), more)| *now >= before + more)
+        })
+        .await;
     }
 
-    /// Ends it, and checks what holds in every row: no error, nothing stale.
-    pub(crate) async fn end(self, row: &str) -> Arc<Counts> {
-        self.finish(row).await.0
-    }
-
-    /// And that every addition that was acknowledged is in the cart, once.
-    pub(crate) async fn end_without_loss(self, row: &str) -> Arc<Counts> {
-        let (counts, backend) = self.finish(row).await;
-        let map = backend.map(&cart()).await.expect("the cart");
-        let there = map.fields.get("n").map_or("0", |n| std::str::from_utf8(n).expect("a number"));
-        assert_eq!(there, Counts::of(&counts.added).to_string(), "{row}: the cart");
-        counts
-    }
-
-    async fn finish(self, row: &str) -> (Arc<Counts>, Backend) {
-        self.stop.store(true, SeqCst);
+    /// Ends it, and checks what holds in every row: no error, nothing stale, no session revived; and nothing lost, but
+    /// for what the fault was said to make the store forget. Returns what the cart has lost.
+    pub(crate) async fn end(self, row: &str) -> (Arc<Shared>, u64) {
+        self.shared.over.store(true, SeqCst);
         for task in self.tasks {
             task.await.expect("no panic");
         }
-        self.customer.await.expect("no panic");
-        println!("{row}: {}", self.counts);
-        assert_eq!(Counts::of(&self.counts.errors), 0, "{row}: {}", self.counts);
-        assert_eq!(Counts::of(&self.counts.stale), 0, "{row}: {}", self.counts);
-        (self.counts, self.backends[0].clone())
+        let counts = &self.shared.counts;
+        let there = kept::in_the_cart(&self.backend).await;
+        let added = Counts::of(&counts.added);
+        println!("{row}: {counts}, {} of them lost", added.saturating_sub(there));
+        for (counter, what) in [
+            (&counts.errors, "errors"),
+            (&counts.stale, "stale"),
+            (&counts.lost, "sessions lost"),
+            (&counts.revived, "sessions revived"),
+        ] {
+            assert_eq!(Counts::of(counter), 0, "{row}: {what}: {counts}");
+        }
+        let is_kept = *self.shared.forgets.lock().expect("no panic") != Forgets::Everything;
+        for gateway in 0..GATEWAYS {
+            let start = Instant::now();
+            let shown = loop {
+                match self.shared.show(gateway, &self.lasting).await {
+                    Some(shown) => break shown,
+                    None => assert!(start.elapsed() < Duration::from_mins(1), "{row}: the store does not come back"),
+                }
+            };
+            assert_eq!(shown, is_kept, "{row}: the session from before the fault");
+        }
+        let (before, calm) = self.added.unwrap_or_default();
+        let since = added - calm;
+        let right = match *self.shared.forgets.lock().expect("no panic") {
+            Forgets::Nothing => added..=added,
+            Forgets::Since => before + since..=added,
+            Forgets::Everything => since..=added - before,
+        };
+        assert!(right.contains(&there), "{row}: {there} in the cart, not {right:?}: {counts}");
+        (self.shared, added - there)
+    }
+
+    /// The longest that a request waits: for the lease of a process that could not give it back (until it is taken
+    /// over), and some timeouts until breakers open; with room for a busy machine.
+    pub(crate) fn assert_bounded(&self) {
+        let most = u64::try_from((2 * LEASE + 20 * TIMEOUT).as_millis()).expect("a number");
+        assert!(Counts::of(&self.counts().slowest) < most, "{}", self.counts());
     }
 }
 
-/// The origin: reads what a page holds, and takes its time to answer.
-async fn page(State(pages): State<Arc<Pages>>, Path(page): Path<usize>) -> impl IntoResponse {
-    let content = pages.content[page].load(SeqCst);
-    tokio::time::sleep(Duration::from_millis(5)).await;
-    let tag = format!("page{page}");
-    ([("cache-control", "max-age=60".to_owned()), ("cache-tag", tag)], content.to_string())
+/// Waits until these replicas have what the master has now.
+pub(crate) fn in_step(master: &RedisServer, replicas: &[&RedisServer]) {
+    let offset = |server: &RedisServer, name: &str| server.info("replication")[name].parse::<u64>().expect("a number");
+    let written = offset(master, "master_repl_offset");
+    wait_until("the replicas are in step", Duration::from_mins(1), || {
+        replicas.iter().all(|replica| offset(replica, "slave_repl_offset") >= written)
+    });
 }
 
-async fn read(app: &Router, page: usize, counts: &Counts, pages: &Pages) {
-    let least = pages.promised[page].load(SeqCst);
-    let start = Instant::now();
-    let request = Request::get(format!("http://shop.test/{page}")).body(Body::empty()).expect("a request");
-    let Ok(response) = app.clone().oneshot(request).await;
-    let is_hit = response.cache_status().is_some_and(|status| status.is_hit());
-    let status = response.status();
-    let body = response.into_body().collect().await.ok().map(http_body_util::Collected::to_bytes);
-    counts.requests.fetch_add(1, SeqCst);
-    counts.hits.fetch_add(is_hit.into(), SeqCst);
-    counts.slowest.fetch_max(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX), SeqCst);
-    match body.and_then(|body| std::str::from_utf8(&body).ok()?.parse::<u64>().ok()) {
-        Some(content) if status == 200 => counts.stale.fetch_add((content < least).into(), SeqCst),
-        _ => counts.errors.fetch_add(1, SeqCst),
-    };
-}
-
-async fn write(cache: &HttpCache, page: usize, counts: &Counts, pages: &Pages) {
-    let content = pages.content[page].fetch_add(1, SeqCst) + 1;
-    match cache.invalidate().tag(format!("page{page}")).await {
-        Ok(()) => {
-            pages.promised[page].fetch_max(content, SeqCst);
-            counts.invalidated.fetch_add(1, SeqCst);
-        }
-        Err(_) => {
-            counts.refused.fetch_add(1, SeqCst);
-        }
+/// The origin: says what a page holds when it is asked, and takes its time.
+fn serve(origin: &Origin, pages: &Arc<Pages>) {
+    for page in 0..PAGES {
+        let pages = Arc::clone(pages);
+        origin.handle(&format!("/{page}"), move |_| {
+            Answer::ok(pages.content[page].load(SeqCst).to_string())
+                .header("cache-control", "max-age=60")
+                .header("cache-tag", format!("page{page}"))
+                .delay(Duration::from_millis(5))
+        });
     }
+    origin.on("/account", Answer::ok("yours").header("cache-control", "no-store"));
 }
 
-async fn shop(backend: Backend, counts: Arc<Counts>, stop: Arc<AtomicBool>) {
-    let mut n = 0_u128;
-    while !stop.load(SeqCst) {
-        n += 1;
-        let (start, op) = (Instant::now(), MapOp::Add { field: "n", by: 1, range: 0..=i64::MAX });
-        let once = Some((OpId(n.to_be_bytes()), Duration::from_mins(1)));
-        let change = MapChange { key: cart(), op, expected: None, once, ttl: Duration::from_mins(10) };
-        // Until it is told that it was done: an addition under one id counts once.
-        while !matches!(backend.change_map(change.clone()).await, Ok(MapChanged::Added { .. })) {
-            assert!(start.elapsed() < Duration::from_mins(1), "the cart does not come back");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+/// A reader at a gateway, or, the last of them, its writer.
+async fn ask(shared: Arc<Shared>, gateway: usize, reader: usize) {
+    let mut at = gateway + reader;
+    while !shared.is_over() {
+        at = (at * 5 + 3) % (PAGES * 64);
+        if shared.ways.is_away(gateway) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        } else if reader == READERS {
+            shared.write(gateway, at % PAGES).await;
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        } else {
+            shared.read(gateway, at % PAGES).await;
+            tokio::time::sleep(Duration::from_millis(8)).await;
         }
-        counts.added.fetch_add(1, SeqCst);
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
