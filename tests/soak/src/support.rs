@@ -1,6 +1,8 @@
 //! The servers and processes of the integration tests.
 #![allow(dead_code, unused_imports, unreachable_pub, clippy::pedantic)]
 
+#[path = "../../support/clock.rs"]
+pub mod clock;
 #[path = "../../support/cluster.rs"]
 pub mod cluster;
 #[path = "../../support/ports.rs"]
