@@ -194,7 +194,8 @@ impl RedisBuilder {
     /// **It costs a part of the promise**: after an invalidation has returned, other processes may still get the old
     /// content for as long as their replica lags, at most 5 s. A replica is asked only while its master has confirmed
     /// within that time that it is in step; one that lags more, or is cut off, is not asked. The process that has
-    /// invalidated never gets the old content: it asks only replicas that have heard of it. With
+    /// invalidated never gets the old content: it asks only replicas that have heard of it. What has replaced an older
+    /// response without an invalidation is seen at a replica as late. With
     /// [`wait_for_replicas`](Self::wait_for_replicas) for all replicas, an invalidation that has returned `Ok` has
     /// reached whoever may be asked, and the whole promise holds.
     ///

@@ -40,8 +40,8 @@ impl Fleet {
         let gateways = (0..GATEWAYS).map(|index| {
             let port = Port::reserve();
             let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port.number()));
-            let (cache, records) = (servers.cache_url(), servers.records_url());
-            let setup = Setup { listen, cache, records, origin, broken };
+            let (cache, replicas, records) = (servers.cache_url(), servers.replicas(), servers.records_url());
+            let setup = Setup { listen, cache, replicas, records, origin, broken };
             Ok(Gateway { process: launch(&setup, &logs, index)?, setup, _port: port })
         });
         let gateways = gateways.collect::<std::io::Result<Vec<_>>>()?;
@@ -94,6 +94,11 @@ impl Fleet {
                 process.signal("CONT");
             }
         }
+    }
+
+    /// Prints what happened to the servers.
+    pub(crate) fn tell(&self) {
+        self.servers.tell();
     }
 
     /// Whether all gateways run, and none has panicked.

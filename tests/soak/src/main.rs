@@ -2,14 +2,14 @@
 //! what the clients saw.
 //!
 //! ```text
-//! cargo run --manifest-path tests/soak/Cargo.toml                  a minute: half of it on one Redis, half on a Cluster
+//! cargo run --manifest-path tests/soak/Cargo.toml                  a minute: a third on one Redis, under Sentinel, on a Cluster
 //! cargo run --manifest-path tests/soak/Cargo.toml -- --long        20 minutes
 //! cargo run --manifest-path tests/soak/Cargo.toml -- --seed 7      the same faults and the same clients again
 //! cargo run --manifest-path tests/soak/Cargo.toml -- --prove       gateways that are broken, and are found out
 //! ```
 //!
 //! The gateways are this program, built from the library: all layers in their documented order. Responses are kept in
-//! one Redis (or a Cluster), which is killed, frozen, filled, emptied and failed over; sessions, carts and limits in
+//! one Redis, under Sentinel or in a Cluster, which is killed, frozen, filled, emptied and failed over; sessions, carts and limits in
 //! another one that writes down what it acknowledges, as the documentation says they should.
 //!
 //! What must hold, whatever happens ([`checker::Promise`]): nothing stale after an acknowledged invalidation, no error
@@ -44,11 +44,11 @@ use run::Run;
 use tower_gatehouse::BoxError;
 
 const HELP: &str = "\
-soak [--seconds N] [--long] [--world standalone|cluster] [--seed N] [--prove]
+soak [--seconds N] [--long] [--world standalone|sentinel|cluster] [--seed N] [--prove]
 
   --seconds N   in all; default 60
   --long        1200 seconds
-  --world W     only one of them; default: half of the time each
+  --world W     only one of them; default: a third of the time each
   --seed N      faults and clients follow from it; default: another one each time
   --prove       runs gateways whose protection is broken: each must be found out
 ";
@@ -78,8 +78,12 @@ fn main() -> Result<ExitCode, BoxError> {
 
 fn parse(mut parser: Parser) -> Result<Option<Orders>, BoxError> {
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.subsec_nanos().into();
-    let mut orders =
-        Orders { length: Duration::from_mins(1), worlds: vec![World::Standalone, World::Cluster], seed, prove: false };
+    let mut orders = Orders {
+        length: Duration::from_mins(1),
+        worlds: vec![World::Standalone, World::Sentinel, World::Cluster],
+        seed,
+        prove: false,
+    };
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Long("seconds") => orders.length = Duration::from_secs(parser.value()?.parse()?),
@@ -89,8 +93,9 @@ fn parse(mut parser: Parser) -> Result<Option<Orders>, BoxError> {
             Arg::Long("world") => {
                 orders.worlds = match &*parser.value()?.string()? {
                     "standalone" => vec![World::Standalone],
+                    "sentinel" => vec![World::Sentinel],
                     "cluster" => vec![World::Cluster],
-                    _ => return Err("--world takes standalone or cluster".into()),
+                    _ => return Err("--world takes standalone, sentinel or cluster".into()),
                 }
             }
             Arg::Long("help") => return Ok(None),

@@ -12,6 +12,8 @@ pub(crate) const GATEWAYS: usize = 4;
 pub(crate) enum World {
     /// One Redis without persistence.
     Standalone,
+    /// A master with two replicas that three Sentinels watch.
+    Sentinel,
     /// A Cluster of three masters with a replica each.
     Cluster,
 }
@@ -19,7 +21,7 @@ pub(crate) enum World {
 /// Times are in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// A server of the cache is killed, and starts again empty.
+    /// A server of the cache is killed, and starts again empty; under Sentinel after another one has taken over.
     KillCache {
         node: usize,
         down: u64,
@@ -39,7 +41,7 @@ pub(crate) enum Fault {
     FillCache {
         full: u64,
     },
-    /// A replica becomes the master, agreed with the old one.
+    /// A replica becomes the master: in a Cluster agreed with the old one, under Sentinel while that one lives on.
     FailOver {
         shard: usize,
     },
@@ -89,7 +91,11 @@ pub(crate) fn plan(seed: u64, world: World, length: Duration) -> Vec<Planned> {
         if deck.is_empty() {
             deck = (0..KINDS).collect();
         }
-        let kind = deck.swap_remove(index(&mut random, deck.len()));
+        // Under Sentinel a failover first, so that a short run has one.
+        let first =
+            (world == World::Sentinel && planned.is_empty()).then(|| deck.iter().position(|kind| *kind == FAIL_OVER));
+        let at_random = index(&mut random, deck.len());
+        let kind = deck.swap_remove(first.flatten().unwrap_or(at_random));
         if let Some(fault) = draw(kind, world, &mut random) {
             planned.push(Planned { at, fault });
             at += Duration::from_millis(2000 + random.below(1000));
@@ -99,6 +105,7 @@ pub(crate) fn plan(seed: u64, world: World, length: Duration) -> Vec<Planned> {
 }
 
 const KINDS: u64 = 12;
+const FAIL_OVER: u64 = 5;
 
 fn draw(kind: u64, world: World, random: &mut Random) -> Option<Fault> {
     let down = 200 + random.below(1300);
@@ -110,7 +117,7 @@ fn draw(kind: u64, world: World, random: &mut Random) -> Option<Fault> {
         2 => Fault::EvictCells { time: down },
         3 => Fault::Forget,
         4 => Fault::FillCache { full: down },
-        5 if world == World::Cluster => Fault::FailOver { shard: node },
+        FAIL_OVER if world != World::Standalone => Fault::FailOver { shard: node },
         6 => Fault::FlushScripts,
         7 => Fault::CutConnections,
         8 => Fault::KillRecords { down },
@@ -133,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_seed_reproduces_the_list() {
-        for world in [World::Standalone, World::Cluster] {
+        for world in [World::Standalone, World::Sentinel, World::Cluster] {
             let list = |seed| plan(seed, world, Duration::from_mins(5));
             assert_eq!(list(1), list(1));
             assert_ne!(list(1), list(2));
@@ -142,10 +149,18 @@ mod tests {
 
     #[test]
     fn every_kind_comes_within_a_minute() {
-        for (world, kinds) in [(World::Standalone, 11), (World::Cluster, 12)] {
+        for (world, kinds) in [(World::Standalone, 11), (World::Sentinel, 12), (World::Cluster, 12)] {
             let list = plan(7, world, Duration::from_mins(1));
             let seen: HashSet<_> = list.iter().map(|planned| discriminant(&planned.fault)).collect();
             assert_eq!(seen.len(), kinds, "{world:?}");
+        }
+    }
+
+    #[test]
+    fn under_sentinel_the_first_fault_is_a_failover() {
+        for seed in 0..20 {
+            let list = plan(seed, World::Sentinel, Duration::from_secs(20));
+            assert!(matches!(list[0].fault, Fault::FailOver { .. }), "{list:?}");
         }
     }
 }

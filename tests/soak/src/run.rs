@@ -73,6 +73,9 @@ impl Run {
         counts.insert("origin asked", origin.asked());
         let mut violations = checker::check(&history);
         violations.extend(fleet.check());
+        if !violations.is_empty() {
+            fleet.tell();
+        }
         tokio::task::spawn_blocking(move || drop(fleet)).await?;
         Ok(Report { run: self, counts, violations })
     }

@@ -9,7 +9,7 @@ use crate::{
     chaos,
     plan::World,
     random::Random,
-    support::{RedisCluster, RedisServer, resp::Reply},
+    support::{RedisCluster, RedisSentinel, RedisServer, resp::Reply, sentinel::SERVICE, wait_until},
 };
 
 /// Longer than a node is ever away: a failover that nobody asked for may lose what was acknowledged.
@@ -17,6 +17,7 @@ const NODE_TIMEOUT: &str = "8000";
 /// The masters vote once in two node timeouts about a shard; until then an attempt is given up after 5 s.
 const ATTEMPTS: usize = 4;
 const ATTEMPT: Duration = Duration::from_secs(6);
+const SETTLED: Duration = Duration::from_mins(2);
 
 pub(crate) struct Servers {
     cache: Cache,
@@ -25,6 +26,7 @@ pub(crate) struct Servers {
 
 enum Cache {
     Standalone(Box<RedisServer>),
+    Sentinel(RedisSentinel),
     Cluster(RedisCluster),
 }
 
@@ -32,6 +34,7 @@ impl Servers {
     pub(crate) fn start(world: World) -> Self {
         let cache = match world {
             World::Standalone => Cache::Standalone(Box::new(RedisServer::start())),
+            World::Sentinel => Cache::Sentinel(RedisSentinel::start()),
             World::Cluster => Cache::Cluster(RedisCluster::start()),
         };
         // Sessions are not to be lost: what is acknowledged is written.
@@ -44,7 +47,18 @@ impl Servers {
     pub(crate) fn cache_url(&self) -> String {
         match &self.cache {
             Cache::Standalone(server) => server.url(),
+            Cache::Sentinel(set) => set.url(),
             Cache::Cluster(cluster) => cluster.url(),
+        }
+    }
+
+    /// How many replicas an invalidation has to wait for, so that it holds through a failover.
+    pub(crate) fn replicas(&self) -> u32 {
+        match &self.cache {
+            // The old master lives on for a while beside the new one: it must have heard of it, too.
+            Cache::Sentinel(_) => 2,
+            // A failover that is agreed loses nothing.
+            Cache::Standalone(_) | Cache::Cluster(_) => 0,
         }
     }
 
@@ -53,18 +67,28 @@ impl Servers {
     }
 
     pub(crate) fn kill_cache(&mut self, node: usize, down: Duration) {
+        self.settle();
         let node = self.master(node);
-        let server = match &mut self.cache {
-            Cache::Standalone(server) => &mut **server,
-            Cache::Cluster(cluster) => cluster.node_mut(node),
-        };
-        server.kill();
+        self.node_mut(node).kill();
+        if let Cache::Sentinel(set) = &self.cache {
+            // A master that saves nothing must not come back as one: its replicas would follow it into emptiness.
+            set.fail_over();
+        }
         thread::sleep(down);
-        server.restart();
+        self.node_mut(node).restart();
         self.be_patient();
     }
 
+    fn node_mut(&mut self, node: usize) -> &mut RedisServer {
+        match &mut self.cache {
+            Cache::Standalone(server) => server,
+            Cache::Sentinel(set) => set.server_mut(node),
+            Cache::Cluster(cluster) => cluster.node_mut(node),
+        }
+    }
+
     pub(crate) fn freeze_cache(&self, node: usize, down: Duration) {
+        self.settle();
         freeze(self.nodes()[self.master(node)], down);
     }
 
@@ -88,7 +112,15 @@ impl Servers {
     }
 
     pub(crate) fn fail_over(&self, shard: usize) {
-        let Cache::Cluster(cluster) = &self.cache else { return };
+        let cluster = match &self.cache {
+            Cache::Standalone(_) => return,
+            Cache::Sentinel(set) => {
+                self.settle();
+                set.fail_over();
+                return;
+            }
+            Cache::Cluster(cluster) => cluster,
+        };
         // One after the other: the last fault may have been this one, or a restart.
         cluster.wait_until_ok();
         let replica = &cluster.nodes()[self.replica(shard)];
@@ -127,15 +159,30 @@ impl Servers {
         freeze(&self.records, down);
     }
 
+    /// What the Sentinels have decided, for whoever looks for a reason.
+    pub(crate) fn tell(&self) {
+        let Cache::Sentinel(set) = &self.cache else { return };
+        for sentinel in set.sentinels().iter().chain(set.servers()) {
+            println!("--- port {}", sentinel.port());
+            let log = sentinel.log();
+            let lines: Vec<_> = log.lines().collect();
+            lines.iter().skip(lines.len().saturating_sub(200)).for_each(|line| println!("{line}"));
+        }
+    }
+
     fn nodes(&self) -> Vec<&RedisServer> {
         match &self.cache {
             Cache::Standalone(server) => vec![server],
+            Cache::Sentinel(set) => set.servers().iter().collect(),
             Cache::Cluster(cluster) => cluster.nodes().iter().collect(),
         }
     }
 
     /// Which node of a shard is its master now.
     fn master(&self, shard: usize) -> usize {
+        if let Cache::Sentinel(set) = &self.cache {
+            return set.master();
+        }
         let nodes = self.nodes();
         let mut both = [shard, shard + 3].into_iter().filter(|node| *node < nodes.len());
         both.find(|node| is_master(nodes[*node])).unwrap_or(shard)
@@ -145,9 +192,30 @@ impl Servers {
         if self.master(shard) == shard { shard + 3 } else { shard }
     }
 
+    /// Waits until the last failover is over: Sentinel takes its time until it makes a replica of the old master.
+    fn settle(&self) {
+        let Cache::Sentinel(set) = &self.cache else { return };
+        wait_until("the servers agree with the Sentinels", SETTLED, || {
+            let master = set.master();
+            let port = set.servers()[master].port().to_string();
+            let is_replica = |server: &RedisServer| {
+                server.info_is("replication", "master_port", &port)
+                    && server.info_is("replication", "master_link_status", "up")
+            };
+            (0..set.sentinels().len()).all(|sentinel| set.master_by(sentinel) == master)
+                && set.servers().iter().enumerate().all(|(index, server)| index == master || is_replica(server))
+        });
+    }
+
     fn be_patient(&self) {
-        if let Cache::Cluster(cluster) = &self.cache {
-            tell(cluster.nodes(), &["CONFIG", "SET", "cluster-node-timeout", NODE_TIMEOUT]);
+        match &self.cache {
+            Cache::Standalone(_) => {}
+            Cache::Sentinel(set) => {
+                tell(set.sentinels(), &["SENTINEL", "SET", SERVICE, "down-after-milliseconds", NODE_TIMEOUT]);
+            }
+            Cache::Cluster(cluster) => {
+                tell(cluster.nodes(), &["CONFIG", "SET", "cluster-node-timeout", NODE_TIMEOUT]);
+            }
         }
     }
 }

@@ -13,8 +13,12 @@ pub mod process;
 pub mod redis;
 #[path = "../../support/resp.rs"]
 pub mod resp;
+#[path = "../../support/sentinel.rs"]
+pub mod sentinel;
 #[path = "../../support/wait.rs"]
 pub mod wait;
 
 pub use cluster::RedisCluster;
 pub use redis::RedisServer;
+pub use sentinel::RedisSentinel;
+pub use wait::wait_until;

@@ -37,6 +37,8 @@ pub(crate) struct Setup {
     pub(crate) listen: SocketAddr,
     /// Where responses are kept.
     pub(crate) cache: String,
+    /// How many replicas an invalidation waits for there.
+    pub(crate) replicas: u32,
     /// Where sessions, carts and limits are kept.
     pub(crate) records: String,
     pub(crate) origin: SocketAddr,
@@ -45,11 +47,12 @@ pub(crate) struct Setup {
 
 impl Setup {
     pub(crate) fn arguments(&self) -> Vec<String> {
-        let Self { listen, cache, records, origin, broken } = self;
+        let Self { listen, cache, replicas, records, origin, broken } = self;
         vec![
             ARGUMENT.to_owned(),
             listen.to_string(),
             cache.clone(),
+            replicas.to_string(),
             records.clone(),
             origin.to_string(),
             broken.name().to_owned(),
@@ -57,10 +60,11 @@ impl Setup {
     }
 
     fn parse(arguments: &[String]) -> Option<Self> {
-        let [_, listen, cache, records, origin, broken] = arguments else { return None };
+        let [_, listen, cache, replicas, records, origin, broken] = arguments else { return None };
         Some(Self {
             listen: listen.parse().ok()?,
             cache: cache.clone(),
+            replicas: replicas.parse().ok()?,
             records: records.clone(),
             origin: origin.parse().ok()?,
             broken: Broken::parse(broken)?,
@@ -70,7 +74,7 @@ impl Setup {
 
 /// Runs until it is killed.
 pub(crate) fn main(arguments: &[String]) -> Result<(), BoxError> {
-    let setup = Setup::parse(arguments).ok_or("gateway LISTEN CACHE RECORDS ORIGIN BROKEN")?;
+    let setup = Setup::parse(arguments).ok_or("gateway LISTEN CACHE REPLICAS RECORDS ORIGIN BROKEN")?;
     tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::ERROR).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(serve(setup))
@@ -78,7 +82,11 @@ pub(crate) fn main(arguments: &[String]) -> Result<(), BoxError> {
 
 async fn serve(setup: Setup) -> Result<(), BoxError> {
     // They start while a fault may be under way.
-    let cache = Backend::redis(&setup.cache).connect_lazy()?;
+    let mut cache = Backend::redis(&setup.cache);
+    if setup.replicas > 0 {
+        cache = cache.wait_for_replicas(setup.replicas, Duration::from_secs(1));
+    }
+    let cache = cache.connect_lazy()?;
     let records = Backend::redis(&setup.records).connect_lazy()?;
     let app = router(&setup, &cache, &records)?;
     let listener = tokio::net::TcpListener::bind(setup.listen).await?;
