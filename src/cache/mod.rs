@@ -2,7 +2,7 @@
 //!
 //! [`CacheLayer`] answers from the store what HTTP allows to be answered from there, revalidates what is stale, stores
 //! what may be stored, and removes what a successful unsafe request has made untrue. Nothing is stored that does not
-//! say itself that it may be, until [`HttpCache::default_ttl`](crate::HttpCache::default_ttl) or a
+//! say itself that it may be (by a lifetime, or by its `Last-Modified`: a tenth of its age, at most a day), until [`HttpCache::default_ttl`](crate::HttpCache::default_ttl) or a
 //! [`Rule`](crate::Rule) says more.
 //!
 //! A response streams to its client while it is stored, and is stored before the client sees its last byte; what is

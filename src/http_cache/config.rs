@@ -108,7 +108,8 @@ impl HttpCache {
         self.set(|config| config.name = name.into())
     }
 
-    /// Responses without explicit freshness are fresh for this long; none are unless set.
+    /// Responses without explicit freshness are fresh for this long. Unless it is set, only those with
+    /// `Last-Modified` are fresh, for a tenth of the time since then, at most a day (RFC 9111 §4.2.2).
     ///
     /// Never for requests with `Authorization`, `Cookie` or a field of [`HttpCache::identity_fields`], in both
     /// directions: their responses are not stored by it, and they are not served what was stored by it.

@@ -78,8 +78,8 @@ pub(crate) struct State {
 }
 
 impl HttpCache {
-    /// A cache on a backend. Nothing is stored that does not say itself that it may be, until
-    /// [`HttpCache::default_ttl`] or a [`Rule`] says more.
+    /// A cache on a backend. Nothing is stored that does not say itself that it may be (by a lifetime, or by its
+    /// `Last-Modified`: a tenth of its age, at most a day), until [`HttpCache::default_ttl`] or a [`Rule`] says more.
     pub fn new(backend: &Backend) -> Self {
         let state = State {
             backend: backend.clone(),

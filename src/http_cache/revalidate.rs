@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{Instrument as _, field::Empty};
 
@@ -124,11 +124,12 @@ impl HttpCache {
             tracing::debug!(key = %visit.key, "a background validation failed");
             return Err(Failed(asked.lease));
         };
-        if response.status().is_server_error() {
+        // 429 asks for patience as much as a failure does, and says nothing about what is stored.
+        if response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS {
             tracing::debug!(key = %visit.key, status = %response.status(), "a background validation failed");
             return Err(Failed(asked.lease));
         }
-        let (ticket, status) = (asked.ticket, response.status());
+        let ticket = asked.ticket;
         match self.receive(visit, asked, response).await {
             Reception::Stored { lease, .. } => {
                 if let Some(lease) = lease {
@@ -136,10 +137,9 @@ impl HttpCache {
                 }
             }
             Reception::Untouched { reason, lease, .. } => {
-                // What cannot be stored replaces what is stored all the same: it is newer. Not what is about the one
-                // who asked: 429 and its like, and anything that somebody with credentials is told.
-                let is_about_the_client = visit.credentials.any() || status.as_u16() == 429;
-                if let Some(ticket) = ticket.filter(|_| !reason.of_the_answer && !is_about_the_client)
+                // What cannot be stored replaces what is stored all the same: it is newer. Not what
+                // somebody with credentials is told.
+                if let Some(ticket) = ticket.filter(|_| !reason.of_the_answer && !visit.credentials.any())
                     && let Err(error) = self.state.backend.discard(&visit.key, visit.variant(), ticket, None).await
                 {
                     tracing::debug!(key = %visit.key, %error, "an outdated response was not removed");

@@ -15,9 +15,16 @@ pub(super) fn normalise(authority: &str, https: bool) -> Cow<'_, str> {
     }
 }
 
+/// Whether a `Host` field is `host[:port]` (RFC 9110 §7.2) or empty. One with user information or a path in it is read
+/// in different ways, and an application that repeats it would write a link to somewhere else into what is stored.
+pub(super) fn is_host(field: &str) -> bool {
+    let is_of_a_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=:%[]".contains(&byte);
+    field.bytes().all(is_of_a_host)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::normalise;
+    use super::{is_host, normalise};
 
     #[test]
     fn equal_authorities_look_equal() {
@@ -34,6 +41,17 @@ mod tests {
             ("", false, ""),
         ] {
             assert_eq!(normalise(authority, https), expected, "{authority}");
+        }
+    }
+
+    #[test]
+    fn a_host_field_is_a_host_and_perhaps_a_port() {
+        for field in ["", "example.com", "example.com:8080", "[::1]:80", "127.0.0.1", "a_b.example", "%61"] {
+            assert!(is_host(field), "{field}");
+        }
+        for field in ["u@example.com", "evil.example/?@example.com", "a/b", "a?b", "a#b", "a\\b", "a b", "a,b", "a\tb"]
+        {
+            assert!(!is_host(field), "{field}");
         }
     }
 }

@@ -41,7 +41,7 @@ pub(crate) struct Target<'a> {
 
 impl<'a> Target<'a> {
     /// The target of a request: an absolute URI as it stands, else the `Host` field. `None` where it is not clear
-    /// which host is meant (several `Host` fields, one that is not text or not that of the URI): such a request is not
+    /// which host is meant (several `Host` fields, one that is no host or not that of the URI): such a request is not
     /// cacheable.
     pub(crate) fn of(uri: &'a Uri, headers: &'a HeaderMap) -> Option<Self> {
         Self::at(uri, Host::of(headers))
@@ -52,7 +52,10 @@ impl<'a> Target<'a> {
         let https = uri.scheme_str().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
         let host = match host {
             Host::Absent => None,
-            Host::One(host) => Some(authority::normalise(host.to_str().ok()?, https)),
+            Host::One(host) => {
+                let host = host.to_str().ok().filter(|host| authority::is_host(host))?;
+                Some(authority::normalise(host, https))
+            }
             Host::Several => return None,
         };
         let authority = match (uri.authority(), host) {
@@ -285,6 +288,14 @@ mod tests {
         let mut request = get("/").header("host", "a").body(()).unwrap();
         request.headers_mut().append("host", HeaderValue::from_static("b"));
         assert!(Target::of(request.uri(), request.headers()).is_none());
+    }
+
+    #[test]
+    fn a_request_whose_host_is_more_than_a_host_has_no_target() {
+        for host in ["evil.example/?@shop.example", "user@shop.example", "shop.example, evil.example"] {
+            let request = get("/a").header("host", host).body(()).unwrap();
+            assert!(Target::of(request.uri(), request.headers()).is_none(), "{host}");
+        }
     }
 
     #[test]

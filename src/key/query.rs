@@ -67,9 +67,9 @@ impl Query {
             return Some(query.into());
         }
         let mut pairs: Vec<&str> =
-            query.split('&').filter(|pair| !pair.is_empty() && self.filter.keeps(name_of(pair))).collect();
+            query.split('&').filter(|pair| !pair.is_empty() && self.filter.keeps(pair)).collect();
         // Two names may be one once they are decoded, and then their order may matter.
-        if self.sorted && !pairs.iter().any(|pair| is_encoded(name_of(pair))) {
+        if self.sorted && !pairs.iter().any(|pair| is_encoded(pair)) {
             pairs.sort_by_key(|pair| name_of(pair));
         }
         (!pairs.is_empty()).then(|| pairs.join("&").into())
@@ -77,12 +77,14 @@ impl Query {
 }
 
 impl Filter {
-    fn keeps(&self, name: &str) -> bool {
+    fn keeps(&self, pair: &str) -> bool {
+        let name = name_of(pair);
         match self {
             Self::All => true,
             // What a name is once it is decoded is the origin's to say: it may be one of these.
-            Self::Only(names) => is_encoded(name) || names.iter().any(|pattern| pattern.matches(name)),
-            Self::Ignore(names) => !names.iter().any(|pattern| pattern.matches(name)),
+            Self::Only(names) => is_encoded(pair) || names.iter().any(|pattern| pattern.matches(name)),
+            // And there may be another pair in it.
+            Self::Ignore(names) => pair.contains(';') || !names.iter().any(|pattern| pattern.matches(name)),
         }
     }
 }
@@ -103,8 +105,9 @@ impl Name {
     }
 }
 
-fn is_encoded(name: &str) -> bool {
-    name.contains(['%', '+', ';'])
+/// Whether its name may be another one for the origin: encoded, or several pairs for those that split at `;`, too.
+fn is_encoded(pair: &str) -> bool {
+    pair.contains(';') || name_of(pair).contains(['%', '+'])
 }
 
 fn name_of(pair: &str) -> &str {
@@ -117,7 +120,7 @@ mod tests {
 
     #[test]
     fn queries_are_keyed_as_told() {
-        let cases: [(Query, Option<&str>, Option<&str>); 15] = [
+        let cases: [(Query, Option<&str>, Option<&str>); 18] = [
             (Query::as_is().only(["page"]), Some("p%61ge=2&x=1"), Some("p%61ge=2")),
             (Query::sorted(), Some("b=1&%61=2&a=3"), Some("b=1&%61=2&a=3")),
             (Query::as_is(), Some("b=2&a=1"), Some("b=2&a=1")),
@@ -133,6 +136,10 @@ mod tests {
             (Query::sorted().only(["a", "b"]), Some("b=1&c=2&a=3"), Some("a=3&b=1")),
             (Query::as_is().only([]), Some("a=1"), None),
             (Query::sorted(), Some("a=%26&A=1"), Some("A=1&a=%26")),
+            // An origin that splits at `;` as well sees a page.
+            (Query::sorted().ignore(["utm_*"]), Some("utm_source=x;page=2&a=1"), Some("utm_source=x;page=2&a=1")),
+            (Query::as_is().only(["q"]), Some("x=1;q=2&y=1"), Some("x=1;q=2")),
+            (Query::sorted(), Some("b=1;a=1&a=2"), Some("b=1;a=1&a=2")),
         ];
         for (query, given, expected) in cases {
             assert_eq!(query.apply(given).as_deref(), expected, "{query:?} {given:?}");

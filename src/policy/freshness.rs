@@ -7,6 +7,9 @@ use http::{HeaderMap, StatusCode, header};
 use super::{ResponseDirectives, age, date, lists, targeted};
 use crate::Timestamp;
 
+/// No guess is longer, however old a file says that it is: many say the first day of some calendar.
+const LONGEST_GUESS: Duration = Duration::from_hours(24);
+
 /// What rules a response: the directives, and whether `Expires` still counts beside them.
 #[derive(Clone, Debug)]
 pub(crate) struct Ruling {
@@ -37,8 +40,8 @@ impl Ruling {
         Some(expires.map_or(Duration::ZERO, |expires| expires.since(base)))
     }
 
-    /// The heuristic lifetime: a tenth of `Date` − `Last-Modified`, where the status or `public` allows it. A date at
-    /// the epoch or before means "unknown", not "old".
+    /// The heuristic lifetime: a tenth of `Date` − `Last-Modified` and at most a [day](LONGEST_GUESS), where the status
+    /// or `public` allows it. A date at the epoch or before means "unknown", not "old".
     pub(crate) fn heuristic(
         &self,
         status: StatusCode,
@@ -52,7 +55,7 @@ impl Ruling {
         let modified = u64::try_from(date::parse(modified.as_bytes(), received_at)?).ok().filter(|&s| s > 0)?;
         let modified = Timestamp::from_micros(modified.saturating_mul(1_000_000));
         let base = age::origin_date(headers, received_at).unwrap_or(received_at);
-        Some(base.since(modified) / 10)
+        Some((base.since(modified) / 10).min(LONGEST_GUESS))
     }
 }
 

@@ -168,8 +168,9 @@ impl Policy {
         if status == StatusCode::PARTIAL_CONTENT {
             return Err(NotStored::Partial);
         }
-        // RFC 6585: answers about one client's conduct are not for others, whatever their Cache-Control says.
-        if status.is_informational() || matches!(status.as_u16(), 304 | 428 | 429 | 431 | 511) {
+        // Answers about one client's conduct (RFC 6585), its Range or its Expect are not for others, whatever their
+        // Cache-Control says.
+        if status.is_informational() || matches!(status.as_u16(), 304 | 416 | 417 | 428 | 429 | 431 | 511) {
             return Err(NotStored::Status);
         }
 

@@ -160,11 +160,12 @@ pub(crate) enum HeadAnswer {
     Update,
     /// The representation has changed.
     Invalidate,
-    /// It says nothing about what is stored (a failure, a redirect).
+    /// It says nothing about what is stored (a failure, a redirect, no validator).
     Nothing,
 }
 
-/// Compares the answer to a HEAD with the stored response: validators and length must not differ.
+/// Compares the answer to a HEAD with the stored response: validators and length must not differ, and a validator must
+/// be there. Without one, content of the same length may be other content.
 pub(crate) fn head_answer(stored: &HeaderMap, body_len: u64, status: StatusCode, head: &HeaderMap) -> HeadAnswer {
     match status {
         StatusCode::OK => {}
@@ -172,11 +173,12 @@ pub(crate) fn head_answer(stored: &HeaderMap, body_len: u64, status: StatusCode,
         _ => return HeadAnswer::Nothing,
     }
     let agrees = |name: HeaderName| head.get(&name).is_none_or(|new| stored.get(&name) == Some(new));
+    let has_validator = head.contains_key(header::ETAG) || head.contains_key(header::LAST_MODIFIED);
     let length =
         head.get(header::CONTENT_LENGTH).is_none_or(|value| value.as_bytes() == body_len.to_string().as_bytes());
-    if agrees(header::ETAG) && agrees(header::LAST_MODIFIED) && length {
-        HeadAnswer::Update
-    } else {
-        HeadAnswer::Invalidate
+    match agrees(header::ETAG) && agrees(header::LAST_MODIFIED) && length {
+        true if has_validator => HeadAnswer::Update,
+        true => HeadAnswer::Nothing,
+        false => HeadAnswer::Invalidate,
     }
 }

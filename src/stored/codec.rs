@@ -29,7 +29,7 @@ const FORM: u8 = 1;
 /// The content is packed.
 pub(super) const PACKED: u8 = 2;
 const PREFIX: usize = 8;
-const FIXED: usize = PREFIX + 8 + 16 + 40 + 4;
+pub(super) const FIXED: usize = PREFIX + 8 + 16 + 40 + 4;
 
 /// Why bytes are not a stored response. All of them mean a miss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -120,7 +120,7 @@ fn head_sum(head: &[u8]) -> u64 {
     XxHash3_64::oneshot_with_seed(seed, &head[PREFIX + 8..])
 }
 
-#[cfg(any(fuzzing, all(test, feature = "compression")))]
+#[cfg(any(fuzzing, test))]
 pub(super) fn seal(head: &mut [u8], body: &Bytes) {
     if head.len() < FIXED {
         return;
@@ -169,7 +169,7 @@ pub(super) fn decode(head: &Bytes, body: &Bytes) -> Result<StoredResponse, Decod
     let flags = Flags::from_bits(u16::from_le_bytes(reader.array()?));
     let lines = usize::from(u16::from_le_bytes(reader.array()?));
     // A line takes 5 bytes at least, so that a wrong number cannot make room for more than there is.
-    let mut headers = HeaderMap::with_capacity(lines.min(length / 5));
+    let mut headers = HeaderMap::try_with_capacity(lines.min(length / 5)).map_err(|_| Malformed)?;
     for _ in 0..lines {
         let name = match reader.array()? {
             [0] => {

@@ -99,6 +99,17 @@ fn an_unknown_form_a_short_head_and_another_body_are_misses() {
 }
 
 #[test]
+fn a_number_of_lines_that_no_head_has_is_a_miss_also_with_a_good_checksum() {
+    let stored = sample();
+    let mut head = stored.encode_head().to_vec();
+    head.resize(200_000, 0);
+    head[codec::FIXED - 2..codec::FIXED].copy_from_slice(&u16::MAX.to_le_bytes());
+    codec::seal(&mut head, stored.content.as_stored());
+    let decoded = StoredResponse::decode(&head.into(), stored.content.as_stored());
+    assert_eq!(decoded, Err(DecodeError::Malformed));
+}
+
+#[test]
 fn every_flipped_bit_is_noticed() {
     let stored = sample();
     let head = stored.encode_head();

@@ -35,6 +35,8 @@ async fn the_lifetime_is_the_first_of_s_maxage_max_age_expires_and_a_guess() {
         row("9110 §6.6.1 an unusable Date is the receipt", &[("date", "nonsense"), ("expires", "{now+60}")]).after(50),
         row("9111 §4.2.2 a tenth of the time since Last-Modified", &[("last-modified", "{now-1000}")]).after(90),
         row("9111 §4.2.2 and no more", &[("last-modified", "{now-1000}")]).after(110).validated(),
+        row("9111 §4.2.2 at most a day", &[("last-modified", "{now-100000000}")]).after(86_390),
+        row("9111 §4.2.2 and no more than a day", &[("last-modified", "{now-100000000}")]).after(86_410).validated(),
         row("9111 §4.2.2 a guess from the future", &[("last-modified", "{now+1000}")]).validated(),
     ])
     .await;

@@ -59,6 +59,8 @@ async fn a_response_is_stored_exactly_if_http_says_so() {
             .not("request-no-store"),
         row("9111 §3.3 a part", &[("cache-control", "max-age=60")]).status(206).not("partial"),
         row("9110 §15.4.5 304 that was not asked for", &[("cache-control", "max-age=60")]).status(304).not("status"),
+        row("9110 §15.5.17 416 is about one Range", &[("cache-control", "max-age=60")]).status(416).not("status"),
+        row("9110 §15.5.18 417 is about one Expect", &[("cache-control", "max-age=60")]).status(417).not("status"),
         row("6585 §4 429", &[("cache-control", "max-age=60, public")]).status(429).not("status"),
         row("9111 §4.2.1 stale on arrival, no validator", &[("cache-control", "max-age=0")]).not("expired"),
         row("9111 §4.2.1 stale on arrival, validator", &[("cache-control", "max-age=0"), ("etag", "\"a\"")])

@@ -104,6 +104,23 @@ async fn settle() {
 }
 
 #[tokio::test]
+async fn an_origin_that_asks_for_patience_is_left_alone_like_one_that_fails() {
+    let origin = Origin::new(|_, n| match n {
+        1 => respond(200, &[("cache-control", "max-age=10, stale-while-revalidate=100")], "answer"),
+        _ => respond(429, &[], "later"),
+    });
+    let (clock, _, app) = fixture(&origin);
+    get(&app, URL).await;
+    settle().await;
+    clock.advance(Duration::from_secs(15));
+    for _ in 0..5 {
+        assert_eq!(get(&app, URL).await.body, "answer");
+        settle().await;
+    }
+    assert_eq!(origin.count(), 2, "backoff");
+}
+
+#[tokio::test]
 async fn an_origin_that_is_down_gives_stale_inside_the_window_and_an_error_outside_and_recovers() {
     let down = Arc::new(AtomicBool::new(false));
     let origin = Origin::new({
