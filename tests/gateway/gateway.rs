@@ -36,6 +36,7 @@ impl Gateway {
 
     /// The same with a Redis that is waited for: on a busy machine a call may take longer than the 100 ms that there are,
     /// and that is no outage.
+    #[cfg(feature = "redis")]
     pub(crate) fn patient(flags: &[&str]) -> Self {
         Self::with(&[&["--redis-timeout", "5"], flags].concat())
     }
