@@ -11,7 +11,7 @@ use std::{
 
 use fred::{
     clients::Client as Fred,
-    interfaces::{ClientLike, KeysInterface},
+    interfaces::{ClientLike, HashesInterface, KeysInterface},
     types::{ClusterHash, CustomCommand, Key, Value, config::Options},
 };
 
@@ -135,7 +135,8 @@ impl Node {
         answer
     }
 
-    fn observe(self: &Arc<Self>, answer: &Result<Reply, Fault>) {
+    /// Tells the breaker what became of a call.
+    pub(super) fn observe(self: &Arc<Self>, answer: &Result<Reply, Fault>) {
         match answer {
             Err(Fault::Failed(error)) if error.is_outage() => {
                 if self.breaker.failed() {
@@ -174,12 +175,13 @@ impl Node {
     }
 
     pub(super) async fn send(&self, name: &'static str, args: Vec<Value>, timeout: Duration) -> Result<Reply, Fault> {
-        if name == "MGET" {
-            return self.mget(args, timeout).await;
+        if matches!(name, "MGET" | "HGETALL" | "GET") {
+            return self.read(name, args, timeout).await;
         }
         let command = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
         let client = self.fred.with_options(&options(timeout));
-        match tokio::time::timeout(timeout + BACKSTOP, client.custom_raw(command, args)).await {
+        // Boxed: a future of fred has several kilobytes, which every future around it would move along.
+        match tokio::time::timeout(timeout + BACKSTOP, Box::pin(client.custom_raw(command, args))).await {
             Ok(Ok(frame)) => Reply::from_frame(frame),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(timed_out().into()),
@@ -188,10 +190,18 @@ impl Node {
 
     /// Reads, as a command that fred knows: those of concurrent requests go out together, where one that it does not
     /// know is written to the socket by itself. Its timer is not needed: a read that is sent too late does no harm.
-    async fn mget(&self, keys: Vec<Value>, timeout: Duration) -> Result<Reply, Fault> {
-        let keys: Vec<Key> = keys.into_iter().filter_map(|key| key.into_bytes().map(Key::from)).collect();
+    async fn read(&self, name: &str, keys: Vec<Value>, timeout: Duration) -> Result<Reply, Fault> {
         let client = self.fred.with_options(&options(Duration::ZERO));
-        match tokio::time::timeout(timeout, client.mget::<Value, _>(keys)).await {
+        let mut keys = keys.into_iter().filter_map(|key| key.into_bytes().map(Key::from));
+        // Boxed, as above.
+        let answer = Box::pin(async {
+            match (name, keys.next()) {
+                ("HGETALL", Some(key)) => client.hgetall::<Value, _>(key).await,
+                ("GET", Some(key)) => client.get(key).await,
+                (_, first) => client.mget(first.into_iter().chain(keys).collect::<Vec<_>>()).await,
+            }
+        });
+        match tokio::time::timeout(timeout, answer).await {
             Ok(Ok(value)) => Ok(Reply::from_value(value)),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(timed_out().into()),
@@ -229,7 +239,7 @@ impl Node {
             pipeline.custom::<(), Value>(command(name), args).await?;
             pipeline.last::<Value>().await
         };
-        match tokio::time::timeout(timeout + BACKSTOP, both).await {
+        match tokio::time::timeout(timeout + BACKSTOP, Box::pin(both)).await {
             Ok(Ok(value)) => Ok(Reply::from_value(value)),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(timed_out().into()),

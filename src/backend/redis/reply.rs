@@ -30,11 +30,18 @@ impl Reply {
         })
     }
 
-    /// From what fred has made of a reply that came through a pipeline.
+    /// From what fred has made of a reply.
     pub(super) fn from_value(value: Value) -> Self {
         match value {
             Value::Integer(n) => Self::Int(n),
             Value::Array(items) => Self::Array(items.into_iter().map(Self::from_value).collect()),
+            // Names and values in turns, as the server has sent them.
+            Value::Map(map) => {
+                let pairs = map.inner().into_iter();
+                Self::Array(
+                    pairs.flat_map(|(name, value)| [Self::Bytes(name.into_bytes()), Self::from_value(value)]).collect(),
+                )
+            }
             other => other.into_bytes().map_or(Self::Nil, Self::Bytes),
         }
     }
