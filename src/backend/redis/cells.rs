@@ -3,8 +3,6 @@
 //! A value of the wrong length counts as absent, and an absent cell stands for the last invalidation of anything in its
 //! bucket. So whatever Redis loses leads to misses, never to an entry that was invalidated.
 
-use std::collections::HashMap;
-
 use crate::{
     TagDigest, Timestamp,
     backend::{
@@ -98,8 +96,38 @@ impl<'a> Primary<'a> {
     }
 }
 
-/// The tag cells that a look-up has read; `None` for those that are absent.
-pub(super) type TagCells = HashMap<TagDigest, Option<Cell>>;
+/// The tag cells that a look-up has read; `None` for those that are absent. They are few: at most
+/// [`Entry::MAX_TAGS`] for a variant.
+#[derive(Debug, Default)]
+pub(super) struct TagCells(Vec<(TagDigest, Option<Cell>)>);
+
+impl TagCells {
+    pub(super) fn with_capacity(n: usize) -> Self {
+        Self(Vec::with_capacity(n))
+    }
+
+    /// What was read for a tag that is not there yet.
+    pub(super) fn insert(&mut self, tag: TagDigest, cell: Option<Cell>) {
+        self.0.push((tag, cell));
+    }
+
+    /// Which of these were not read yet.
+    pub(super) fn missing(&self, tags: &[TagDigest]) -> Vec<TagDigest> {
+        let is_missing = |tag: &TagDigest| !self.0.iter().any(|(read, _)| read == tag);
+        tags.iter().copied().filter(is_missing).collect()
+    }
+
+    /// The cell of a tag; `None` if it is absent or was not read.
+    fn get(&self, tag: &TagDigest) -> Option<Cell> {
+        self.0.iter().find(|(read, _)| read == tag).and_then(|(_, cell)| *cell)
+    }
+}
+
+impl FromIterator<(TagDigest, Option<Cell>)> for TagCells {
+    fn from_iter<I: IntoIterator<Item = (TagDigest, Option<Cell>)>>(cells: I) -> Self {
+        Self(cells.into_iter().collect())
+    }
+}
 
 /// What the rule says about an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +148,7 @@ pub(super) fn judge(entry: &Entry, clock: &Clock, primary: Option<Cell>, tags: &
     }
     let tick = ticket.tick as f64;
     let absent = Cell { hard: clock.hard, soft: clock.soft };
-    let cells = entry.tags().iter().map(|tag| tags.get(tag).copied().flatten());
+    let cells = entry.tags().iter().map(|tag| tags.get(tag));
     let mut stale: Option<f64> = None;
     let mut soften = |soft: f64| stale = Some(stale.map_or(soft, |since| since.min(soft)));
     if !at_least(tick, clock.all_soft) {
@@ -170,10 +198,10 @@ mod tests {
     #[test]
     fn each_condition_of_the_rule_alone_decides() {
         let old = Some(cell(10.0, 10.0));
-        let tags = TagCells::from([(digest(1), old)]);
+        let tags = TagCells::from_iter([(digest(1), old)]);
         let calm = clock(100, 5, 10.0, 10.0, 10.0);
         let at = |micros| Verdict::Stale(Timestamp::from_micros(micros));
-        let none = TagCells::new();
+        let none = TagCells::default();
         for (name, entry, clock, primary, tags, expected) in [
             ("all is well", entry(50, 5, &[1]), calm, old, &tags, Verdict::Valid),
             ("another clock", entry(50, 6, &[1]), calm, old, &tags, Verdict::Invalid),

@@ -83,6 +83,13 @@ impl Keys {
         let len =
             self.namespace.len() + tag.len() + kind.len() + 4 + parts.iter().map(|part| part.len() + 1).sum::<usize>();
         let mut key = BytesMut::with_capacity(len);
+        self.put(&mut key, bucket, kind, parts);
+        key.freeze()
+    }
+
+    /// The same at the end of a buffer.
+    pub(super) fn put(&self, key: &mut BytesMut, bucket: Bucket, kind: &str, parts: &[&[u8]]) {
+        let tag = self.tag(bucket);
         key.put_slice(self.namespace.as_bytes());
         key.put_slice(b":{");
         key.put_slice(tag.as_bytes());
@@ -92,7 +99,6 @@ impl Keys {
             key.put_u8(b':');
             key.put_slice(part);
         }
-        key.freeze()
     }
 }
 

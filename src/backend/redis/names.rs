@@ -1,6 +1,7 @@
 //! The keys of one primary key, as the table in the module's documentation names them.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use fred::types::Value;
 
 use super::keys::{Bucket, Keys};
 use crate::{
@@ -65,11 +66,58 @@ impl<'a> Names<'a> {
         self.keys.key(self.bucket, "s", &[&hex(*Owner::random().as_bytes())])
     }
 
+    /// For a question about about `n` keys.
+    pub(super) fn several(&self, n: usize) -> Several<'_> {
+        let buffer = BytesMut::with_capacity(n * (self.keys.namespace().len() + TYPICAL));
+        Several { names: self, buffer, keys: Vec::with_capacity(n) }
+    }
+
     fn of_variant(&self, kind: &str, variant: Variant) -> Bytes {
         match &variant.0 {
             Some(variant) => self.keys.key(self.bucket, kind, &[&self.hex, variant]),
             None => self.keys.key(self.bucket, kind, &[&self.hex]),
         }
+    }
+}
+
+/// Several keys that are parts of one buffer: two allocations, however many there are.
+pub(super) struct Several<'a> {
+    names: &'a Names<'a>,
+    buffer: BytesMut,
+    keys: Vec<Value>,
+}
+
+/// About what a key has besides the namespace.
+const TYPICAL: usize = 56;
+
+impl Several<'_> {
+    pub(super) fn clock(mut self) -> Self {
+        self.put("c", &[]);
+        self
+    }
+
+    pub(super) fn primary(mut self) -> Self {
+        self.put("p", &[&self.names.hex]);
+        self
+    }
+
+    pub(super) fn entry(mut self, variant: Variant) -> Self {
+        match &variant.0 {
+            Some(variant) => self.put("e", &[&self.names.hex, variant]),
+            None => self.put("e", &[&self.names.hex]),
+        }
+        self
+    }
+
+    /// The names, in the order in which they were asked for, and those of the tags at the end.
+    pub(super) fn tags(mut self, tags: &[TagDigest]) -> Vec<Value> {
+        tags.iter().for_each(|tag| self.put("t", &[tag.as_bytes()]));
+        self.keys
+    }
+
+    fn put(&mut self, kind: &str, parts: &[&[u8]]) {
+        self.names.keys.put(&mut self.buffer, self.names.bucket, kind, parts);
+        self.keys.push(Value::Bytes(self.buffer.split().freeze()));
     }
 }
 
@@ -138,6 +186,10 @@ mod tests {
         assert_eq!(names.entry(Variant(None)), format!("gh:{{0}}:e:{hex}"));
         assert_eq!(names.entry(variant), format!("gh:{{0}}:e:{hex}:variant0"));
         assert_eq!(names.tag(TagDigest::from_bytes(*b"tagtagta")), "gh:{0}:t:tagtagta");
+        let several = names.several(1).entry(variant).clock().primary().tags(&[TagDigest::from_bytes(*b"tagtagta")]);
+        let alone =
+            [names.entry(variant), names.clock(), names.primary(), names.tag(TagDigest::from_bytes(*b"tagtagta"))];
+        assert_eq!(several, alone.map(Value::Bytes));
         assert_eq!(names.handed_over(&lease, 17), format!("gh:{{0}}:h:{hex}:variant0:17"));
     }
 

@@ -71,12 +71,7 @@ impl RedisBackend {
         let mut tags = TagCells::with_capacity(hinted.len());
 
         // First round: everything, for what is known of the key.
-        let ask = || {
-            let mut ask = Vec::with_capacity(3 + hinted.len());
-            ask.extend([names.entry(variant), names.primary(), names.clock()].map(Value::Bytes));
-            ask.extend(hinted.iter().map(|tag| Value::Bytes(names.tag(*tag))));
-            ask
-        };
+        let ask = || names.several(3 + hinted.len()).entry(variant).primary().clock().tags(&hinted);
         let mut values = self.mget(replica, &names, 3 + hinted.len(), ask).await?.into_iter();
         let (mut stored, primary, mut clock) = (next(&mut values), next(&mut values), next(&mut values));
         take_tags(&mut tags, &hinted, &mut values);
@@ -89,12 +84,8 @@ impl RedisBackend {
             if other != variant {
                 variant = other;
                 let hinted = self.hints.tags(key, variant).unwrap_or_default();
-                let missing: Vec<_> = hinted.iter().copied().filter(|tag| !tags.contains_key(tag)).collect();
-                let ask = || {
-                    let mut ask = vec![Value::Bytes(names.entry(variant)), Value::Bytes(names.clock())];
-                    ask.extend(missing.iter().map(|tag| Value::Bytes(names.tag(*tag))));
-                    ask
-                };
+                let missing = tags.missing(&hinted);
+                let ask = || names.several(2 + missing.len()).entry(variant).clock().tags(&missing);
                 let mut values = self.mget(replica, &names, 2 + missing.len(), ask).await?.into_iter();
                 (stored, clock) = (next(&mut values), next(&mut values));
                 take_tags(&mut tags, &missing, &mut values);
@@ -107,13 +98,9 @@ impl RedisBackend {
 
         // Another round if it has tags that were not read yet.
         if let Some(entry) = &entry {
-            let missing: Vec<_> = entry.tags().iter().copied().filter(|tag| !tags.contains_key(tag)).collect();
+            let missing = tags.missing(entry.tags());
             if !missing.is_empty() {
-                let ask = || {
-                    let mut ask = vec![Value::Bytes(names.clock())];
-                    ask.extend(missing.iter().map(|tag| Value::Bytes(names.tag(*tag))));
-                    ask
-                };
+                let ask = || names.several(1 + missing.len()).clock().tags(&missing);
                 let mut values = self.mget(replica, &names, 1 + missing.len(), ask).await?.into_iter();
                 // The newest clock judges everything.
                 clock = next(&mut values);
