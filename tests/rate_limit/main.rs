@@ -14,6 +14,7 @@ mod redis;
 #[path = "../support/mod.rs"]
 mod support;
 #[cfg(feature = "redis")]
+mod together;
 mod trace;
 mod wiring;
 

@@ -1,4 +1,5 @@
-//! Limits: one script per take; where keys lie in several buckets, one for each and what is needed to give back.
+//! Limits: one script for a take, or for many takes of the same moment; where the keys of one lie in several buckets,
+//! one for each and what is needed to give back.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +7,15 @@ use bytes::{BufMut, Bytes};
 use fred::types::Value;
 use futures_util::future;
 
-use super::{RedisBackend, client::Client, keys::Bucket, names::hex, reply::Reply, script::Script};
+use super::{
+    RedisBackend,
+    client::Client,
+    keys::Bucket,
+    names::hex,
+    rates::{Answer, Rates},
+    reply::Reply,
+    script::Script,
+};
 use crate::{
     Timestamp,
     backend::{
@@ -16,8 +25,6 @@ use crate::{
 };
 
 static LIMIT: Script = Script::new("limit", include_str!("lua/limit.lua"));
-/// The same for a take from one rate.
-static LIMIT_RATE: Script = Script::new("limit_rate", include_str!("lua/limit_rate.lua"));
 
 impl Limits for RedisBackend {
     async fn take(&self, takes: &[Take<'_>]) -> Result<Taken, BackendError> {
@@ -30,13 +37,13 @@ impl Limits for RedisBackend {
         };
         if takes.iter().all(|take| bucket(take) == first) {
             let asked = Instant::now();
-            let (admitted, at, levels) = take_in(&self.client, first, takes).await?;
+            let (admitted, at, levels) = take_in(&self.rates, first, takes).await?;
             if !admitted {
                 self.remember(takes, &levels, at, asked);
             }
             return Ok(Taken { admitted, at, levels: levels.into_iter().map(Some).collect() });
         }
-        take_apart(&self.client, takes).await
+        take_apart(&self.rates, takes).await
     }
 
     fn take_now(&self, takes: &[Take<'_>]) -> Option<Taken> {
@@ -83,21 +90,17 @@ fn bucket_of(client: &Client, key: &LimitKey) -> Bucket {
     client.keys().bucket(hash)
 }
 
-fn name(client: &Client, key: &LimitKey) -> Value {
-    client.keys().key(bucket_of(client, key), "n", &[&hex(*key.as_bytes())]).into()
+fn name(client: &Client, key: &LimitKey) -> Bytes {
+    client.keys().key(bucket_of(client, key), "n", &[&hex(*key.as_bytes())])
 }
 
 /// Takes in one step. All keys lie in the bucket.
-async fn take_in(
-    client: &Client,
-    bucket: Bucket,
-    takes: &[Take<'_>],
-) -> Result<(bool, Timestamp, Vec<Level>), BackendError> {
-    let keys = takes.iter().map(|take| name(client, &take.key)).collect();
-    let script = match takes {
-        [Take { asks: [Ask { limit: Limit(Rule::Rate { .. }), .. }], .. }] => &LIMIT_RATE,
-        _ => &LIMIT,
-    };
+async fn take_in(rates: &Rates, bucket: Bucket, takes: &[Take<'_>]) -> Answer {
+    let client = rates.client();
+    if let [Take { key, asks: [ask @ Ask { limit: Limit(Rule::Rate { .. }), .. }] }] = takes {
+        return rates.take(bucket, name(client, key), *ask).await;
+    }
+    let keys = takes.iter().map(|take| name(client, &take.key).into()).collect();
     let counters = takes.iter().map(|take| take.asks.len()).sum::<usize>();
     let mut numbers = Numbers::new(Mode::Take, counters);
     for take in takes {
@@ -105,9 +108,9 @@ async fn take_in(
         take.asks.iter().for_each(|ask| numbers.counter(ask.limit, ask.cost.into()));
     }
     let asked = Instant::now();
-    let reply = client.eval(script, bucket, keys, numbers.into_args(), client.limit_timeout()).await?;
+    let reply = client.eval(&LIMIT, bucket, keys, numbers.into_args(), client.limit_timeout()).await?;
     let reply = reply.into_bytes().unwrap_or_default();
-    let (admitted, at, levels) = parse(&reply, counters).ok_or_else(|| Reply::unexpected(script.name()))?;
+    let (admitted, at, levels) = parse(&reply, counters).ok_or_else(|| Reply::unexpected(LIMIT.name()))?;
     client.learn_time(at, asked);
     Ok((admitted, at, levels))
 }
@@ -115,12 +118,12 @@ async fn take_in(
 /// Takes from several buckets at the same time, and gives back where one has denied or failed.
 ///
 /// In a task of its own, so that what is to be given back is, also when the caller has gone.
-async fn take_apart(client: &Client, takes: &[Take<'_>]) -> Result<Taken, BackendError> {
-    let client = client.clone();
+async fn take_apart(rates: &Rates, takes: &[Take<'_>]) -> Result<Taken, BackendError> {
+    let rates = rates.clone();
     let takes: Vec<(LimitKey, Box<[Ask]>)> = takes.iter().map(|take| (take.key, take.asks.into())).collect();
     let task = tokio::spawn(async move {
         let take_one = async |(key, asks): &(LimitKey, Box<[Ask]>)| {
-            take_in(&client, bucket_of(&client, key), &[Take { key: *key, asks }]).await
+            take_in(&rates, bucket_of(rates.client(), key), &[Take { key: *key, asks }]).await
         };
         let answers = future::join_all(takes.iter().map(take_one)).await;
         let all_admitted = answers.iter().all(|answer| matches!(answer, Ok((true, ..))));
@@ -130,7 +133,7 @@ async fn take_apart(client: &Client, takes: &[Take<'_>]) -> Result<Taken, Backen
                     let change = |ask: &Ask| Change { limit: ask.limit, units: -i64::from(ask.cost) };
                     let changes: Vec<_> = asks.iter().map(change).collect();
                     let settle = Settle { key: *key, taken: *taken, changes: &changes };
-                    if let Err(error) = settle_in(&client, settle).await {
+                    if let Err(error) = settle_in(rates.client(), settle).await {
                         tracing::debug!(%error, "a limit could not be given back");
                     }
                 }
@@ -157,22 +160,22 @@ async fn settle_in(client: &Client, settle: Settle<'_>) -> Result<(), BackendErr
     let mut numbers = Numbers::new(Mode::Settle { taken: settle.taken }, settle.changes.len());
     numbers.key(settle.changes.len());
     settle.changes.iter().for_each(|change| numbers.counter(change.limit, change.units));
-    let keys = vec![name(client, &settle.key)];
+    let keys = vec![name(client, &settle.key).into()];
     let bucket = bucket_of(client, &settle.key);
     client.eval(&LIMIT, bucket, keys, numbers.into_args(), client.limit_timeout()).await.map(drop)
 }
 
 /// What the scripts take, packed: it is one argument, whatever is asked for.
-struct Numbers(Vec<u8>);
+pub(super) struct Numbers(Vec<u8>);
 
 #[derive(Clone, Copy)]
-enum Mode {
+pub(super) enum Mode {
     Take,
     Settle { taken: Timestamp },
 }
 
 impl Numbers {
-    fn new(mode: Mode, counters: usize) -> Self {
+    pub(super) fn new(mode: Mode, counters: usize) -> Self {
         let mut numbers = Vec::with_capacity(17 + counters * 35);
         let (mode, taken) = match mode {
             Mode::Take => (1, Timestamp::EPOCH),
@@ -184,12 +187,12 @@ impl Numbers {
         Self(numbers)
     }
 
-    fn key(&mut self, counters: usize) {
+    pub(super) fn key(&mut self, counters: usize) {
         // With more than 65,535 policies for one key, the script fails.
         self.0.put_u16_le(counters.try_into().unwrap_or(u16::MAX));
     }
 
-    fn counter(&mut self, limit: Limit, units: i64) {
+    pub(super) fn counter(&mut self, limit: Limit, units: i64) {
         let (kind, a, b, c) = match limit.0 {
             Rule::Rate { interval, capacity, ceiling } => (1, interval, capacity, ceiling),
             Rule::Window { limit, length } => (2, limit, length, 0),
@@ -200,12 +203,12 @@ impl Numbers {
         }
     }
 
-    fn into_args(self) -> Vec<Value> {
+    pub(super) fn into_args(self) -> Vec<Value> {
         vec![Bytes::from(self.0).into()]
     }
 }
 
-fn parse(reply: &[u8], counters: usize) -> Option<(bool, Timestamp, Vec<Level>)> {
+pub(super) fn parse(reply: &[u8], counters: usize) -> Option<(bool, Timestamp, Vec<Level>)> {
     let (numbers, []) = reply.as_chunks::<8>() else { return None };
     let &[admitted, at, ref rest @ ..] = numbers else { return None };
     let (admitted, at) = (whole(admitted)? == 1, Timestamp::from_micros(positive(at)?));

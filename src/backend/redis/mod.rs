@@ -53,6 +53,7 @@ mod leases;
 mod limits;
 mod names;
 mod node;
+mod rates;
 mod records;
 mod replicas;
 mod reply;
@@ -78,7 +79,7 @@ use std::{
 
 use futures_util::future;
 
-use self::{builder::MakeSubscriber, client::Client, hints::Hints, wakeups::Wakeups};
+use self::{builder::MakeSubscriber, client::Client, hints::Hints, rates::Rates, wakeups::Wakeups};
 use crate::{
     Timestamp,
     backend::{
@@ -91,6 +92,7 @@ use crate::{
 /// A [`CacheBackend`] on Redis; made by [`Backend::redis`](crate::Backend::redis).
 pub(crate) struct RedisBackend {
     client: Client,
+    rates: Rates,
     hints: Hints,
     wakeups: Wakeups,
     denials: Denials,
@@ -108,7 +110,8 @@ impl RedisBackend {
         }
         let invalidated = client.keys().buckets().map(|_| AtomicU64::new(0)).collect();
         let malformed = AtomicU64::new(0);
-        Self { client, hints: Hints::new(), wakeups, denials: Denials::new(), invalidated, malformed }
+        let rates = Rates::new(client.clone());
+        Self { client, rates, hints: Hints::new(), wakeups, denials: Denials::new(), invalidated, malformed }
     }
 }
 
