@@ -31,12 +31,13 @@ pub(crate) fn each<'a, T>(name: &'a str, mut once: impl FnMut() -> T + 'a) -> Su
 const TURN: Duration = Duration::from_millis(1);
 const TURNS: usize = 301;
 
-/// Measures and prints; the first is the floor.
-pub(crate) fn compare(title: &str, mut subjects: Vec<Subject<'_>>) {
+/// Measures and prints; the first is the floor. Returns the nanoseconds of each, the median.
+pub(crate) fn compare(title: &str, mut subjects: Vec<Subject<'_>>) -> Vec<f64> {
     if let Ok(only) = std::env::var("BENCH_SUBJECT") {
         let times = std::env::var("BENCH_TIMES").ok().and_then(|times| times.parse().ok()).unwrap_or(1000);
         let named = |name: &str| format!("{title}: {name}").starts_with(&only);
-        return subjects.iter_mut().filter(|(name, _)| named(name)).for_each(|(_, many)| many(times));
+        subjects.iter_mut().filter(|(name, _)| named(name)).for_each(|(_, many)| many(times));
+        return vec![f64::NAN; subjects.len()];
     }
     let counts: Vec<u64> = subjects.iter_mut().map(|(_, many)| calibrate(many)).collect();
     let mut nanos = vec![Vec::with_capacity(TURNS); subjects.len()];
@@ -50,6 +51,7 @@ pub(crate) fn compare(title: &str, mut subjects: Vec<Subject<'_>>) {
         }
     }
     println!("\n{title}");
+    let mut medians = Vec::with_capacity(subjects.len());
     for (((name, _), own), spent_here) in subjects.iter().zip(&nanos).zip(&spent) {
         let ratios = sorted(own.iter().zip(&nanos[0]).map(|(own, floor)| own / floor).collect());
         let own = sorted(own.clone());
@@ -61,7 +63,9 @@ pub(crate) fn compare(title: &str, mut subjects: Vec<Subject<'_>>) {
             ratios[TURNS - 1 - TURNS / 10],
             spent_here / spent[0],
         );
+        medians.push(own[TURNS / 2]);
     }
+    medians
 }
 
 fn time(many: &mut dyn FnMut(u64), n: u64) -> Duration {
