@@ -6,12 +6,12 @@
 
 #[path = "../../support/mod.rs"]
 mod bench;
+mod redis;
 
 use std::{
     convert::Infallible,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroU32,
-    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -21,6 +21,7 @@ use fred::prelude::{ClientLike, KeysInterface};
 use futures_util::future::join_all;
 use governor::{DefaultKeyedRateLimiter, RateLimiter};
 use http::{Request, Response};
+use redis::Redis;
 use tokio::runtime::Runtime;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_gatehouse::{
@@ -40,7 +41,7 @@ fn main() {
     layers(&runtime);
     routes(&runtime);
     refusals(&runtime);
-    redis(&runtime);
+    on_redis(&runtime);
 }
 
 fn key(n: u64) -> LimitKey {
@@ -189,7 +190,7 @@ where
 }
 
 /// One at a time, and 64 at once, on one connection.
-fn redis(runtime: &Runtime) {
+fn on_redis(runtime: &Runtime) {
     let server = Redis::start();
     let (backend, client) = runtime.block_on(async {
         let config = fred::types::config::Config::from_url(&server.url()).unwrap();
@@ -229,39 +230,5 @@ fn redis(runtime: &Runtime) {
             &format!("Redis, {at_once} at once: one round of all"),
             vec![("fred GET of 64 bytes", Box::new(gets)), ("Backend::take", Box::new(takes))],
         );
-    }
-}
-
-/// A server of the bench's own, killed with it.
-struct Redis {
-    process: Child,
-    port: u16,
-}
-
-impl Redis {
-    fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let args = ["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
-        let process = Command::new("redis-server").args(args).stdout(Stdio::null()).spawn().unwrap();
-        let server = Self { process, port };
-        let is_up = || TcpStream::connect(("127.0.0.1", port)).is_ok();
-        for _ in 0..1000 {
-            if is_up() {
-                return server;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        panic!("redis-server does not start");
-    }
-
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
