@@ -118,8 +118,8 @@ impl TagCells {
     }
 
     /// The cell of a tag; `None` if it is absent or was not read.
-    fn get(&self, tag: &TagDigest) -> Option<Cell> {
-        self.0.iter().find(|(read, _)| read == tag).and_then(|(_, cell)| *cell)
+    fn get(&self, tag: TagDigest) -> Option<Cell> {
+        self.0.iter().find(|(read, _)| *read == tag).and_then(|(_, cell)| *cell)
     }
 }
 
@@ -148,7 +148,7 @@ pub(super) fn judge(entry: &Entry, clock: &Clock, primary: Option<Cell>, tags: &
     }
     let tick = ticket.tick as f64;
     let absent = Cell { hard: clock.hard, soft: clock.soft };
-    let cells = entry.tags().iter().map(|tag| tags.get(tag));
+    let cells = entry.tags().iter().map(|tag| tags.get(*tag));
     let mut stale: Option<f64> = None;
     let mut soften = |soft: f64| stale = Some(stale.map_or(soft, |since| since.min(soft)));
     if !at_least(tick, clock.all_soft) {

@@ -111,7 +111,9 @@ impl Several<'_> {
 
     /// The names, in the order in which they were asked for, and those of the tags at the end.
     pub(super) fn tags(mut self, tags: &[TagDigest]) -> Vec<Value> {
-        tags.iter().for_each(|tag| self.put("t", &[tag.as_bytes()]));
+        for tag in tags {
+            self.put("t", &[tag.as_bytes()]);
+        }
         self.keys
     }
 

@@ -76,7 +76,7 @@ impl Rates {
         let _journey = match self.wait(bucket, &name, ask) {
             None => Journey { rates: self, bucket },
             Some((answer, is_first)) => {
-                let is_alone = is_first && Departure { rates: self, bucket }.is_alone().await;
+                let is_alone = is_first && Departure { rates: self, bucket }.nobody_joins().await;
                 if !is_alone {
                     let stopped = |_| BackendError::new(ErrorKind::Unavailable, "the runtime stops");
                     return answer.await.map_err(stopped)?;
@@ -190,7 +190,7 @@ struct Departure<'a> {
 
 impl Departure<'_> {
     /// Whether nobody has joined when all that is ready has had its turn. Then nobody waits any more.
-    async fn is_alone(self) -> bool {
+    async fn nobody_joins(self) -> bool {
         // Not by way of the driver, as tokio's own.
         let mut yielded = false;
         let yielding = future::poll_fn(|cx| {
