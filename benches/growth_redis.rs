@@ -7,6 +7,7 @@ mod csv;
 #[path = "../tests/support/mod.rs"]
 #[allow(clippy::pedantic, missing_debug_implementations)]
 mod servers;
+#[allow(dead_code, reason = "shared by all benches")]
 mod support;
 
 use std::{
@@ -90,7 +91,7 @@ fn variants(runtime: &Runtime, server: &RedisServer, csv: &mut Csv) {
     let hits = names.iter().zip(counts).zip(0..).map(|((name, variants), n)| {
         let mut turn = Turn::default();
         one_by_one(runtime, name, move || {
-            let variant = turn.next() as u8 % variants + 1;
+            let variant = u8::try_from(turn.next() % u32::from(variants)).unwrap() + 1;
             async move { assert!(is_hit(backend, page(n), variant).await) }
         })
     });
