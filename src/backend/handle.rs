@@ -181,6 +181,11 @@ impl Backend {
         self.0.store().take_now(takes)
     }
 
+    /// See [`Limits::takes_plain_keys`](super::Limits::takes_plain_keys).
+    pub fn takes_plain_keys(&self) -> bool {
+        self.0.store().takes_plain_keys()
+    }
+
     /// See [`Limits::settle`](super::Limits::settle).
     pub async fn settle(&self, settle: Settle<'_>) -> Result<(), BackendError> {
         self.0.call(Operation::Settle, self.0.store().settle(settle)).await
@@ -227,6 +232,7 @@ trait Erased: std::fmt::Debug + Send + Sync {
     fn drop_parked<'a>(&'a self, key: &'a MapKey, version: u64) -> Boxed<'a, bool>;
     fn take<'a>(&'a self, takes: &'a [Take<'a>]) -> Boxed<'a, Taken>;
     fn take_now(&self, takes: &[Take<'_>]) -> Option<Taken>;
+    fn takes_plain_keys(&self) -> bool;
     fn settle<'a>(&'a self, settle: Settle<'a>) -> Boxed<'a, ()>;
 }
 
@@ -356,6 +362,10 @@ impl<B: CacheBackend> Erased for B {
 
     fn take_now(&self, takes: &[Take<'_>]) -> Option<Taken> {
         super::Limits::take_now(self, takes)
+    }
+
+    fn takes_plain_keys(&self) -> bool {
+        super::Limits::takes_plain_keys(self)
     }
 
     fn settle<'a>(&'a self, settle: Settle<'a>) -> Boxed<'a, ()> {

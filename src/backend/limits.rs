@@ -7,12 +7,14 @@ use smallvec::SmallVec;
 use super::BackendError;
 use crate::Timestamp;
 
-/// 16 bytes that name who or what is limited: a hash of all that is keyed, made by the caller.
+/// 16 bytes that name who or what is limited, made by the caller: a hash of all that is keyed, or for a store that
+/// [takes plain keys](Limits::takes_plain_keys) what fits in.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LimitKey([u8; 16]);
 
 impl LimitKey {
-    /// The key that consists of these bytes. They must be spread evenly (a hash): stores shard by them.
+    /// The key that consists of these bytes. Stores shard by them: they must be spread evenly (a hash) unless the store
+    /// [takes plain keys](Limits::takes_plain_keys).
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
@@ -221,6 +223,12 @@ pub trait Limits {
     fn take_now(&self, takes: &[Take<'_>]) -> Option<Taken> {
         let _ = takes;
         None
+    }
+
+    /// Whether a key may be an address as it is: for counters that never leave the memory of this process, and that
+    /// spread keys themselves. It spares a hash. `false` by default.
+    fn takes_plain_keys(&self) -> bool {
+        false
     }
 
     /// Charges, whether it is there or not, or gives back.

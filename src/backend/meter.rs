@@ -67,6 +67,22 @@ impl Meter {
         self.change(now, asks.iter().map(|ask| ask.limit), |i, limit, level| limit.charged(level, asks[i].cost.into()));
     }
 
+    /// [`would_admit`](Self::would_admit), then [`take`](Self::take) or [`heal`](Self::heal), and the
+    /// [`report`](Self::report), in one pass over a key with one counter, which most have; `None` for others.
+    pub(super) fn decide_one(&mut self, asks: &[Ask], now: Timestamp) -> Option<Level> {
+        let (&[ask], Levels::One(stored)) = (asks, &mut self.levels) else { return None };
+        let mut level = ask.limit.aged(*stored, self.at, now);
+        let verdict = verdict(ask, level, now);
+        let takes = verdict == Verdict::Within && ask.cost > 0;
+        if takes {
+            level = ask.limit.charged(level, ask.cost.into());
+        }
+        if takes || now < self.at {
+            (self.at, *stored) = (now, level);
+        }
+        Some(Level { remaining: remaining(ask.limit, level), refilled: refilled(ask.limit, level, now), verdict })
+    }
+
     /// Notes the time of a clock that was set back, so that what was counted on the later time heals from now on; for
     /// when nothing is taken.
     pub fn heal(&mut self, limits: impl Iterator<Item = Limit>, now: Timestamp) {
@@ -105,17 +121,10 @@ impl Meter {
         now.plus(longest.unwrap_or_default())
     }
 
-    /// How much of the counter that is nearest to its end was taken: 0 for nothing, 255 for all.
-    pub fn pressure(&self, limits: impl Iterator<Item = Limit>) -> u8 {
-        let of_255 = |(limit, &level): (Limit, &u64)| {
-            let full = match limit.0 {
-                Rule::Rate { capacity, .. } => capacity,
-                Rule::Window { limit, .. } => limit,
-            };
-            // Levels are below 2⁵³.
-            level.saturating_mul(255) / full.max(1)
-        };
-        limits.zip(self.as_slice()).map(of_255).max().map_or(0, |of_255| u8::try_from(of_255).unwrap_or(u8::MAX))
+    /// How much was taken of the counter that is nearest to its end.
+    pub(super) fn pressure(&self, limits: impl Iterator<Item = Limit>) -> Pressure {
+        let pressures = limits.zip(self.as_slice()).map(|(limit, &taken)| Pressure { taken, of: limit.full() });
+        pressures.reduce(|a, b| if b.of_255() > a.of_255() { b } else { a }).unwrap_or_default()
     }
 
     fn with_aged<'a>(&'a self, asks: &'a [Ask], now: Timestamp) -> impl Iterator<Item = (Ask, u64)> + 'a {
@@ -141,7 +150,30 @@ impl Meter {
     }
 }
 
+/// How much of a counter was taken, as a level and the level at which nothing is left.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pressure {
+    taken: u64,
+    of: u64,
+}
+
+impl Pressure {
+    /// 0 for nothing, 255 for all.
+    pub(super) fn of_255(&self) -> u8 {
+        // Levels are below 2⁵³.
+        u8::try_from(self.taken.saturating_mul(255) / self.of.max(1)).unwrap_or(u8::MAX)
+    }
+}
+
 impl Limit {
+    /// The level at which nothing is left.
+    fn full(self) -> u64 {
+        match self.0 {
+            Rule::Rate { capacity, .. } => capacity,
+            Rule::Window { limit, .. } => limit,
+        }
+    }
+
     /// The level of the time `at` as it is now. A clock that was set back neither gives nor takes.
     fn aged(self, level: u64, at: Timestamp, now: Timestamp) -> u64 {
         match self.0 {

@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Ask, Levels, LimitKey, Meter, Settle, Take, Taken};
+use super::{Ask, Level, Levels, LimitKey, Meter, Settle, Take, Taken, Verdict, meter::Pressure};
 use crate::{Timestamp, clock::Clock};
 
 /// The counters of at most so many keys.
@@ -27,7 +27,7 @@ struct Slot {
     key: LimitKey,
     meter: Meter,
     idle_at: Timestamp,
-    pressure: u8,
+    pressure: Pressure,
 }
 
 impl Meters {
@@ -45,8 +45,12 @@ impl Meters {
             // Under the lock, so that the time does not run backwards for a key.
             let at = self.clock.now();
             let slot = Slot::of(&mut set, take, at);
-            let admitted = slot.meter.would_admit(take.asks, at);
             let mut levels = Levels::default();
+            if let Some(level) = slot.decide_one(take.asks, at) {
+                levels.push(Some(level));
+                return Taken { admitted: level.verdict == Verdict::Within, at, levels };
+            }
+            let admitted = slot.meter.would_admit(take.asks, at);
             slot.finish(take, at, admitted, &mut levels);
             return Taken { admitted, at, levels };
         }
@@ -98,7 +102,8 @@ impl Meters {
         (0..self.sets.len()).for_each(|index| self.set(index).clear());
     }
 
-    /// Keys are spread evenly already, but by a hash that everybody can calculate: two secret factors do for the rest.
+    /// Keys are addresses, or were hashed in a way that everybody can calculate: a product with two secret factors
+    /// spreads both so that nobody can tell where.
     fn index(&self, key: &LimitKey) -> usize {
         let key = u128::from_le_bytes(*key.as_bytes());
         let [low, high] = [low_half(key) ^ self.secret[0], low_half(key >> 64) ^ self.secret[1]];
@@ -128,16 +133,27 @@ impl Slot {
             }
             return slot;
         }
-        let new = Self { key: take.key, meter: Meter::new(take.asks.len()), idle_at: now, pressure: 0 };
+        let new =
+            Self { key: take.key, meter: Meter::new(take.asks.len()), idle_at: now, pressure: Pressure::default() };
         if set.len() < WAYS {
             set.push(new);
             let last = set.len() - 1;
             return &mut set[last];
         }
-        let rank = |slot: &Self| (slot.idle_at > now, slot.pressure, slot.idle_at);
+        let rank = |slot: &Self| (slot.idle_at > now, slot.pressure.of_255(), slot.idle_at);
         let victim = (0..set.len()).min_by_key(|&index| rank(&set[index])).unwrap_or_default();
         set[victim] = new;
         &mut set[victim]
+    }
+
+    /// The same as [`finish`](Self::finish) after asking whether it is admitted, for a key with one counter.
+    fn decide_one(&mut self, asks: &[Ask], at: Timestamp) -> Option<Level> {
+        let level = self.meter.decide_one(asks, at)?;
+        if level.verdict == Verdict::Within {
+            self.idle_at = at.plus(level.refilled);
+            self.pressure = self.meter.pressure(asks.iter().map(|ask| ask.limit));
+        }
+        Some(level)
     }
 
     fn finish(&mut self, take: &Take<'_>, at: Timestamp, admitted: bool, levels: &mut Levels) {

@@ -56,20 +56,28 @@ pin_project! {
         /// Nothing is left to do.
         Bypass { #[pin] inner: F },
         /// Who is asking is looked up.
-        Identifying { known: Boxed<Known>, identified: Identified<Q>, engine: Arc<Engine>, inner: S, request: Q },
+        Identifying { known: Boxed<Known>, identified: Identified<Q>, held: Box<Held<S, Q>> },
         /// The counters are asked.
-        Deciding { decision: Boxed<Decision>, engine: Arc<Engine>, inner: S, request: Q },
+        Deciding { decision: Boxed<Decision>, held: Box<Held<S, Q>> },
         /// The request is admitted; there is something to tell.
         Noted { #[pin] inner: F, note: Note },
         /// The request is admitted; what was taken may have to be corrected.
         Reserved { #[pin] inner: F, engine: Arc<Engine>, note: Note, reserved: Vec<Reserved> },
         /// What was reserved is corrected.
-        Correcting { corrected: Boxed<()>, note: Note, response: Response<R> },
+        Correcting { corrected: Boxed<()>, answer: Option<Box<(Note, Response<R>)>> },
         /// The request is refused.
         Refused { answer: Response<Bytes> },
         /// The response was handed out.
         Done,
     }
+}
+
+/// A request that something is waited for, and the service that was ready for it. Apart, so that the futures of
+/// requests that wait for nothing are small.
+struct Held<S, Q> {
+    engine: Arc<Engine>,
+    inner: S,
+    request: Q,
 }
 
 impl<S: Service<Q>, Q, R> ResponseFuture<S, Q, R> {
@@ -93,11 +101,11 @@ impl<S: Service<Q>, Q, R> ResponseFuture<S, Q, R> {
         request: Q,
     ) -> Self {
         let known = Box::pin(async move { identity.known().await });
-        Self { state: State::Identifying { known, identified, engine, inner, request } }
+        Self { state: State::Identifying { known, identified, held: Box::new(Held { engine, inner, request }) } }
     }
 
     pub(super) fn decide(engine: Arc<Engine>, plan: Plan, is_grpc: bool, inner: S, request: Q) -> Self {
-        Self { state: State::deciding(engine, plan, is_grpc, inner, request) }
+        Self { state: State::deciding(Box::new(Held { engine, inner, request }), plan, is_grpc) }
     }
 }
 
@@ -112,12 +120,9 @@ impl<S, Q, F, R> State<S, Q, F, R> {
         }
     }
 
-    fn deciding(engine: Arc<Engine>, plan: Plan, is_grpc: bool, inner: S, request: Q) -> Self {
-        let decision = {
-            let engine = Arc::clone(&engine);
-            Box::pin(async move { engine.decide(plan, is_grpc).await })
-        };
-        Self::Deciding { decision, engine, inner, request }
+    fn deciding(held: Box<Held<S, Q>>, plan: Plan, is_grpc: bool) -> Self {
+        let engine = Arc::clone(&held.engine);
+        Self::Deciding { decision: Box::pin(async move { engine.decide(plan, is_grpc).await }), held }
     }
 }
 
@@ -136,26 +141,28 @@ where
                 }
                 StateProject::Identifying { known, .. } => {
                     let known = ready!(known.as_mut().poll(cx));
-                    let StateReplace::Identifying { identified, engine, mut inner, request, .. } =
+                    let StateReplace::Identifying { identified, held, .. } =
                         state.as_mut().project_replace(State::Done)
                     else {
                         unreachable!("the state was Identifying a moment ago")
                     };
+                    let Held { engine, mut inner, request } = *held;
                     let (next, request) = identified(&engine, known, request);
                     match next {
                         Next::Pass => State::Bypass { inner: inner.call(request) },
                         Next::Admitted(admission) => State::admitted(&engine, inner.call(request), admission),
                         Next::Refused(answer) => State::Refused { answer: *answer },
-                        Next::Ask { plan, is_grpc } => State::deciding(engine, plan, is_grpc, inner, request),
+                        Next::Ask { plan, is_grpc } => {
+                            State::deciding(Box::new(Held { engine, inner, request }), plan, is_grpc)
+                        }
                     }
                 }
                 StateProject::Deciding { decision, .. } => {
                     let decision = ready!(decision.as_mut().poll(cx));
-                    let StateReplace::Deciding { engine, mut inner, request, .. } =
-                        state.as_mut().project_replace(State::Done)
-                    else {
+                    let StateReplace::Deciding { held, .. } = state.as_mut().project_replace(State::Done) else {
                         unreachable!("the state was Deciding a moment ago")
                     };
+                    let Held { engine, mut inner, request } = *held;
                     match decision {
                         Decision::Admitted(admission) => State::admitted(&engine, inner.call(request), admission),
                         Decision::Refused(answer) => State::Refused { answer: *answer },
@@ -177,14 +184,11 @@ where
                         return Poll::Ready(Ok(finish(note, response)));
                     }
                     let corrected = Box::pin(async move { engine.correct(corrections).await });
-                    State::Correcting { corrected, note, response }
+                    State::Correcting { corrected, answer: Some(Box::new((note, response))) }
                 }
-                StateProject::Correcting { corrected, .. } => {
+                StateProject::Correcting { corrected, answer } => {
                     ready!(corrected.as_mut().poll(cx));
-                    let StateReplace::Correcting { note, response, .. } = state.as_mut().project_replace(State::Done)
-                    else {
-                        unreachable!("the state was Correcting a moment ago")
-                    };
+                    let (note, response) = *answer.take().expect("polled after it was ready");
                     return Poll::Ready(Ok(finish(note, response)));
                 }
                 StateProject::Refused { answer } => {

@@ -26,7 +26,8 @@ use crate::{Identity, backend::LimitKey};
 /// apply is worse.
 ///
 /// Keys are kept as 16 bytes of a hash over their parts, each with its length: neither addresses nor tokens stand in
-/// the store, and no two keys run together.
+/// the store, and no two keys run together. Only where the counters are in the memory of this process, an address that
+/// is the whole key is kept as it is.
 #[derive(Clone)]
 pub struct Key(Arc<Part>);
 
@@ -111,8 +112,26 @@ impl Key {
         Self::of(Part::Or(self, other.into()))
     }
 
-    /// The key of a request under these policies.
-    pub(super) fn of_request(&self, parts: &Parts, policies: &[u8; 16]) -> Result<Option<LimitKey>, Unwired> {
+    /// The key of a request under these policies; `plain` for a store that
+    /// [takes plain keys](crate::backend::Limits::takes_plain_keys).
+    pub(super) fn of_request(
+        &self,
+        parts: &Parts,
+        policies: &[u8; 16],
+        plain: bool,
+    ) -> Result<Option<LimitKey>, Unwired> {
+        match &*self.0 {
+            Part::Ip(client) if plain => {
+                if let Some(key) = plain_key(address(client, parts)?, policies) {
+                    return Ok(Some(key));
+                }
+            }
+            Part::Or(first, second) => {
+                let key = first.of_request(parts, policies, plain)?;
+                return if key.is_some() { Ok(key) } else { second.of_request(parts, policies, plain) };
+            }
+            _ => {}
+        }
         let mut fields = Fields(SmallVec::from_slice(policies));
         if !self.write(parts, &mut fields)? {
             return Ok(None);
@@ -155,13 +174,10 @@ impl Key {
     /// Writes the key's fields; `false` if there is no key.
     fn write(&self, parts: &Parts, fields: &mut Fields) -> Result<bool, Unwired> {
         match &*self.0 {
-            Part::Ip(client) => {
-                let address = client.of(parts).ok_or(Unwired::NO_PEER)?;
-                match client.mask(address) {
-                    IpAddr::V4(address) => fields.tagged(b'4', &address.octets()),
-                    IpAddr::V6(address) => fields.tagged(b'6', &address.octets()),
-                }
-            }
+            Part::Ip(client) => match address(client, parts)? {
+                IpAddr::V4(address) => fields.tagged(b'4', &address.octets()),
+                IpAddr::V6(address) => fields.tagged(b'6', &address.octets()),
+            },
             Part::User => match identity(parts)?.user() {
                 Some(user) => fields.tagged(b'u', user.as_bytes()),
                 None => return Ok(false),
@@ -235,6 +251,27 @@ impl Fields {
     fn end(&mut self) {
         self.0.extend_from_slice(&u64::MAX.to_le_bytes());
     }
+}
+
+/// The address of a client, or of its network.
+fn address(client: &ClientIp, parts: &Parts) -> Result<IpAddr, Unwired> {
+    Ok(client.mask(client.of(parts).ok_or(Unwired::NO_PEER)?))
+}
+
+/// An address as a key, with so much of what stands for the policies that no two are ever alike; `None` where it does
+/// not fit in. Which addresses a client has is not for it to choose, so that none has the hashed key of another.
+fn plain_key(address: IpAddr, policies: &[u8; 16]) -> Option<LimitKey> {
+    let (kind, address) = match address {
+        IpAddr::V4(address) => (b'4', u64::from(address.to_bits()).to_be_bytes()),
+        IpAddr::V6(address) => {
+            let octets = address.octets();
+            (b'6', *octets.first_chunk().filter(|_| octets[8..] == [0; 8])?)
+        }
+    };
+    let mut key = *policies;
+    key[7] = kind;
+    key[8..].copy_from_slice(&address);
+    Some(LimitKey::from_bytes(key))
 }
 
 fn identity(parts: &Parts) -> Result<&Identity, Unwired> {
@@ -324,7 +361,7 @@ mod tests {
     }
 
     fn key(key: impl Into<Key>, parts: &Parts) -> Option<LimitKey> {
-        key.into().of_request(parts, &[0; 16]).unwrap()
+        key.into().of_request(parts, &[0; 16], false).unwrap()
     }
 
     fn name(name: &'static str) -> HeaderName {
@@ -347,7 +384,7 @@ mod tests {
         let [a, b, c] = ["a", "b", "c"].map(|n| Key::header(name(n)));
         let (left, right) = (((a.clone(), b.clone()), c.clone()), (a.clone(), (b, c)));
         assert_ne!(key(left, &three), key(right, &three));
-        assert_ne!(a.of_request(&three, &[0; 16]), a.of_request(&three, &[1; 16]));
+        assert_ne!(a.of_request(&three, &[0; 16], false), a.of_request(&three, &[1; 16], false));
     }
 
     #[test]
@@ -378,13 +415,37 @@ mod tests {
     #[test]
     fn what_is_not_wired_up_is_named_and_never_falls_through() {
         let bare = parts(|r| r);
-        let error = |key: Key| key.of_request(&bare, &[0; 16]).unwrap_err().0;
+        let error = |key: Key| key.of_request(&bare, &[0; 16], false).unwrap_err().0;
         assert!(error(Key::peer_ip()).contains("into_make_service_with_connect_info"));
         assert!(error(Key::user()).contains("SessionLayer"));
         assert!(error(Key::session().or(Key::global())).contains("SessionLayer"));
         assert!(error(Key::from((Key::user(), Key::route()))).contains("SessionLayer"));
         #[cfg(not(feature = "axum"))]
         assert!(error(Key::route()).contains("RoutePattern"));
+    }
+
+    #[test]
+    fn addresses_that_are_kept_as_they_are_stay_apart() {
+        let of = |key: Key, address: &str, policies: u8| {
+            let mut parts = parts(|r| r);
+            parts.extensions.insert(PeerAddr(address.parse().unwrap()));
+            key.of_request(&parts, &[policies; 16], true).unwrap().unwrap()
+        };
+        let whole = || Key::ip(ClientIp::peer().ipv6_prefix(128));
+        let keys = [
+            of(Key::peer_ip(), "192.0.2.1:1", 0),
+            of(Key::peer_ip(), "192.0.2.2:1", 0),
+            of(Key::peer_ip(), "192.0.2.1:1", 1),
+            of(Key::peer_ip(), "[::c000:201:0:0:0:0]:1", 0),
+            of(Key::peer_ip(), "[2001:db8::1]:1", 0),
+            of(Key::peer_ip(), "[2001:db8:0:1::1]:1", 0),
+            of(whole(), "[2001:db8::1]:1", 0),
+            of(whole(), "[2001:db8::2]:1", 0),
+        ];
+        assert_eq!(std::collections::HashSet::from(keys).len(), keys.len());
+        assert_eq!(keys[0], of(Key::bearer().or(Key::peer_ip()), "192.0.2.1:2", 0));
+        assert_eq!(keys[4], of(Key::peer_ip(), "[2001:db8::ffff]:1", 0), "one network of 64 bits");
+        assert_eq!(keys[0].as_bytes()[8..], [0, 0, 0, 0, 192, 0, 2, 1]);
     }
 
     #[test]

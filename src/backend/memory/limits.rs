@@ -12,6 +12,10 @@ impl Limits for MemoryBackend {
         Some(self.0.meters.take(takes))
     }
 
+    fn takes_plain_keys(&self) -> bool {
+        true
+    }
+
     async fn settle(&self, settle: Settle<'_>) -> Result<(), BackendError> {
         self.0.meters.settle(settle);
         Ok(())

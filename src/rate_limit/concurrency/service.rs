@@ -33,7 +33,7 @@ pub(super) type Refusal = Box<Response<Bytes>>;
 impl ConcurrencyLimitLayer {
     /// The permit of a request; none where it has no key.
     fn permit(&self, parts: &request::Parts) -> Result<Option<Permit>, Refusal> {
-        match self.key.of_request(parts, &[0; 16]) {
+        match self.key.of_request(parts, &[0; 16], true) {
             Err(unwired) => Err(Box::new(reject::unwired(unwired, parts))),
             Ok(None) => Ok(None),
             Ok(Some(key)) => {
