@@ -36,6 +36,6 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        CacheFuture::new(self.cache.clone().collapse(self.inner.clone(), request))
+        self.cache.collapse(&self.inner, request)
     }
 }

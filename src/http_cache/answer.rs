@@ -94,7 +94,6 @@ impl HttpCache {
         let mut response = Response::new(content.map_or_else(CacheBody::empty, CacheBody::stored));
         *response.status_mut() = status;
         *response.headers_mut() = headers;
-        response.extensions_mut().insert(Answered(self.id()));
         response
     }
 

@@ -15,6 +15,7 @@ use crate::{
     Timestamp,
     backend::{Lookup, VarySpec},
     body::CacheBody,
+    exchange::Answered,
     policy::glance::Glance,
 };
 
@@ -28,7 +29,23 @@ pub(crate) enum Ahead {
     Pass(Bypass),
 }
 
+/// Which layer is the first that looks a request up.
+pub(crate) enum Seen {
+    /// One outside.
+    Before(Arc<Visit>),
+    /// The one that asks.
+    Now(Admitted),
+}
+
 impl HttpCache {
+    /// For a layer that does not answer from the store.
+    pub(crate) fn seen<B: Body>(&self, request: &Request<B>) -> Result<Seen, Bypass> {
+        match self.visit_of(request) {
+            Some(visit) => Ok(Seen::Before(visit)),
+            None => self.admit(request, &Glance::at(request.headers())).map(Seen::Now),
+        }
+    }
+
     /// Answers a request, if a stored response that is at hand does; else says what is left to do.
     pub(crate) fn begin<B: Body, R>(&self, request: &Request<B>) -> Result<Response<CacheBody<R>>, Ahead> {
         if let Some(visit) = self.visit_of(request) {
@@ -71,14 +88,19 @@ impl HttpCache {
     ) -> Result<Response<CacheBody<R>>, Arc<Visit>> {
         let (method, headers) = (request.method(), request.headers());
         let directives = if glance.steered { self.directives(headers) } else { None };
-        match self.judge_at(lookup.as_ref(), headers, directives.as_ref(), now) {
-            Judged::Hit { stored, age, report } if !glance.steered => {
-                Ok(self.answer_whole(&admitted.key, method, &stored, age, &report))
-            }
-            Judged::Hit { stored, age, report } => {
-                Ok(self.answer(&admitted.key, method, headers, &stored, age, &report))
-            }
-            _ => Err(Arc::new(self.visit(request, admitted, lookup, now))),
+        let Judged::Hit { stored, age, report } = self.judge_at(lookup.as_ref(), headers, directives.as_ref(), now)
+        else {
+            return Err(Arc::new(self.visit(request, admitted, lookup, now)));
+        };
+        let mut response = if glance.steered {
+            self.answer(&admitted.key, method, headers, &stored, age, &report)
+        } else {
+            self.answer_whole(&admitted.key, method, &stored, age, &report)
+        };
+        // For most answers no layer outside asks who gave them; that it has looked up, it would have said.
+        if self.has_passed(request) {
+            response.extensions_mut().insert(Answered(self.id()));
         }
+        Ok(response)
     }
 }

@@ -7,7 +7,8 @@ use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
 use super::{
-    HttpCache,
+    CacheFuture, HttpCache,
+    begin::Seen,
     flight::{Join, Leader, may_follow},
     follow::is_variant,
     judge::{Failure, Stored},
@@ -21,7 +22,7 @@ use crate::{
     backend::{Entry, LeaseKey, LeaseKind, Lookup, PrimaryKey, Release, Variant, VarySpec},
     body::{self, CacheBody, Source},
     exchange::Answered,
-    policy::{Flags, RequestDirectives, glance::Glance},
+    policy::{Flags, RequestDirectives},
 };
 
 /// What is collapsed: one variant of one key.
@@ -71,8 +72,24 @@ const JOINS: usize = 4;
 
 impl HttpCache {
     /// Collapses a request with others for the same answer.
-    pub(crate) async fn collapse<S, B, R>(
+    pub(crate) fn collapse<S, B, R>(&self, inner: &S, request: Request<B>) -> CacheFuture<R, S::Error>
+    where
+        S: Origin<B, R>,
+        S::Error: 'static,
+        B: Content,
+        R: Content,
+    {
+        let inner = inner.clone();
+        match self.seen(&request) {
+            Ok(seen) => CacheFuture::new(self.clone().collapse_seen(seen, inner, request)),
+            // In a small future: it is none of this layer's business.
+            Err(_) => CacheFuture::new(async move { Ok(oneshot(inner, request).await?.map(CacheBody::inner)) }),
+        }
+    }
+
+    async fn collapse_seen<S, B, R>(
         self,
+        seen: Seen,
         inner: S,
         mut request: Request<B>,
     ) -> Result<Response<CacheBody<R>>, S::Error>
@@ -82,18 +99,15 @@ impl HttpCache {
         B: Content,
         R: Content,
     {
-        let visit = match self.visit_of(&request) {
-            Some(visit) => visit,
-            None => match self.admit(&request, &Glance::at(request.headers())) {
-                Err(_) => return Ok(oneshot(inner, request).await?.map(CacheBody::inner)),
-                Ok(admitted) => {
-                    let lookup = self.look_up(&admitted.key, request.headers()).await;
-                    let visit = Arc::new(self.visit(&request, admitted, lookup, self.state.backend.now()));
-                    // For a cache layer within: it looks up no more.
-                    request.extensions_mut().insert(Arc::clone(&visit));
-                    visit
-                }
-            },
+        let visit = match seen {
+            Seen::Before(visit) => visit,
+            Seen::Now(admitted) => {
+                let lookup = self.look_up(&admitted.key, request.headers()).await;
+                let visit = Arc::new(self.visit(&request, admitted, lookup, self.state.backend.now()));
+                // For a cache layer within: it looks up no more.
+                request.extensions_mut().insert(Arc::clone(&visit));
+                visit
+            }
         };
         if visit.is_claimed() || self.state.tasks.is_stopped() || !self.may_collapse(&visit) {
             return self.ask_alone(&visit, inner, request).await;

@@ -15,13 +15,25 @@ use super::{
 use crate::{
     backend::{BackendError, Commit, Committed, Entry, Lookup, Mode, PrimaryKey, Scope},
     body::CacheBody,
-    metrics::{self, Counters, Stopwatch},
+    metrics::{self, Counters, Histograms, Stopwatch},
     policy::cache_status::Forward,
 };
 
-/// What is counted with every request.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Counts(Counters<{ FREQUENT.len() }>);
+/// What is counted and measured with every request.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    answers: Counters<{ FREQUENT.len() }>,
+    bypasses: Counters<{ Bypass::ALL }>,
+    asked: Counters<{ Purpose::ALL * Ended::ALL }>,
+    seconds: Histograms<{ Purpose::ALL }>,
+}
+
+/// A clone, which may have another name, finds its own.
+impl Clone for Counts {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
 
 /// The most frequent results, each with its reason.
 const FREQUENT: [(&str, &str); 5] = [
@@ -31,6 +43,51 @@ const FREQUENT: [(&str, &str); 5] = [
     ("stale", "revalidating"),
     ("miss", Forward::UriMiss.as_str()),
 ];
+
+/// The first of them.
+const FRESH_HIT: usize = 0;
+
+/// How a request to the inner service has ended.
+#[derive(Clone, Copy, Debug)]
+enum Ended {
+    /// With a status of this class; `Other` for those above 599.
+    Status1xx,
+    Status2xx,
+    Status3xx,
+    Status4xx,
+    Status5xx,
+    Other,
+    Error,
+    GivenUp,
+}
+
+impl Ended {
+    const ALL: usize = Self::GivenUp as usize + 1;
+
+    fn with(status: StatusCode) -> Self {
+        match status.as_u16() {
+            ..200 => Self::Status1xx,
+            200..300 => Self::Status2xx,
+            300..400 => Self::Status3xx,
+            400..500 => Self::Status4xx,
+            500..600 => Self::Status5xx,
+            600.. => Self::Other,
+        }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Status1xx => "1xx",
+            Self::Status2xx => "2xx",
+            Self::Status3xx => "3xx",
+            Self::Status4xx => "4xx",
+            Self::Status5xx => "5xx",
+            Self::Other => "other",
+            Self::Error => "error",
+            Self::GivenUp => "given-up",
+        }
+    }
+}
 
 /// What the inner service is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +100,8 @@ enum Purpose {
 }
 
 impl Purpose {
+    const ALL: usize = Self::Bypass as usize + 1;
+
     /// That of a request with the cache's own conditions, or none.
     fn of(visit: &Visit, headers: &HeaderMap) -> Self {
         if visit.is_answered() {
@@ -69,10 +128,11 @@ impl HttpCache {
         if report.late || report.kind == Kind::Bypass {
             return;
         }
-        let (result, reason) = result_of(report);
+        let known = (report.kind == Kind::Hit && !report.collapsed && report.forward.is_none()).then_some(FRESH_HIT);
+        let (result, reason) = known.map_or_else(|| result_of(report), |index| FREQUENT[index]);
         let words = || [(&self.config.name).into(), result.into(), reason.into()];
-        match FREQUENT.iter().position(|frequent| *frequent == (result, reason)) {
-            Some(index) => self.config.counts.0.count(index, &metrics::CACHE_REQUESTS, words),
+        match known.or_else(|| FREQUENT.iter().position(|frequent| *frequent == (result, reason))) {
+            Some(index) => self.config.counts.answers.count(index, &metrics::CACHE_REQUESTS, words),
             None => metrics::count(&metrics::CACHE_REQUESTS, words()),
         }
     }
@@ -83,8 +143,8 @@ impl HttpCache {
 
     /// The inner service is asked without a look-up.
     pub(super) fn count_bypass(&self, bypass: Bypass) -> AskedInner<'_> {
-        let words = [(&self.config.name).into(), "bypass".into(), bypass.as_str().into()];
-        metrics::count(&metrics::CACHE_REQUESTS, words);
+        let words = || [(&self.config.name).into(), "bypass".into(), bypass.as_str().into()];
+        self.config.counts.bypasses.count(bypass as usize, &metrics::CACHE_REQUESTS, words);
         self.ask_for(None, Purpose::Bypass)
     }
 
@@ -199,40 +259,45 @@ impl AskedInner<'_> {
             Ok(response) if self.visit.is_some() && self.cache.has_answered(response) => {
                 // A layer of this cache within had the answer.
                 self.is_open = false;
-                self.span.record("status", "not-asked");
+                record(&self.span, "status", "not-asked");
             }
-            Ok(response) => self.end(class(response.status())),
-            Err(_) => self.end("error"),
+            Ok(response) => self.end(Ended::with(response.status())),
+            Err(_) => self.end(Ended::Error),
         }
     }
 
-    fn end(&mut self, status: &'static str) {
+    fn end(&mut self, ended: Ended) {
         self.is_open = false;
-        self.span.record("status", status);
+        record(&self.span, "status", ended.as_str());
         if self.visit.is_some_and(|visit| !visit.set_counted()) {
             return;
         }
-        let (name, purpose) = (&self.cache.config.name, self.purpose.as_str());
-        metrics::count(&metrics::ORIGIN_REQUESTS, [name.into(), purpose.into(), status.into()]);
-        metrics::observe(&metrics::ORIGIN_SECONDS, [name.into(), purpose.into()], self.since.seconds());
+        let (name, counts) = (&self.cache.config.name, &self.cache.config.counts);
+        let (purpose, index) = (self.purpose.as_str(), self.purpose as usize);
+        let words = || [name.into(), purpose.into(), ended.as_str().into()];
+        counts.asked.count(index * Ended::ALL + ended as usize, &metrics::ORIGIN_REQUESTS, words);
+        let words = || [name.into(), purpose.into()];
+        counts.seconds.observe(index, &metrics::ORIGIN_SECONDS, words, self.since.seconds());
     }
 }
 
 impl Drop for AskedInner<'_> {
     fn drop(&mut self) {
         if self.is_open {
-            self.end("given-up");
+            self.end(Ended::GivenUp);
         }
     }
 }
 
 pub(super) fn lookup_ended(span: &Span, lookup: &Lookup) {
-    span.record("outcome", if lookup.found.is_some() { "found" } else { "nothing" });
+    record(span, "outcome", if lookup.found.is_some() { "found" } else { "nothing" });
 }
 
-fn class(status: StatusCode) -> &'static str {
-    let first = usize::from(status.as_u16() / 100).saturating_sub(1);
-    ["1xx", "2xx", "3xx", "4xx", "5xx"].get(first).copied().unwrap_or("other")
+/// Nobody looks at most spans; to find that out here is cheaper than to record.
+fn record(span: &Span, field: &'static str, value: &'static str) {
+    if !span.is_disabled() {
+        span.record(field, value);
+    }
 }
 
 /// What a request came to, and why.

@@ -27,7 +27,7 @@ use crate::{
     body::{self, CacheBody},
     exchange::{Answered, InvalidateTags, Invalidated, InvalidatesTags},
     key::Target,
-    policy::{Why, cache_status::Forward, invalidation, tags, validation::Conditions},
+    policy::{Why, cache_status::Forward, invalidation, validation::Conditions},
 };
 
 /// What a layer does beyond looking up and storing.
@@ -281,7 +281,10 @@ impl HttpCache {
     ) -> Response<CacheBody<R>> {
         let late = Report { late: true, ..report.clone() };
         let report = if visit.is_answered() { &late } else { report };
-        self.answer(&visit.key, &visit.head.method, &visit.head.headers, stored, age, report)
+        let head = &visit.head;
+        let mut response = self.answer(&visit.key, &head.method, &head.headers, stored, age, report);
+        response.extensions_mut().insert(Answered(self.id()));
+        response
     }
 
     /// An answer that is not stored goes on as it came.
@@ -366,9 +369,11 @@ impl HttpCache {
             uri: original_uri(request.uri(), request.extensions()).clone(),
             host: request.headers().get(http::header::HOST).cloned(),
         });
-        let leave_groups = request.extensions().get::<InvalidatesTags>().is_some();
         // Layers of this cache within pass it on, too.
-        let is_first = request.extensions_mut().insert(Passed(self.id())) != Some(Passed(self.id()));
+        let is_first = !self.has_passed(&request);
+        if is_first {
+            request.extensions_mut().insert(Passed(self.id()));
+        }
         let asking = is_first.then(|| self.count_bypass(bypass));
         let span = asking.as_ref().map_or_else(Span::none, AskedInner::span);
         let outcome = oneshot(inner, request).instrument(span).await;
@@ -376,7 +381,6 @@ impl HttpCache {
             asking.ended(&outcome);
         }
         let mut response = outcome?;
-        let groups: Vec<_> = response.headers().get_all(tags::CACHE_GROUP_INVALIDATION).iter().cloned().collect();
         if let Some(changed) = changed
             && response.extensions().get() != Some(&Invalidated(self.id()))
             && invalidation::applies(&changed.method, response.status())
@@ -394,18 +398,19 @@ impl HttpCache {
         {
             let forward = if bypass == Bypass::Method { Forward::Method } else { Forward::Bypass };
             let detail = Some(bypass.as_str()).filter(|_| bypass != Bypass::Method);
-            let report =
-                Report { kind: Kind::Bypass, forward: Some(forward), detail, leave_groups, ..Report::default() };
+            let (kind, forward, leave_groups) = (Kind::Bypass, Some(forward), has_invalidator);
+            let report = Report { kind, forward, detail, leave_groups, ..Report::default() };
             self.report(response.headers_mut(), None::<&PrimaryKey>, &report);
-            if has_invalidator {
-                // It goes by them, and strips them.
-                for group in groups {
-                    response.headers_mut().append(tags::CACHE_GROUP_INVALIDATION, group);
-                }
+            if !is_first {
+                response.extensions_mut().insert(Answered(self.id()));
             }
-            response.extensions_mut().insert(Answered(self.id()));
         }
         Ok(response.map(CacheBody::inner))
+    }
+
+    /// Whether a layer of this cache outside has passed the request on. It looks for what the one within says.
+    pub(super) fn has_passed<B>(&self, request: &Request<B>) -> bool {
+        request.extensions().get() == Some(&Passed(self.id()))
     }
 
     /// What a successful unsafe request has made untrue (RFC 9111 §4.4), before its head goes out.

@@ -61,7 +61,7 @@ impl Kind {
 impl HttpCache {
     /// Writes the fields into an answer, and strips those that are for caches.
     pub(crate) fn report(&self, headers: &mut HeaderMap, key: Option<&PrimaryKey>, report: &Report) {
-        if self.config.strip_tags {
+        if self.config.strip_tags && headers.keys().any(|name| tags::FIELDS.contains(name)) {
             for name in
                 tags::FIELDS.iter().filter(|name| !report.leave_groups || **name != tags::CACHE_GROUP_INVALIDATION)
             {
@@ -126,6 +126,9 @@ impl HttpCache {
             && key.is_none()
         {
             return cache_status::hit(&self.config.name, ttl);
+        }
+        if let Report { kind: Kind::Bypass, forward: Some(forward), detail, .. } = *report {
+            return cache_status::passed_on(&self.config.name, forward, detail);
         }
         let mut status = Builder::new(&self.config.name);
         status = match report.forward {

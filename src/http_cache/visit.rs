@@ -82,6 +82,8 @@ pub(crate) enum Bypass {
 }
 
 impl Bypass {
+    pub(crate) const ALL: usize = Self::Host as usize + 1;
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Method => "method",

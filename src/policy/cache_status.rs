@@ -179,8 +179,18 @@ fn text(value: &BareItem) -> Option<String> {
 
 /// `<name>; hit; ttl=<seconds>`, which is what most hits say, in one allocation. The name must be a token.
 pub(crate) fn hit(name: &str, ttl: i64) -> HeaderValue {
-    let value = [name, "; hit; ttl=", itoa::Buffer::new().format(within_bounds(ttl))].concat();
-    HeaderValue::from_maybe_shared(bytes::Bytes::from(value)).unwrap_or_else(|_| HeaderValue::from_static("gatehouse"))
+    of_parts(&[name, "; hit; ttl=", itoa::Buffer::new().format(within_bounds(ttl))])
+}
+
+/// `<name>; fwd=<why>; detail=<detail>`, of a request that was not looked up. The name and the detail must be tokens.
+pub(crate) fn passed_on(name: &str, why: Forward, detail: Option<&'static str>) -> HeaderValue {
+    let (parameter, detail) = detail.map_or(("", ""), |detail| ("; detail=", detail));
+    of_parts(&[name, "; fwd=", why.as_str(), parameter, detail])
+}
+
+fn of_parts(parts: &[&str]) -> HeaderValue {
+    let value = bytes::Bytes::from(parts.concat());
+    HeaderValue::from_maybe_shared(value).unwrap_or_else(|_| HeaderValue::from_static("gatehouse"))
 }
 
 /// The integers that a structured field may have (RFC 9651 §3.3.1).
