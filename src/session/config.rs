@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use http::HeaderName;
 
-use super::{cookie::SessionCookie, keys::KeyRing, resolver::ResolverCache, source::Source};
+use super::{cookie::SessionCookie, count::Loads, keys::KeyRing, resolver::ResolverCache, source::Source};
 use crate::{
     Backend,
     backend::{Lifetime, Record},
@@ -28,6 +28,7 @@ pub(super) struct Config {
     pub(super) required: Required,
     pub(super) eager: bool,
     pub(super) resolver: Option<Arc<ResolverCache>>,
+    pub(super) loads: Loads,
 }
 
 /// Which requests are answered with 401 unless they come with a live session.
@@ -56,6 +57,7 @@ impl Config {
             required: Required::default(),
             eager: false,
             resolver: None,
+            loads: Loads::default(),
         }
     }
 

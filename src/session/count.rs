@@ -1,7 +1,44 @@
 //! What operators see of sessions.
 
 use super::{SessionError, core::Loaded, source::Presented};
-use crate::{backend::Saved, metrics};
+use crate::{
+    backend::Saved,
+    metrics::{self, Counters},
+};
+
+/// What comes of the sessions that requests name.
+pub(super) type Loads = Counters<{ Found::ALL }>;
+
+/// What came of looking for a session.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Found {
+    Unknown,
+    Live,
+    Foreign,
+    Error,
+}
+
+impl Found {
+    const ALL: usize = Self::Error as usize + 1;
+
+    fn of(loaded: &Loaded) -> Self {
+        match loaded {
+            Loaded::NotYet | Loaded::Nothing { .. } => Self::Unknown,
+            Loaded::Live(_) => Self::Live,
+            Loaded::Foreign(_) => Self::Foreign,
+            Loaded::Failed(_) => Self::Error,
+        }
+    }
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Live => "live",
+            Self::Foreign => "foreign",
+            Self::Error => "error",
+        }
+    }
+}
 
 /// A token that no store was asked for.
 pub(super) fn presented(presented: &Presented, has_resolver: bool) {
@@ -15,16 +52,11 @@ pub(super) fn presented(presented: &Presented, has_resolver: bool) {
     }
 }
 
-/// What came of looking for a session.
-pub(super) fn loaded(loaded: &Loaded) -> &'static str {
-    let result = match loaded {
-        Loaded::NotYet | Loaded::Nothing { .. } => "unknown",
-        Loaded::Live(_) => "live",
-        Loaded::Foreign(_) => "foreign",
-        Loaded::Failed(_) => "error",
-    };
-    metrics::count(&metrics::SESSION_LOADS, [result.into()]);
-    result
+/// A session was looked for.
+pub(super) fn loaded(loads: &Loads, loaded: &Loaded) -> Found {
+    let found = Found::of(loaded);
+    loads.count(found as usize, &metrics::SESSION_LOADS, || [found.as_str().into()]);
+    found
 }
 
 /// A change of a session in the store; hands on how it ended.
