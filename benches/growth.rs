@@ -1,0 +1,167 @@
+//! How a hit in memory grows: with the number of entries, of tags and of variants; and what an entry takes beside the
+//! bytes of its response. Run with `cargo bench --all-features --bench growth`, for plots with `-- --csv FILE`: lines of
+//! `name,x,y`. Needs 3 GB of memory.
+
+#[path = "support/csv.rs"]
+mod csv;
+mod support;
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use csv::Csv;
+use futures_util::FutureExt as _;
+use http::{HeaderValue, Request, Response, header};
+use http_body_util::{BodyExt as _, Empty, Full};
+use support::{Subject, compare, each};
+use tokio::runtime::Runtime;
+use tower::{Layer as _, Service as _, service_fn, util::BoxCloneSyncService};
+use tower_gatehouse::{Backend, BoxError, CacheBody, CacheLayer, backend::MemoryBackend};
+
+type Answer = Response<CacheBody<Full<Bytes>>>;
+type App = BoxCloneSyncService<Request<Empty<Bytes>>, Answer, Infallible>;
+
+/// Of the body of most entries here, bytes.
+const SIZE: usize = 512;
+const PAGES: usize = 1000;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut csv = Csv::from_args();
+    // First, while the process is small.
+    memory(&runtime, &mut csv);
+    entries(&runtime, &mut csv);
+    tags(&runtime, &mut csv);
+    variants(&runtime, &mut csv);
+}
+
+/// What an entry adds to the memory of this process, as the kernel counts it, and what the backend says.
+fn memory(runtime: &Runtime, csv: &mut Csv) {
+    println!("\nMemory of an entry, of 20,000");
+    for size in [128, 512, 2048, 8192, 32_768] {
+        const ENTRIES: usize = 20_000;
+        let backend = backend();
+        let mut app = app(&backend, Kind { size, ..Kind::default() });
+        let before = resident();
+        runtime.block_on(fill(&mut app, ENTRIES, 1));
+        let each = (resident() - before) as f64 / ENTRIES as f64;
+        let counted = backend.bytes() as f64 / ENTRIES as f64;
+        // The head that is stored with it: three fields.
+        println!("  content {size:>6} bytes: {each:>8.0} bytes of the process; {counted:>8.0} as the backend counts");
+        csv.line("memory: memory per entry: bytes", size, each);
+        csv.line("memory as counted: memory per entry: bytes", size, counted);
+        csv.line("content: memory per entry: bytes", size, size as f64);
+    }
+}
+
+/// Any of so many, in an order that no cache of the processor foresees.
+fn entries(runtime: &Runtime, csv: &mut Csv) {
+    let counts = [1_000, 10_000, 100_000, 1_000_000];
+    let names = counts.map(|n| format!("{n} entries"));
+    let hits = counts.iter().zip(&names).map(|(&n, name)| {
+        let mut app = app(&backend(), Kind::default());
+        runtime.block_on(fill(&mut app, n, 1));
+        let mut turn = 0_usize;
+        each(name, move || {
+            turn = turn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            hit(&mut app, (turn >> 33) % n, 0);
+        })
+    });
+    let took = compare("A hit in memory among so many entries, any of them", hits.collect());
+    counts.iter().zip(took).for_each(|(n, nanos)| csv.line("memory: hit by entries: ns", n, nanos));
+}
+
+fn tags(runtime: &Runtime, csv: &mut Csv) {
+    let counts = [0, 1, 5, 20];
+    let names = counts.map(|n| format!("{n} tags"));
+    let hits = counts.iter().zip(&names).map(|(&tags, name)| hits(runtime, name, Kind { tags, ..Kind::default() }));
+    let took = compare("A hit in memory with so many tags", hits.collect());
+    counts.iter().zip(took).for_each(|(n, nanos)| csv.line("memory: hit by tags: ns", n, nanos));
+}
+
+fn variants(runtime: &Runtime, csv: &mut Csv) {
+    let counts = [1, 2, 4, 8, 16];
+    let names = counts.map(|n| format!("{n} variants"));
+    let hits =
+        counts.iter().zip(&names).map(|(&variants, name)| hits(runtime, name, Kind { variants, ..Kind::default() }));
+    let took = compare("A hit in memory, one of so many variants", hits.collect());
+    counts.iter().zip(took).for_each(|(n, nanos)| csv.line("memory: hit by variants: ns", n, nanos));
+}
+
+/// What is stored.
+#[derive(Clone, Copy)]
+struct Kind {
+    size: usize,
+    tags: usize,
+    /// Of each page, by `Accept-Language`.
+    variants: usize,
+}
+
+impl Default for Kind {
+    fn default() -> Self {
+        Self { size: SIZE, tags: 0, variants: 1 }
+    }
+}
+
+fn backend() -> MemoryBackend {
+    MemoryBackend::builder().max_bytes(4 << 30).build()
+}
+
+/// Hits on 1,000 stored pages, all variants in turn.
+fn hits<'a>(runtime: &Runtime, name: &'a str, kind: Kind) -> Subject<'a> {
+    let mut app = app(&backend(), kind);
+    runtime.block_on(fill(&mut app, PAGES, kind.variants));
+    let mut turn = 0;
+    each(name, move || {
+        turn = (turn + 1) % (PAGES * kind.variants);
+        hit(&mut app, turn / kind.variants, turn % kind.variants);
+    })
+}
+
+fn app(backend: &MemoryBackend, kind: Kind) -> App {
+    let content = Bytes::from(vec![b'x'; kind.size]);
+    let tags: Vec<_> = (0..kind.tags).map(|n| format!("tag-{n}")).collect();
+    let tags = HeaderValue::from_str(&tags.join(",")).unwrap();
+    let origin = service_fn(move |_: Request<Empty<Bytes>>| {
+        // Entries share no content.
+        let mut response = Response::new(Full::new(Bytes::copy_from_slice(&content)));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=3600"));
+        if kind.tags > 0 {
+            headers.insert("cache-tag", tags.clone());
+        }
+        if kind.variants > 1 {
+            headers.insert(header::VARY, HeaderValue::from_static("accept-language"));
+        }
+        async move { Ok::<_, Infallible>(response) }
+    });
+    BoxCloneSyncService::new(CacheLayer::new(&Backend::from(backend.clone())).layer(origin))
+}
+
+/// Has all variants of so many pages stored.
+async fn fill(app: &mut App, pages: usize, variants: usize) {
+    for n in 0..pages * variants {
+        let Ok(answer) = app.call(request(n / variants, n % variants)).await;
+        answer.into_body().collect().await.map_err(Into::<BoxError>::into).unwrap();
+    }
+}
+
+/// What is stored is answered at once.
+fn hit(app: &mut App, page: usize, variant: usize) {
+    let Ok(answer) = app.call(request(page, variant)).now_or_never().expect("a hit in memory waits for nothing");
+    assert_eq!(answer.headers()["x-cache"], "HIT");
+    drop(answer.into_body().collect().now_or_never());
+}
+
+fn request(page: usize, variant: usize) -> Request<Empty<Bytes>> {
+    let request = Request::get(format!("http://shop.example/pages/{page}"));
+    request.header(header::ACCEPT_LANGUAGE, format!("x-{variant}")).body(Empty::new()).unwrap()
+}
+
+/// Bytes of memory that this process has at present.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("the second number");
+    pages * 4096
+}
