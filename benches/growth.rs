@@ -38,6 +38,8 @@ fn main() {
 /// What an entry adds to the memory of this process, as the kernel counts it, and what the backend says.
 fn memory(runtime: &Runtime, csv: &mut Csv) {
     println!("\nMemory of an entry, of 20,000");
+    // Kept, so that none has what another has freed.
+    let mut kept = Vec::new();
     for size in [128, 512, 2048, 8192, 32_768] {
         const ENTRIES: usize = 20_000;
         let backend = backend();
@@ -46,7 +48,7 @@ fn memory(runtime: &Runtime, csv: &mut Csv) {
         runtime.block_on(fill(&mut app, ENTRIES, 1));
         let each = (resident() - before) as f64 / ENTRIES as f64;
         let counted = backend.bytes() as f64 / ENTRIES as f64;
-        // The head that is stored with it: three fields.
+        kept.push(app);
         println!("  content {size:>6} bytes: {each:>8.0} bytes of the process; {counted:>8.0} as the backend counts");
         csv.line("memory: memory per entry: bytes", size, each);
         csv.line("memory as counted: memory per entry: bytes", size, counted);

@@ -62,7 +62,7 @@ impl HttpCache {
         };
         headers.insert(header::AGE, age::field_value(age));
         self.mark(&mut headers, Some(key), report);
-        self.with_head(status, headers, content)
+        with_head(status, headers, content)
     }
 
     /// The same for a request without conditions and ranges, which most are.
@@ -87,14 +87,7 @@ impl HttpCache {
             headers
         });
         self.fill_in(&mut headers, key, age, report);
-        self.with_head(status, headers, Some(content.clone()).filter(|_| *method != Method::HEAD))
-    }
-
-    fn with_head<R>(&self, status: StatusCode, headers: HeaderMap, content: Option<Bytes>) -> Response<CacheBody<R>> {
-        let mut response = Response::new(content.map_or_else(CacheBody::empty, CacheBody::stored));
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        response
+        with_head(status, headers, Some(content.clone()).filter(|_| *method != Method::HEAD))
     }
 
     /// 504 where the client wants an answer only from the store (RFC 9111 §5.2.1.7).
@@ -117,6 +110,13 @@ impl HttpCache {
         response.extensions_mut().insert(Answered(self.id()));
         response
     }
+}
+
+fn with_head<R>(status: StatusCode, headers: HeaderMap, content: Option<Bytes>) -> Response<CacheBody<R>> {
+    let mut response = Response::new(content.map_or_else(CacheBody::empty, CacheBody::stored));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
 }
 
 /// Evaluates the client's own conditions for an answer that has just come from the origin; its content goes on being
