@@ -16,7 +16,7 @@ use http_body_util::{BodyExt as _, Empty, Full};
 use support::{Subject, compare, each};
 use tokio::runtime::Runtime;
 use tower::{Layer as _, Service as _, service_fn, util::BoxCloneSyncService};
-use tower_gatehouse::{Backend, BoxError, CacheBody, CacheLayer, backend::MemoryBackend};
+use tower_gatehouse::{Backend, CacheBody, CacheLayer, backend::MemoryBackend};
 
 type Answer = Response<CacheBody<Full<Bytes>>>;
 type App = BoxCloneSyncService<Request<Empty<Bytes>>, Answer, Infallible>;
@@ -145,7 +145,7 @@ fn app(backend: &MemoryBackend, kind: Kind) -> App {
 async fn fill(app: &mut App, pages: usize, variants: usize) {
     for n in 0..pages * variants {
         let Ok(answer) = app.call(request(n / variants, n % variants)).await;
-        answer.into_body().collect().await.map_err(Into::<BoxError>::into).unwrap();
+        answer.into_body().collect().await.unwrap();
     }
 }
 
