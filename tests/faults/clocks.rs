@@ -9,6 +9,7 @@ use tower_gatehouse::rate_limit::{Key, OnError, Policy, Quota, RateLimitLayer};
 
 use crate::{
     counts::Counts,
+    fleet::PATIENT,
     load::Load,
     support::{RedisServer, clock::Clock},
 };
@@ -27,7 +28,7 @@ fn ahead(server: &RedisServer) -> i64 {
 async fn the_clocks_of_gateways_are_an_hour_off() {
     let server = RedisServer::start();
     let clocks = [Some(Clock::ahead(HOUR)), None, Some(Clock::ahead(-HOUR))];
-    let load = Load::start_by(clocks, &server.url(), &[]).await;
+    let load = Load::start_by(clocks, &server.url(), PATIENT).await;
     load.run(1000).await;
     load.recovered().await;
     // An answer that one gateway has stored is a hit at the others, as old as it is.
@@ -48,7 +49,7 @@ async fn the_clocks_of_gateways_are_an_hour_off() {
 async fn the_clock_of_redis_is_set_back_by_an_hour() {
     let clock = Clock::ahead(0);
     let server = RedisServer::builder().clock(&clock).start();
-    let load = Load::start(&server.url(), &[]).await;
+    let load = Load::start(&server.url(), PATIENT).await;
     let quota = Quota::per_second(5);
     let policy = Policy::new("all", Key::global(), quota).on_error(OnError::Deny);
     let layer = RateLimitLayer::with_policies(&load.backend, [policy]);

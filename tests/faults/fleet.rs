@@ -21,6 +21,8 @@ use crate::support::{Gateway, Origin, clock::Clock, gateway::PURGE_TOKEN};
 pub(crate) const GATEWAYS: usize = 3;
 /// Long enough that a busy machine is not taken for an outage.
 pub(crate) const TIMEOUT: Duration = Duration::from_millis(300);
+/// Flags for rows in which Redis is not away: so that a busy machine is no outage.
+pub(crate) const PATIENT: &[&str] = &["--redis-timeout", "5"];
 /// Longer than anything that is frozen.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     counts::Counts,
+    fleet::PATIENT,
     load::Load,
     support::{Answer, Gate, RedisServer},
 };
@@ -31,7 +32,7 @@ fn fine(content: &str) -> (u16, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_fetches_for_the_fleet_is_killed() {
     let server = RedisServer::start();
-    let mut load = Load::start(&server.url(), &[]).await;
+    let mut load = Load::start(&server.url(), PATIENT).await;
     let never = Gate::new();
     let shut = never.clone();
     load.origin.handle("/slow", move |seen| {
@@ -68,7 +69,7 @@ async fn a_gateway_that_fetches_for_the_fleet_is_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_fetches_for_the_fleet_is_frozen_beyond_its_lease() {
     let server = RedisServer::start();
-    let load = Load::start(&server.url(), &[]).await;
+    let load = Load::start(&server.url(), PATIENT).await;
     let gate = Gate::new();
     for path in ["/newer", "/purged"] {
         let shut = gate.clone();
@@ -111,7 +112,7 @@ async fn a_gateway_that_fetches_for_the_fleet_is_frozen_beyond_its_lease() {
 #[tokio::test(flavor = "multi_thread")]
 async fn gateways_are_restarted_one_after_the_other() {
     let server = RedisServer::start();
-    let mut load = Load::start(&server.url(), &[]).await;
+    let mut load = Load::start(&server.url(), PATIENT).await;
     load.origin.handle("/slow", |_| Answer::ok("content").delay(Duration::from_millis(500)));
     for gateway in 0..load.gateways.len() {
         let before = load.origin.count("/slow");

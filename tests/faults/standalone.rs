@@ -2,6 +2,7 @@
 
 use crate::{
     counts::Counts,
+    fleet::PATIENT,
     load::{Forgets, Load},
     proxy::Proxy,
     support::RedisServer,
@@ -97,7 +98,7 @@ async fn redis_becomes_read_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn scripts_are_flushed() {
     let server = RedisServer::start();
-    let load = Load::start(&server.url(), &[]).await;
+    let load = Load::start(&server.url(), PATIENT).await;
     for _ in 0..20 {
         server.command(&["SCRIPT", "FLUSH"]);
         load.run(50).await;
@@ -111,7 +112,7 @@ async fn scripts_are_flushed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn values_are_damaged() {
     let server = RedisServer::start();
-    let load = Load::start(&server.url(), &[]).await;
+    let load = Load::start(&server.url(), PATIENT).await;
     for round in 0..40_usize {
         for (n, key) in server.keys().into_iter().filter(|key| !is_kept(key)).enumerate() {
             match (round + n) % 4 {
@@ -140,7 +141,7 @@ fn is_kept(key: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn bookkeeping_is_evicted() {
     let server = RedisServer::start();
-    let load = Load::start(&server.url(), &[]).await;
+    let load = Load::start(&server.url(), PATIENT).await;
     for round in 0..60 {
         let kind = ["c", "p", "t", "e", "l", "s"][round % 6];
         for key in server.keys().into_iter().filter(|key| key.contains(&format!("}}:{kind}"))) {
@@ -159,7 +160,7 @@ async fn bookkeeping_is_evicted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_is_flushed() {
     let server = RedisServer::start();
-    let mut load = Load::start(&server.url(), &[]).await;
+    let mut load = Load::start(&server.url(), PATIENT).await;
     load.fault(Forgets::Everything);
     for _ in 0..30 {
         server.command(&["FLUSHALL"]);
@@ -192,7 +193,7 @@ async fn connections_are_cut() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_version_writes_to_the_same_redis() {
     let server = RedisServer::start();
-    let load = Load::start(&server.url(), &[]).await;
+    let load = Load::start(&server.url(), PATIENT).await;
     for _ in 0..30 {
         for key in server.keys().into_iter().filter(|key| key.contains("}:e:")) {
             // The first byte of an entry is its version.
