@@ -17,7 +17,15 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 
 /// Naming these in `Connection` has no effect: without them the message would be another one, and a client could
 /// have them removed after whoever stands in front of us has looked at them.
-const NEVER_REMOVED: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::COOKIE];
+const NEVER_REMOVED: [HeaderName; 7] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::COOKIE,
+    header::FORWARDED,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+];
 
 /// Takes out of `headers` what concerns this connection only.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {

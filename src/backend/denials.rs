@@ -8,7 +8,7 @@ use std::{
 
 use quick_cache::sync::Cache;
 
-use super::{Ask, Level, LimitKey, Take, Verdict};
+use super::{Ask, Level, Levels, LimitKey, Take, Taken, Verdict};
 use crate::Timestamp;
 
 /// Keys that were denied, until they may pass again; for stores that are a round trip away.
@@ -52,8 +52,23 @@ impl Denials {
         }
     }
 
+    /// What a take would be answered of which one key is known to be denied.
+    pub(crate) fn recall_any(&self, takes: &[Take<'_>]) -> Option<Taken> {
+        let denied = takes.iter().enumerate().find_map(|(i, take)| Some((i, self.recall(take)?)));
+        let (denied, (recalled, at)) = denied?;
+        let mut levels = Levels::default();
+        for (i, take) in takes.iter().enumerate() {
+            if i == denied {
+                levels.extend(recalled.iter().copied().map(Some));
+            } else {
+                levels.extend(take.asks.iter().map(|_| None));
+            }
+        }
+        Some(Taken { admitted: false, at, levels })
+    }
+
     /// The state of a key that would be denied, and when it was told.
-    pub(crate) fn recall(&self, take: &Take<'_>) -> Option<(Vec<Level>, Timestamp)> {
+    fn recall(&self, take: &Take<'_>) -> Option<(Vec<Level>, Timestamp)> {
         let denial = self.0.get(&take.key)?;
         let now = Instant::now();
         // What costs less, or has another quota, may pass.

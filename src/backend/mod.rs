@@ -7,7 +7,6 @@ mod blob;
 pub mod cas;
 #[cfg(feature = "test-util")]
 pub mod conformance;
-#[cfg(feature = "redis")]
 mod denials;
 mod entry;
 mod error;

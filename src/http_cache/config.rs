@@ -159,7 +159,8 @@ impl HttpCache {
     }
 
     /// The content codings that the inner service makes, best first: where responses vary by `Accept-Encoding`, it
-    /// then counts as the first of them that it accepts. Fewer variants, for services that choose in this order.
+    /// then counts as the first of them that it accepts. Fewer variants, for services that choose in this order; what is in
+    /// another coding is not stored.
     #[must_use]
     pub fn encodings<'a>(self, codings: impl IntoIterator<Item = &'a str>) -> Self {
         let codings = codings.into_iter().map(str::to_ascii_lowercase).collect();

@@ -24,10 +24,11 @@ use crate::{
     exchange::CacheTags,
     key::Target,
     policy::{
-        Credentials, Exchange, Flags, Lifetimes, Meta, Store, date,
+        Credentials, Exchange, Flags, Lifetimes, Meta, NotStored, Store, date,
         range::Partial,
         tags::{self, BadTags},
         validation::{self, HeadAnswer},
+        vary,
     },
     stored::{Content, StoredResponse},
 };
@@ -300,6 +301,9 @@ impl HttpCache {
             received,
         };
         let mut store = self.config.policy.storable(&exchange, &lifetimes)?;
+        if !vary::fits(&store.vary, exchange.request, exchange.response, &self.config.normalise) {
+            return Err(NotStored::ContentEncoding.into());
+        }
         let public = store.meta.flags.has(Flags::PUBLIC);
         let personal = |mark: &Personal| mark.is_credential() || (mark.is_marked() && !public);
         if visit.personal.get().into_iter().chain(response.extensions().get()).any(personal) {

@@ -88,6 +88,8 @@ pub(crate) enum NotStored {
     VaryStar,
     /// `Vary` with too many names, or with what is no name.
     VaryNames,
+    /// It is in another content coding than its variant stands for.
+    ContentEncoding,
     /// It states no lifetime, and none can be guessed.
     NoFreshness,
     /// It is stale on arrival and nothing could make use of it.
@@ -111,6 +113,7 @@ impl NotStored {
             Self::Identity => "identity",
             Self::VaryStar => "vary-star",
             Self::VaryNames => "vary-names",
+            Self::ContentEncoding => "content-encoding",
             Self::NoFreshness => "no-freshness",
             Self::Expired => "expired",
             Self::NoCache => "no-cache",

@@ -84,6 +84,16 @@ pub(crate) fn variant(spec: &VarySpec, request: &HeaderMap, normalise: &Normalis
     Variant(Some(digest))
 }
 
+/// Whether a response is what its variant stands for: in the coding that the request counts for, or in none. A service
+/// that chooses in another way gives a client what others of the same variant may not accept.
+pub(crate) fn fits(spec: &VarySpec, request: &HeaderMap, response: &HeaderMap, normalise: &Normalisers) -> bool {
+    if normalise.encodings.is_empty() || names(spec).all(|name| name != "accept-encoding") {
+        return true;
+    }
+    let counts_for = encoding(request, &normalise.encodings);
+    lists::field_members(response, &header::CONTENT_ENCODING).all(|coding| coding.eq_ignore_ascii_case(counts_for))
+}
+
 /// A request field in the form in which it is compared; `None` where it is absent.
 ///
 /// Normalised fields are never absent: a request that does not say what it wants gets what the origin gives such a

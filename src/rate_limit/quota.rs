@@ -128,7 +128,7 @@ impl Quota {
                 Limit::rate(self.interval(self.limit - self.at_once()), self.at_once())
             }
             // No room at all: what was taken at the beginning of a window comes back after its end.
-            Kind::Strict => Limit::rate(self.window + Duration::from_micros(1), self.at_once()),
+            Kind::Strict => Limit::rate(self.window.saturating_add(Duration::from_micros(1)), self.at_once()),
         }
     }
 

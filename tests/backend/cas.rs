@@ -13,8 +13,8 @@ use bytes::Bytes;
 use tower_gatehouse::{
     Backend, Tag, TagDigest, Timestamp,
     backend::{
-        BackendError, CasBackend, CasStore, Changes, Commit, Committed, Create, Entry, ErrorKind, Lifetime, Mode,
-        PrimaryKey, RecordKey, Saved, Scope, Variant, VarySpec, Versioned,
+        Ask, BackendError, CasBackend, CasStore, Changes, Commit, Committed, Create, Entry, ErrorKind, Lifetime, Limit,
+        LimitKey, Mode, PrimaryKey, RecordKey, Saved, Scope, Take, Variant, VarySpec, Versioned,
         conformance::{Facts, Harness, Loss},
     },
 };
@@ -265,6 +265,22 @@ async fn a_store_that_does_not_answer_costs_one_timeout() {
     assert!(start.elapsed() < 10 * timeout, "{:?}", start.elapsed());
     *table.0.delay.lock().unwrap() = Duration::ZERO;
     assert_eq!(body(&backend, KEY).await, Some(1));
+}
+
+#[tokio::test]
+async fn what_was_denied_is_not_asked_for_again() {
+    let table = Table::default();
+    let backend: Backend = CasBackend::builder(table.clone()).build().into();
+    let asks = [Ask { limit: Limit::rate(Duration::from_hours(1), 1), cost: 1 }];
+    let take = [Take { key: LimitKey::from_bytes([1; 16]), asks: &asks }];
+    assert!(backend.take(&take).await.unwrap().admitted);
+    assert!(!backend.take(&take).await.unwrap().admitted);
+    let calls = table.0.calls.load(Ordering::Relaxed);
+    for _ in 0..1000 {
+        assert!(!backend.take(&take).await.unwrap().admitted);
+        assert!(!backend.take_now(&take).expect("it is remembered").admitted);
+    }
+    assert_eq!(table.0.calls.load(Ordering::Relaxed), calls);
 }
 
 #[tokio::test]

@@ -80,6 +80,18 @@ async fn requests_that_want_the_same_share_a_variant_where_the_choices_are_known
             .asked(&[("accept-language", "de")])
             .again(&[("accept-language", "en")])
             .forwarded("vary-miss"),
+        row(
+            "a coding that the service chose in another way",
+            &[("cache-control", "max-age=60"), ("vary", "accept-encoding"), ("content-encoding", "zstd")],
+        )
+        .asked(&[("accept-encoding", "zstd, br")])
+        .not("content-encoding"),
+        row(
+            "the coding that counts",
+            &[("cache-control", "max-age=60"), ("vary", "accept-encoding"), ("content-encoding", "BR")],
+        )
+        .asked(&[("accept-encoding", "zstd, br")])
+        .again(&[("accept-encoding", "br")]),
         row("the default for a language that there is not", LANGUAGE)
             .asked(&[("accept-language", "fr")])
             .again(&[("accept-language", "en")]),

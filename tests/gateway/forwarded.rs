@@ -44,6 +44,14 @@ fn what_a_client_claims_is_dropped_however_it_is_spelt() {
 }
 
 #[test]
+fn connection_does_not_remove_what_a_trusted_proxy_wrote() {
+    let origin = ok();
+    let lines = "X-Forwarded-For: 6.6.6.6, 1.2.3.4\r\nConnection: keep-alive, X-Forwarded-For\r\n";
+    let head = seen(&origin, &trusting(&origin, "hops:1"), lines);
+    assert_eq!(head.get("x-forwarded-for"), Some("1.2.3.4, 127.0.0.1"));
+}
+
+#[test]
 fn of_the_addresses_only_what_a_trusted_proxy_wrote_is_passed_on() {
     let cases: [(&str, &[(&str, &str)]); 5] = [
         ("hops:1", &[("", "127.0.0.1"), ("6.6.6.6, 1.2.3.4", "1.2.3.4, 127.0.0.1")]),

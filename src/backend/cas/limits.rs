@@ -1,6 +1,9 @@
 //! The contract [`Limits`]: one value for each key.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures_util::future;
@@ -16,16 +19,30 @@ use crate::{
 
 impl<S: CasStore> Limits for CasBackend<S> {
     async fn take(&self, takes: &[Take<'_>]) -> Result<Taken, BackendError> {
+        if let Some(denied) = self.0.denials.recall_any(takes) {
+            return Ok(denied);
+        }
         match takes {
             [take] => {
+                let asked = Instant::now();
                 let (admitted, at, levels) = self.0.timed(self.0.take_one(take)).await?;
+                if !admitted {
+                    self.0.denials.remember(take, &levels, at, asked);
+                }
                 Ok(Taken { admitted, at, levels: levels.into_iter().map(Some).collect() })
             }
             _ => take_several(&self.0, takes).await,
         }
     }
 
+    fn take_now(&self, takes: &[Take<'_>]) -> Option<Taken> {
+        self.0.denials.recall_any(takes)
+    }
+
     async fn settle(&self, settle: Settle<'_>) -> Result<(), BackendError> {
+        if settle.changes.iter().any(|change| change.units < 0) {
+            self.0.denials.forget(&settle.key);
+        }
         self.0.timed(self.0.settle(settle)).await
     }
 }

@@ -102,7 +102,7 @@ use bytes::Bytes;
 use tokio::sync::Mutex;
 
 use self::names::Names;
-use super::{Backend, BackendError, CacheBackend, ErrorKind, WaitMap};
+use super::{Backend, BackendError, CacheBackend, ErrorKind, WaitMap, denials::Denials};
 use crate::Timestamp;
 
 /// Makes a backend of a [`CasStore`]; clones share it.
@@ -118,6 +118,7 @@ struct Inner<S> {
     hints: responses::Hints,
     waits: WaitMap,
     polled: leases::Polled,
+    denials: Denials,
     /// Callers of this process change one value one after the other, and do not race each other at the store.
     turns: [Mutex<()>; TURNS],
 }
@@ -204,6 +205,7 @@ impl<S: CasStore> CasBackendBuilder<S> {
             hints: responses::Hints::default(),
             waits: WaitMap::default(),
             polled: leases::Polled::default(),
+            denials: Denials::new(),
             turns: std::array::from_fn(|_| Mutex::default()),
         }))
     }

@@ -28,7 +28,7 @@ static LIMIT: Script = Script::new("limit", include_str!("lua/limit.lua"));
 
 impl Limits for RedisBackend {
     async fn take(&self, takes: &[Take<'_>]) -> Result<Taken, BackendError> {
-        if let Some(denied) = self.recall(takes) {
+        if let Some(denied) = self.denials.recall_any(takes) {
             return Ok(denied);
         }
         let bucket = |take: &Take<'_>| bucket_of(&self.client, &take.key);
@@ -47,7 +47,7 @@ impl Limits for RedisBackend {
     }
 
     fn take_now(&self, takes: &[Take<'_>]) -> Option<Taken> {
-        self.recall(takes)
+        self.denials.recall_any(takes)
     }
 
     async fn settle(&self, settle: Settle<'_>) -> Result<(), BackendError> {
@@ -59,21 +59,6 @@ impl Limits for RedisBackend {
 }
 
 impl RedisBackend {
-    /// What is known to be denied, without a round trip.
-    fn recall(&self, takes: &[Take<'_>]) -> Option<Taken> {
-        let denied = takes.iter().enumerate().find_map(|(i, take)| Some((i, self.denials.recall(take)?)));
-        let (denied, (recalled, at)) = denied?;
-        let mut levels = Levels::default();
-        for (i, take) in takes.iter().enumerate() {
-            if i == denied {
-                levels.extend(recalled.iter().copied().map(Some));
-            } else {
-                levels.extend(take.asks.iter().map(|_| None));
-            }
-        }
-        Some(Taken { admitted: false, at, levels })
-    }
-
     fn remember(&self, takes: &[Take<'_>], levels: &[Level], at: Timestamp, asked: Instant) {
         let mut rest = levels;
         for take in takes {
