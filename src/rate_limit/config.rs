@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Response, header, request};
 
 use super::{
-    Headers, Key, Policy, Rejection,
+    Headers, Key, OnError, Policy, Rejection,
     fields::{self, Fields},
 };
 use crate::backend::{Ask, Backend};
@@ -31,7 +31,7 @@ type OnReject = dyn Fn(&Rejection, Response<Bytes>) -> Response<Bytes> + Send + 
 pub(super) struct Group {
     pub(super) key: Key,
     pub(super) shadow: bool,
-    /// Stands for the names of the policies. Where other policies are configured, as while a new version is rolled
+    /// Stands for the names of the policies and for how each counts: rates and windows have different units. Where other policies are configured, as while a new version is rolled
     /// out, they count apart, and do not begin anew with each request of the other version.
     pub(super) signature: [u8; 16],
     pub(super) policies: Vec<Policy>,
@@ -63,6 +63,12 @@ impl Config {
             self.groups.insert(place, group);
         }
         self.asks_who = self.groups.iter().any(|group| group.same.is_none() || group.key.asks_who());
+    }
+
+    /// Whether a request is refused where it cannot be told who asks.
+    pub(super) fn denies_unknown(&self) -> bool {
+        let denies = |group: &Group| group.policies.iter().any(|policy| policy.on_error == OnError::Deny);
+        self.groups.iter().any(|group| group.key.asks_who() && !group.shadow && denies(group))
     }
 
     /// Preflights carry no credentials, and a browser takes a refused one for a refusal of CORS.
@@ -100,6 +106,18 @@ impl Group {
             asks: self.policies.iter().map(|policy| Ask { limit: policy.limit(policy.quota), cost: 1 }).collect(),
             policy_field: fields::policies(self.policies.iter().map(|policy| (&*policy.name, policy.quota))),
         });
+        if let Some(same) = &self.same {
+            self.signature = self.signature_for(&same.asks);
+        }
+    }
+
+    /// The signature for these asks, if it does not stand for them yet: a policy may have tiers that count in windows.
+    pub(super) fn signature_for(&self, asks: &[Ask]) -> [u8; 16] {
+        let mut signature = self.signature;
+        for (n, ask) in asks.iter().enumerate() {
+            signature[n / 8 % 16] ^= u8::from(ask.limit.is_window()) << (n % 8);
+        }
+        signature
     }
 }
 

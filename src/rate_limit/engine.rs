@@ -132,7 +132,6 @@ impl Engine {
         let mut subjects = SmallVec::new();
         let plain = self.config.backend.takes_plain_keys();
         for (index, group) in self.config.groups.iter().enumerate() {
-            let Some(key) = group.key.of_request(parts, &group.signature, plain)? else { continue };
             let own = group.same.is_none().then(|| {
                 let quotas: Vec<_> = group.policies.iter().map(|policy| policy.quota_of(parts)).collect();
                 let asks = group.policies.iter().zip(&quotas).map(|(policy, quota)| Ask {
@@ -141,6 +140,8 @@ impl Engine {
                 });
                 Box::new(Own { asks: asks.collect(), quotas })
             });
+            let signature = own.as_ref().map_or(group.signature, |own| group.signature_for(&own.asks));
+            let Some(key) = group.key.of_request(parts, &signature, plain)? else { continue };
             subjects.push(Subject { group: index, key, own });
         }
         Ok(Plan(subjects))

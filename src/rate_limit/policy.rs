@@ -66,7 +66,8 @@ impl Policy {
 
     /// Another quota for some requests, such as those of a paying user; `None` is the policy's own.
     ///
-    /// A key whose quota changes keeps what it has used, as far as the new quota goes.
+    /// A key whose quota changes keeps what it has used, as far as the new quota goes; only quotas in fixed windows and
+    /// others are counted apart.
     #[must_use]
     pub fn quota_by(mut self, tier: impl Fn(&request::Parts) -> Option<Quota> + Send + Sync + 'static) -> Self {
         self.tier = Some(Arc::new(tier));
@@ -147,6 +148,9 @@ impl fmt::Debug for Policy {
 }
 
 /// What a policy does while the backend cannot be asked.
+///
+/// Where a session has to be looked up and the store of sessions cannot be asked, nobody knows who it is: a policy by
+/// user or session with [`Deny`](Self::Deny) refuses with 503, any other takes the request for one of nobody.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum OnError {

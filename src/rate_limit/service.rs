@@ -14,7 +14,7 @@ use super::{
     future::{Known, Next},
     reject,
 };
-use crate::ProblemBody;
+use crate::{Identity, ProblemBody};
 
 /// Refuses requests that are beyond a limit; made by a [`RateLimitLayer`](super::RateLimitLayer).
 ///
@@ -82,7 +82,7 @@ fn next(engine: &Engine, parts: &Parts) -> Next {
     }
 }
 
-/// The same for a request now that it is known who asks.
+/// The same for a request now that it is known who asks, or that nobody can tell.
 fn identified<B>(engine: &Engine, known: Known, request: Request<B>) -> (Next, Request<B>) {
     let (mut parts, body) = request.into_parts();
     let next = match known {
@@ -90,7 +90,15 @@ fn identified<B>(engine: &Engine, known: Known, request: Request<B>) -> (Next, R
             parts.extensions.insert(identity);
             next(engine, &parts)
         }
-        Err(error) => Next::Refused(Box::new(reject::unidentified(&error, &parts))),
+        Err(error) if engine.config.denies_unknown() => Next::Refused(Box::new(reject::unidentified(&error, &parts))),
+        Err(error) => {
+            tracing::debug!(%error, "a request is limited as one of nobody");
+            // For us alone: whoever is within asks for himself, and learns of the outage.
+            let asking = parts.extensions.insert(Identity::anonymous());
+            let next = next(engine, &parts);
+            asking.and_then(|asking| parts.extensions.insert(asking));
+            next
+        }
     };
     (next, Request::from_parts(parts, body))
 }
