@@ -216,3 +216,26 @@ async fn kinds_of_data_do_not_know_of_each_other_and_hold_what_their_type_says()
         assert_eq!([merge::keep("", 1, 2), merge::replace("", 1, 2), merge::sum("", 1, 2)], [1, 2, 3]);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_type_does_not_hold_is_neither_stored_nor_taken() {
+    struct Notes;
+
+    impl SharedData for Notes {
+        const NAME: &'static str = Cart::NAME;
+        type Value = String;
+    }
+
+    for backend in backends().await {
+        let (cart, notes) = (SharedMap::<Cart>::open(&backend, "bob"), SharedMap::<Notes>::open(&backend, "bob"));
+        assert!(matches!(cart.incr("mug", -1, ..=99).await, Err(MapError::OutOfRange { value: 0 })));
+        assert_eq!(cart.get_all().await.unwrap().version, 0, "{}: nothing is stored", backend.name());
+        assert!(cart.take(None).await.unwrap().fields.is_empty());
+        notes.set("mug", &"blue".into()).await.unwrap();
+        let version = notes.get_all().await.unwrap().version;
+        for expected in [None, Some(version)] {
+            assert!(matches!(cart.take(expected).await, Err(MapError::Data)));
+        }
+        assert_eq!(notes.take(None).await.unwrap().fields["mug"], "blue", "{}: it is still there", backend.name());
+    }
+}

@@ -146,7 +146,11 @@ fn check(fields: &Fields) -> Result<(), BackendError> {
 }
 
 fn integer(bytes: &[u8]) -> Option<i64> {
-    std::str::from_utf8(bytes).ok()?.parse().ok().filter(|n: &i64| n.abs() <= MapSnapshot::MAX_INTEGER)
+    std::str::from_utf8(bytes)
+        .ok()?
+        .parse()
+        .ok()
+        .filter(|n: &i64| n.unsigned_abs() <= MapSnapshot::MAX_INTEGER.unsigned_abs())
 }
 
 fn bytes(fields: &Fields) -> u64 {

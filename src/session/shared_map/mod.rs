@@ -1,7 +1,7 @@
 //! Data of a user that several services share: a cart, a wish list, counters.
 //!
 //! Every change is one atomic step in the store, so that services which work at the same time lose nothing; it costs one
-//! round trip. What belongs to an anonymous visitor is [merged](SharedMap::merge_into) into the user's at login.
+//! round trip, [`take`](SharedMap::take) two. What belongs to an anonymous visitor is [merged](SharedMap::merge_into) into the user's at login.
 //!
 //! ```
 //! use tower_gatehouse::{
@@ -178,16 +178,23 @@ impl<D: SharedData> SharedMap<D> {
     }
 
     /// Takes the whole map away, if it has this version (that of [`get_all`](Self::get_all)): of all who try, one gets
-    /// it. `None` takes whatever is there.
+    /// it. `None` takes whatever is there. Two round trips: what cannot be read as the type says is not taken.
     ///
     /// # Errors
-    /// [`MapError::Conflict`] if it has another version.
+    /// [`MapError::Conflict`] if it has another version, [`MapError::Data`] if it holds something else than the type
+    /// says.
     pub async fn take(&self, expected: impl Into<Option<u64>> + Send) -> Result<MapContent<D::Value>, MapError> {
         let expected = expected.into();
-        match self.change(MapOp::Take, expected).await? {
-            MapChanged::Taken(map) => content(map),
-            other => Err(MapError::of(&other)),
+        for _ in 0..ATTEMPTS {
+            let (backend, key) = self.key().await?;
+            let MapContent { version, .. } = content::<D::Value>(backend.map(&key).await?)?;
+            match (self.change(MapOp::Take, expected.or(Some(version))).await?, expected) {
+                (MapChanged::Taken(map), _) => return content(map),
+                (MapChanged::Conflict { .. }, None) => {}
+                (other, _) => return Err(MapError::of(&other)),
+            }
         }
+        Err(MapError::Busy)
     }
 
     /// Moves what an anonymous visitor has gathered into the user's map; to be called at login, before or after
@@ -297,6 +304,9 @@ where
 {
     /// Adds to an integer, which is 0 where it is not there, and says what it is then. A field that becomes 0 goes.
     ///
+    /// The range ends where the type does: `..=99` of a `u32` is `0..=99`. Types that hold some integers have to hold
+    /// those in between.
+    ///
     /// # Errors
     /// [`MapError::OutOfRange`] if the sum is not in the range; nothing is changed then.
     pub async fn incr(
@@ -305,9 +315,9 @@ where
         by: impl Into<i64> + Send,
         range: impl RangeBounds<i64> + Send,
     ) -> Result<D::Value, MapError> {
-        let (by, range) = (by.into(), inclusive(&range));
+        let (by, range) = (by.into(), held(inclusive(&range), |n| D::Value::try_from(n).is_ok()));
         match self.change(MapOp::Add { field, by, range }, None).await? {
-            MapChanged::Added { value, .. } => D::Value::try_from(value).map_err(|_| MapError::OutOfRange { value }),
+            MapChanged::Added { value, .. } => D::Value::try_from(value).map_err(|_| MapError::Data),
             other => Err(MapError::of(&other)),
         }
     }
@@ -357,6 +367,38 @@ fn inclusive(range: &impl RangeBounds<i64>) -> RangeInclusive<i64> {
     start..=end
 }
 
+/// The part of a range that a type holds; empty if that is none.
+fn held(range: RangeInclusive<i64>, holds: impl Fn(i64) -> bool) -> RangeInclusive<i64> {
+    let (start, end) = range.into_inner();
+    if start > end {
+        return start..=end;
+    }
+    // The nearest to 0, which is what is not there.
+    let inside = 0.clamp(start, end);
+    if !holds(inside) {
+        #[allow(clippy::reversed_empty_ranges)] // nothing is in it
+        return 1..=0;
+    }
+    last(inside, start, &holds)..=last(inside, end, &holds)
+}
+
+/// The last that is held on the way from one that is to an edge.
+fn last(mut inside: i64, edge: i64, holds: impl Fn(i64) -> bool) -> i64 {
+    if holds(edge) {
+        return edge;
+    }
+    let mut outside = edge;
+    while inside.abs_diff(outside) > 1 {
+        let middle = i64::midpoint(inside, outside);
+        if holds(middle) {
+            inside = middle;
+        } else {
+            outside = middle;
+        }
+    }
+    inside
+}
+
 fn content<V: DeserializeOwned>(map: MapSnapshot) -> Result<MapContent<V>, MapError> {
     let MapSnapshot { version, fields } = map;
     let decoded = fields.iter().map(|(field, json)| Ok((String::from(&**field), decode(json)?)));
@@ -380,5 +422,24 @@ impl<D> Clone for SharedMap<D> {
 impl<D: SharedData> fmt::Debug for SharedMap<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedMap").field("name", &D::NAME).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_ends_where_its_type_does() {
+        let of_u8 = |range| held(range, |n| u8::try_from(n).is_ok());
+        assert_eq!(of_u8(i64::MIN..=99), 0..=99);
+        assert_eq!(of_u8(3..=i64::MAX), 3..=255);
+        assert_eq!(of_u8(3..=9), 3..=9);
+        assert_eq!(held(i64::MIN..=i64::MAX, |n| i16::try_from(n).is_ok()), -32_768..=32_767);
+        assert_eq!(held(i64::MIN..=i64::MAX, |_| true), i64::MIN..=i64::MAX);
+        #[allow(clippy::reversed_empty_ranges)]
+        for none in [-9..=-1, 300..=999, 5..=3] {
+            assert!(of_u8(none).is_empty());
+        }
     }
 }
