@@ -25,6 +25,8 @@ struct Issuer {
     keys: Arc<Mutex<Vec<(String, EncodingKey, Jwk)>>>,
     fetched: Arc<AtomicUsize>,
     down: Arc<AtomicBool>,
+    /// Never answers.
+    hangs: Arc<AtomicBool>,
 }
 
 fn now() -> u64 {
@@ -34,7 +36,8 @@ fn now() -> u64 {
 impl Issuer {
     fn new() -> Self {
         let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
-        let issuer = Self { keys: Arc::default(), fetched: Arc::default(), down: Arc::default() };
+        let issuer =
+            Self { keys: Arc::default(), fetched: Arc::default(), down: Arc::default(), hangs: Arc::default() };
         issuer.rotate("one");
         issuer
     }
@@ -60,6 +63,10 @@ impl Issuer {
     }
 
     fn app(&self) -> App {
+        self.app_with(|resolver| resolver)
+    }
+
+    fn app_with(&self, change: impl FnOnce(JwtResolver) -> JwtResolver) -> App {
         let issuer = self.clone();
         let resolver = JwtResolver::new("https://login", "shop", [JwtAlgorithm::ES256], move || {
             let issuer = issuer.clone();
@@ -68,11 +75,15 @@ impl Issuer {
                 if issuer.down.load(Ordering::SeqCst) {
                     return Err(ResolveError::from("down"));
                 }
+                if issuer.hangs.load(Ordering::SeqCst) {
+                    std::future::pending::<()>().await;
+                }
                 let keys: Vec<Jwk> = issuer.keys.lock().unwrap().iter().map(|(_, _, jwk)| jwk.clone()).collect();
                 Ok(Bytes::from(json!({ "keys": keys }).to_string()))
             }
         });
-        App::with(SessionLayer::new(&Backend::memory(), KeyRing::ephemeral()).resolver(resolver).required_under("/me"))
+        let layer = SessionLayer::new(&Backend::memory(), KeyRing::ephemeral()).resolver(change(resolver));
+        App::with(layer.required_under("/me"))
     }
 }
 
@@ -142,6 +153,48 @@ async fn a_new_key_is_fetched_and_an_issuer_that_is_down_logs_nobody_out() {
     issuer.down.store(true, Ordering::SeqCst);
     tokio::time::advance(std::time::Duration::from_hours(1)).await;
     assert_eq!(me(&app, &token(5)).await.0, StatusCode::OK, "keys that are known go on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_issuer_that_hangs_stops_nobody_whose_key_is_known_and_is_asked_once() {
+    let issuer = Issuer::new();
+    let app = issuer.app();
+    let fetched = || issuer.fetched.load(Ordering::SeqCst);
+    let token = |n: u32| {
+        let mut claims = Issuer::claims();
+        claims["n"] = n.into();
+        issuer.sign(&claims)
+    };
+    // Time passes only where all wait.
+    let status = async |n: u32| {
+        let token = token(n);
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(4), me(&app, &token)).await.ok();
+        waited.map(|(status, _)| status)
+    };
+    issuer.hangs.store(true, Ordering::SeqCst);
+    // The third sees how the only question ends, after 10 seconds.
+    assert_eq!((status(0).await, status(1).await), (None, None));
+    assert_eq!(status(2).await, Some(StatusCode::SERVICE_UNAVAILABLE));
+    assert_eq!(fetched(), 1, "who goes away has not asked in vain");
+    issuer.hangs.store(false, Ordering::SeqCst);
+    tokio::time::advance(std::time::Duration::from_secs(1)).await;
+    assert_eq!(status(3).await, Some(StatusCode::OK));
+    assert_eq!(fetched(), 2);
+
+    issuer.hangs.store(true, Ordering::SeqCst);
+    tokio::time::advance(std::time::Duration::from_mins(11)).await;
+    for n in 4..9 {
+        assert_eq!(status(n).await, Some(StatusCode::OK));
+    }
+    tokio::task::yield_now().await;
+    assert_eq!(fetched(), 3, "one at a time");
+}
+
+#[tokio::test]
+async fn the_issuer_s_names_can_be_kept_apart_from_others() {
+    let issuer = Issuer::new();
+    let app = issuer.app_with(|resolver| resolver.user_prefix("login:"));
+    assert_eq!(me(&app, &issuer.sign(&Issuer::claims())).await, (StatusCode::OK, "login:ann".into()));
 }
 
 #[tokio::test]

@@ -1,16 +1,22 @@
 //! The keys of an issuer, fetched and kept.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{sync::watch, time::Instant};
 
 use crate::session::ResolveError;
 
 /// Where the keys of an issuer come from: whatever fetches the content of its `jwks_uri`.
 ///
-/// A closure that gives a future of the bytes is one. Bound its time.
+/// A closure that gives a future of the bytes is one. It is polled in a task of its own on tokio's runtime, and dropped
+/// after 10 seconds.
 pub trait JwksSource: Send + Sync + 'static {
     /// The JSON of a JWK Set (RFC 7517).
     fn fetch(&self) -> impl Future<Output = Result<Bytes, ResolveError>> + Send;
@@ -26,8 +32,11 @@ where
     }
 }
 
-/// The keys as they were fetched last. One request fetches, the others wait for it.
-pub(super) struct KeySet {
+/// The keys as they were fetched last. One task fetches, whoever goes away meanwhile; only who needs a key that is not
+/// known waits for it.
+pub(super) struct KeySet(Arc<Shared>);
+
+struct Shared {
     source: Box<dyn Erased>,
     state: Mutex<State>,
 }
@@ -35,8 +44,19 @@ pub(super) struct KeySet {
 #[derive(Default)]
 struct State {
     keys: Option<(Arc<JwkSet>, Instant)>,
-    /// When it was tried last, and whether that was in vain.
-    tried: Option<Instant>,
+    /// When it was tried in vain.
+    failed: Option<Instant>,
+    /// Closed when the task that fetches has ended.
+    fetching: Option<watch::Receiver<()>>,
+}
+
+/// What is known of a key.
+enum Known {
+    /// What it is, or that there is none.
+    Fresh(Option<Box<Jwk>>),
+    /// What it was; it may have been replaced.
+    Stale(Box<Jwk>),
+    Nothing,
 }
 
 /// After which time keys are fetched again.
@@ -47,49 +67,96 @@ const MAX_STALE: Duration = Duration::from_hours(24);
 const MIN_AGE: Duration = Duration::from_secs(30);
 /// How often it is tried while the issuer does not answer.
 const RETRY: Duration = Duration::from_secs(1);
+/// After which time an answer is not waited for any more.
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest JWK Set.
 const MAX_LEN: usize = 256 * 1024;
 
 impl KeySet {
     pub(super) fn new(source: impl JwksSource) -> Self {
-        Self { source: Box::new(source), state: Mutex::default() }
+        Self(Arc::new(Shared { source: Box::new(source), state: Mutex::default() }))
     }
 
     /// The key of this id; without an id, the only key. `None` if the issuer has no such key.
     pub(super) async fn key(&self, kid: Option<&str>) -> Result<Option<Jwk>, ResolveError> {
-        let mut state = self.state.lock().await;
-        let known = state.keys.as_ref().and_then(|(keys, _)| find(keys, kid));
-        let age = state.keys.as_ref().map(|(_, fetched)| fetched.elapsed());
-        let old_enough = if known.is_some() { MAX_AGE } else { MIN_AGE };
-        if age.is_some_and(|age| age < old_enough) {
-            return Ok(known);
-        }
-        let usable = age.is_some_and(|age| age < MAX_STALE);
-        if state.tried.is_some_and(|tried| tried.elapsed() < RETRY) {
-            return if usable { Ok(known) } else { Err("the issuer's keys could not be fetched a moment ago".into()) };
-        }
-        match self.fetch().await {
-            Ok(keys) => {
-                let key = find(&keys, kid);
-                *state = State { keys: Some((Arc::new(keys), Instant::now())), tried: None };
-                Ok(key)
+        let fetching = match self.0.known(kid) {
+            Known::Fresh(key) => return Ok(key.map(|key| *key)),
+            Known::Stale(key) => {
+                self.fetch();
+                return Ok(Some(*key));
             }
-            Err(error) => {
-                state.tried = Some(Instant::now());
-                tracing::warn!(%error, "the keys of a token issuer could not be fetched");
-                // A key that is not known may be a new one: that cannot be said now.
-                if usable && known.is_some() { Ok(known) } else { Err(error) }
-            }
+            Known::Nothing => self.fetch(),
+        };
+        if let Some(mut fetching) = fetching {
+            // An error: the task has ended.
+            let _ = fetching.changed().await;
+        }
+        match self.0.known(kid) {
+            Known::Fresh(key) => Ok(key.map(|key| *key)),
+            Known::Stale(key) => Ok(Some(*key)),
+            // It may be a new one: that cannot be said now.
+            Known::Nothing => Err("the issuer's keys cannot be fetched at present".into()),
         }
     }
 
-    async fn fetch(&self) -> Result<JwkSet, ResolveError> {
-        let json = self.source.fetch().await?;
-        if json.len() > MAX_LEN {
-            return Err("the JWK Set is larger than 256 KiB".into());
+    /// Has them fetched, unless that was in vain a moment ago; gives what is closed at the end.
+    fn fetch(&self) -> Option<watch::Receiver<()>> {
+        let mut state = self.0.state();
+        if let Some(fetching) = state.fetching.as_ref().filter(|fetching| fetching.has_changed().is_ok()) {
+            return Some(fetching.clone());
         }
-        serde_json::from_slice(&json).map_err(|_| "the issuer's answer is no JWK Set".into())
+        if state.failed.is_some_and(|failed| failed.elapsed() < RETRY) {
+            return None;
+        }
+        let (ended, fetching) = watch::channel(());
+        state.fetching = Some(fetching.clone());
+        let shared = self.0.clone();
+        tokio::spawn(async move {
+            shared.fetch().await;
+            drop(ended);
+        });
+        Some(fetching)
     }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self, kid: Option<&str>) -> Known {
+        let state = self.state();
+        let Some((keys, fetched)) = &state.keys else { return Known::Nothing };
+        let (key, age) = (find(keys, kid).map(Box::new), fetched.elapsed());
+        match key {
+            Some(key) if age >= MAX_AGE && age < MAX_STALE => Known::Stale(key),
+            key if age < if key.is_some() { MAX_AGE } else { MIN_AGE } => Known::Fresh(key),
+            _ => Known::Nothing,
+        }
+    }
+
+    async fn fetch(&self) {
+        let fetched = tokio::time::timeout(TIMEOUT, self.source.fetch()).await;
+        let keys = match fetched {
+            Ok(json) => json.and_then(|json| read(&json)),
+            Err(_) => Err("the issuer does not answer".into()),
+        };
+        let mut state = self.state();
+        match keys {
+            Ok(keys) => (state.keys, state.failed) = (Some((Arc::new(keys), Instant::now())), None),
+            Err(error) => {
+                state.failed = Some(Instant::now());
+                tracing::warn!(%error, "the keys of a token issuer could not be fetched");
+            }
+        }
+    }
+}
+
+fn read(json: &[u8]) -> Result<JwkSet, ResolveError> {
+    if json.len() > MAX_LEN {
+        return Err("the JWK Set is larger than 256 KiB".into());
+    }
+    serde_json::from_slice(json).map_err(|_| "the issuer's answer is no JWK Set".into())
 }
 
 fn find(keys: &JwkSet, kid: Option<&str>) -> Option<Jwk> {

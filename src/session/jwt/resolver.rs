@@ -18,8 +18,11 @@ use crate::{
 ///
 /// Only tokens of this issuer, for this audience, signed with one of these algorithms and not expired are good; what
 /// the token says about its algorithm counts for nothing else. The claims are the data of the session, `sub` is the
-/// user. Keys are fetched when they are needed, again after 10 minutes, and for a key that is not known at most once in
-/// 30 seconds; while the issuer does not answer they are used for up to 24 hours.
+/// user. Keys are fetched when they are needed, again after 10 minutes while those that are known go on, and for a key
+/// that is not known at most once in 30 seconds; while the issuer does not answer they are used for up to 24 hours.
+///
+/// Users of the issuer and those of [`Session::login`](crate::session::Session::login) are one namespace: whoever has
+/// the same name has the same shared maps and limits. Where both are there, set a [`user_prefix`](Self::user_prefix).
 ///
 /// ```
 /// use bytes::Bytes;
@@ -36,6 +39,7 @@ pub struct JwtResolver {
     algorithms: Box<[Algorithm]>,
     skew: Duration,
     user_claim: Box<str>,
+    user_prefix: Box<str>,
     keys: KeySet,
 }
 
@@ -53,6 +57,7 @@ impl JwtResolver {
             algorithms: algorithms.into_iter().collect(),
             skew: Duration::from_secs(30),
             user_claim: "sub".into(),
+            user_prefix: Box::default(),
             keys: KeySet::new(keys),
         }
     }
@@ -71,6 +76,14 @@ impl JwtResolver {
         self
     }
 
+    /// What stands before the issuer's name of a user, as `login.example:`, so that nobody there can be somebody here;
+    /// nothing by default.
+    #[must_use]
+    pub fn user_prefix(mut self, prefix: impl Into<Box<str>>) -> Self {
+        self.user_prefix = prefix.into();
+        self
+    }
+
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
         validation.set_issuer(&[&self.issuer]);
@@ -82,7 +95,8 @@ impl JwtResolver {
     }
 
     fn resolved(&self, claims: Map<String, Value>) -> Option<Resolved> {
-        let user = claims.get(&*self.user_claim)?.as_str().filter(|user| !user.is_empty())?.to_owned();
+        let user = claims.get(&*self.user_claim)?.as_str().filter(|user| !user.is_empty())?;
+        let user = format!("{}{user}", self.user_prefix);
         let expires = claims.get("exp")?.as_f64()?;
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // saturates
         let expires = Timestamp::from_micros((expires * 1e6) as u64).plus(self.skew);
