@@ -40,7 +40,8 @@ use crate::{
 /// }
 /// ```
 ///
-/// All methods are cancel safe: a dropped future has changed the session wholly or not at all.
+/// All methods are cancel safe: a dropped future has changed the session wholly or not at all. What was to be saved is
+/// stored with the response then.
 pub struct Session<T = Map<String, Value>> {
     pub(super) core: Arc<Core>,
     as_type: PhantomData<fn() -> T>,
@@ -192,6 +193,7 @@ impl<T: Serialize + DeserializeOwned + Default> Session<T> {
         self.core.open().await?.save().await?;
         for attempt in 0..ATTEMPTS {
             let mut open = self.core.open().await?;
+            open.begin();
             let result = apply(&mut open, &mut change)?;
             match open.save_strictly().await {
                 Err(SessionError::Conflict) => open.reload().await?,
@@ -248,6 +250,7 @@ impl<T: Serialize + DeserializeOwned + Default> Login<T> {
         }
         let mut open = self.session.core.open().await?;
         open.make_way_for(&self.user).await?;
+        open.begin();
         apply(&mut open, change)?;
         open.login(&self.user, self.epoch, lifetime).await
     }

@@ -20,11 +20,32 @@ use crate::backend::{
 pub(super) struct Open<'a> {
     core: &'a Core,
     state: MutexGuard<'a, State>,
+    /// What is pending again if whoever holds this goes away in the middle.
+    before: Option<Pending>,
 }
 
 impl<'a> Open<'a> {
     pub(super) fn new(core: &'a Core, state: MutexGuard<'a, State>) -> Self {
-        Self { core, state }
+        Self { core, state, before: None }
+    }
+
+    /// What is staged from here on is to be stored in the same future, or not at all.
+    pub(super) fn begin(&mut self) {
+        self.before = Some(self.state.pending.clone());
+    }
+
+    /// Takes what is to be stored; [`answered`](Self::answered) has to follow.
+    fn take(&mut self) -> Pending {
+        if self.before.is_none() {
+            self.begin();
+        }
+        std::mem::take(&mut self.state.pending)
+    }
+
+    /// The store has said what came of it: nothing of it is pending any more.
+    fn answered<T>(&mut self, result: T) -> T {
+        self.before = None;
+        result
     }
 
     pub(super) fn state_mut(&mut self) -> &mut State {
@@ -156,13 +177,15 @@ impl<'a> Open<'a> {
             return Ok(());
         }
         self.check_writable()?;
-        let pending = std::mem::take(&mut self.state.pending);
+        let pending = self.take();
         let Some(live) = self.live().cloned() else {
-            return self.create(&pending, self.core.config.anonymous, None).await;
+            let created = self.create(&pending, self.core.config.anonymous, None).await;
+            return self.answered(created);
         };
         let (set, remove) = split(&pending);
         let changes = Changes { set: &set, remove: &remove };
-        match count::wrote("commit", self.core.config.backend.commit_record(&live.key, changes, expected).await)? {
+        let saved = self.core.config.backend.commit_record(&live.key, changes, expected).await;
+        match self.answered(count::wrote("commit", saved))? {
             Saved::Done(receipt) => {
                 self.state.renewed = true;
                 self.state.loaded = Loaded::Live(live.after(&pending, receipt));
@@ -198,13 +221,24 @@ impl<'a> Open<'a> {
         link: Option<Link<'_>>,
     ) -> Result<(), SessionError> {
         let home = link.map(|link| link.key.home());
-        let token = match self.state.new.take() {
+        let backend = &self.core.config.backend;
+        let token = match self.state.new.clone() {
             Some(token) if home.is_none() => token,
             _ => Token::mint(&self.core.config.keys, home),
         };
-        let (set, _) = split(pending);
+        if home.is_none() {
+            self.state.new = Some(token.clone());
+        }
+        let (set, remove) = split(pending);
         let create = Create { key: token.key(), set: &set, lifetime, link };
-        match count::wrote("create", self.core.config.backend.create(create).await)? {
+        let mut saved = count::wrote("create", backend.create(create).await);
+        if let (Ok(Saved::Exists), None) = (&saved, link) {
+            // A future that was dropped has made it: nobody else has this token.
+            let changes = Changes { set: &set, remove: &remove };
+            saved = count::wrote("commit", backend.commit_record(&token.key(), changes, None).await);
+        }
+        self.state.new = None;
+        match saved? {
             Saved::Done(receipt) => {
                 let now = self.core.config.backend.now();
                 let record = Record {
@@ -229,7 +263,6 @@ impl<'a> Open<'a> {
 
     fn arrive(&mut self, live: Live, token: Token, receipt: Receipt) {
         self.state.loaded = Loaded::Live(live);
-        self.state.new = None;
         self.state.renewed = true;
         self.state.credential = Credential::Issue(token, receipt);
     }
@@ -248,6 +281,10 @@ impl<'a> Open<'a> {
             count::wrote("destroy", self.core.config.backend.destroy(&key).await)?;
             self.state.forget();
         }
+        if self.state.new.is_some() {
+            // Shared maps may have been written under this key already; the session must know where it began.
+            self.save().await?;
+        }
         Ok(())
     }
 
@@ -257,20 +294,18 @@ impl<'a> Open<'a> {
         let config = &self.core.config;
         let key = UserKey::of(user);
         let link = Link { key, name: user, epoch: Some(epoch), max_sessions: config.max_sessions };
-        if self.state.new.is_some() {
-            // Shared maps may have been written under this key already; the session must know where it began.
-            self.save().await?;
-        }
-        let pending = std::mem::take(&mut self.state.pending);
+        let pending = self.take();
         let Some(live) = self.live().cloned() else {
-            return self.create(&pending, lifetime, Some(link)).await;
+            let created = self.create(&pending, lifetime, Some(link)).await;
+            return self.answered(created);
         };
         let token = Token::mint(&config.keys, Some(key.home()));
-        match self.move_to(&live, token, &pending, Some(lifetime), Some(link)).await {
+        let moved = match self.move_to(&live, token, &pending, Some(lifetime), Some(link)).await {
             // Two logins at once from one anonymous session: the second gets a session of its own.
             Err(SessionError::Ended) => self.create(&pending, lifetime, Some(link)).await,
             moved => moved,
-        }
+        };
+        self.answered(moved)
     }
 
     /// The session gets a new token; the old one is dead.
@@ -287,8 +322,9 @@ impl<'a> Open<'a> {
             max_sessions: config.max_sessions,
         });
         let token = Token::mint(&config.keys, Some(live.key.home()));
-        let pending = std::mem::take(&mut self.state.pending);
-        self.move_to(&live, token, &pending, None, link).await
+        let pending = self.take();
+        let moved = self.move_to(&live, token, &pending, None, link).await;
+        self.answered(moved)
     }
 
     async fn move_to(
@@ -378,6 +414,14 @@ impl<'a> Open<'a> {
         let keys = &self.core.config.keys;
         let token = self.state.new.insert(Token::mint(keys, None));
         Ok(MapOwner::Session(token.key()))
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.state.pending = before;
+        }
     }
 }
 

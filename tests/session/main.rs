@@ -8,6 +8,7 @@ mod app;
 mod caches;
 mod commit;
 mod cookies;
+mod dropped;
 mod examples;
 mod fixation;
 mod forward;
