@@ -34,14 +34,18 @@ pub(super) fn answer<B>(
         keep_private(response.headers_mut());
         response.extensions_mut().insert(core.personal().clone());
     } else if guarded {
-        // Only for who was let in: layers around must not hand it to others, layers within may, because they are asked
-        // only for those who were let in.
-        let personal = Personal::default();
-        personal.mark();
-        keep_private(response.headers_mut());
-        response.extensions_mut().insert(personal);
+        guard(&mut response);
     }
     response
+}
+
+/// Only for who was let in: layers around must not hand it to others, layers within may, because they are asked only for
+/// those who were let in.
+pub(super) fn guard<B>(response: &mut Response<B>) {
+    let personal = Personal::default();
+    personal.mark();
+    keep_private(response.headers_mut());
+    response.extensions_mut().insert(personal);
 }
 
 /// The layer's own answer, with the cookie expired that was of no use.

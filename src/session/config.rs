@@ -61,6 +61,11 @@ impl Config {
         }
     }
 
+    /// Whether sessions of the one are sessions of the other.
+    pub(super) fn shares_sessions_with(&self, other: &Self) -> bool {
+        self.backend.is_same(&other.backend) && self.keys.is_same(&other.keys)
+    }
+
     /// After how long without one a session is touched.
     pub(super) fn is_touch_due(&self, record: &Record) -> bool {
         let left = record.expires.since(self.backend.now());
@@ -70,8 +75,20 @@ impl Config {
 }
 
 impl Required {
+    /// One more path, as it is written and as it is compared with what a careless service reads.
+    pub(super) fn add(&mut self, prefix: &str) {
+        let written = format!("/{}", prefix.trim_start_matches('/'));
+        let normal = normal(&written);
+        if written.trim_end_matches('/') != normal.trim_end_matches('/') {
+            self.under.push(written.into());
+        }
+        self.under.push(normal.into());
+    }
+
     pub(super) fn concerns(&self, path: &str) -> bool {
-        self.everywhere || self.under.iter().any(|prefix| is_under(prefix, path) || is_under(prefix, &normal(path)))
+        // A user is asked for somewhere: where no path is named, everywhere.
+        let everywhere = self.everywhere || (self.user && self.under.is_empty());
+        everywhere || self.under.iter().any(|prefix| is_under(prefix, path) || is_under(prefix, &normal(path)))
     }
 }
 
@@ -111,9 +128,35 @@ impl fmt::Debug for Config {
 mod tests {
     use super::*;
 
+    fn required(prefix: &str) -> Required {
+        let mut required = Required::default();
+        required.add(prefix);
+        required
+    }
+
+    #[test]
+    fn a_prefix_is_meant_however_it_is_written() {
+        for prefix in ["account", "/account", "/account/", "account/", "//account", "/%61ccount", "/x/../account"] {
+            for inside in ["/account", "/account/x", "/%61ccount/"] {
+                assert!(required(prefix).concerns(inside), "{prefix} {inside}");
+            }
+            assert!(!required(prefix).concerns("/accounts"), "{prefix}");
+        }
+        for everything in ["", "/"] {
+            assert!(required(everything).concerns("/x"), "{everything}");
+        }
+    }
+
+    #[test]
+    fn a_user_is_needed_everywhere_unless_a_path_is_named() {
+        assert!(Required { user: true, ..Required::default() }.concerns("/x"));
+        let below = Required { user: true, ..required("/account") };
+        assert!(below.concerns("/account") && !below.concerns("/x"));
+    }
+
     #[test]
     fn a_prefix_ends_at_a_slash_and_cannot_be_walked_around() {
-        let required = Required { under: vec!["/account".into()], ..Required::default() };
+        let required = required("/account");
         for inside in [
             "/account",
             "/account/",

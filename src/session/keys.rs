@@ -69,6 +69,11 @@ impl KeyRing {
         Self(Arc::new([Key::of(&master)]))
     }
 
+    /// Whether both sign with the same key.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        constant_time_eq::constant_time_eq(&self.signing().mac, &other.signing().mac)
+    }
+
     pub(super) fn signing(&self) -> &Key {
         // There is no way to make an empty ring.
         &self.0[0]

@@ -19,6 +19,10 @@ use crate::{Backend, backend::Lifetime};
 ///
 /// See [the module](super) for what it does and how. Clones share everything.
 ///
+/// Around a part of the application it may stand once more, to require more there: `layer.clone().required()`. Of the
+/// inner one only what it requires counts, with the session that the outer one has found; with another backend or
+/// another key that signs, the answer is a 500 that says so.
+///
 /// ```
 /// use std::time::Duration;
 /// use tower_gatehouse::{
@@ -113,13 +117,15 @@ impl SessionLayer {
 
     /// Answers 401 to requests for this path and those below it unless there is a live session; may be called again.
     ///
-    /// The path is also compared as a careless service might read it: decoded, without `//`, `..` and `;parameters`.
+    /// The path is also compared as a careless service might read it: decoded, without `//`, `..` and `;parameters`; and
+    /// with the feature `axum` as it was before `nest` stripped a prefix. `account` is `/account`.
     #[must_use]
     pub fn required_under(self, prefix: impl Into<Box<str>>) -> Self {
-        self.with(|config| config.required.under.push(prefix.into()))
+        self.with(|config| config.required.add(&prefix.into()))
     }
 
-    /// Where a session is required, a user must be logged in too.
+    /// Where a session is required, a user must be logged in too: everywhere, unless
+    /// [`required_under`](Self::required_under) says where.
     #[must_use]
     pub fn required_with_user(self) -> Self {
         self.with(|config| config.required.user = true)
@@ -133,6 +139,10 @@ impl SessionLayer {
     }
 
     /// Who knows whose the bearer tokens are that are not ours. Allows [`Source::Bearer`] where it is not yet.
+    ///
+    /// It is also asked about tokens that look like ours and are not. Its users and those who
+    /// [log in](super::Session::login) are one namespace: the same name is the same user, with the same shared maps and
+    /// limits. If an authority's names are not yours, have the resolver put something before them.
     #[must_use]
     pub fn resolver(self, resolver: impl TokenResolver) -> Self {
         self.with(|config| {

@@ -8,13 +8,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{Extensions, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body::Body;
 use tower_service::Service;
 
 use super::{
     SessionError,
-    answer::{answer, refuse},
+    answer::{answer, guard, refuse},
     config::Config,
     core::Core,
     future::ResponseFuture,
@@ -59,17 +59,18 @@ where
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         strip(request.headers_mut());
-        if request.extensions().get::<Session>().is_some() {
-            // Installed twice: the outer one does it all.
-            return ResponseFuture::passing(self.inner.call(request));
+        if let Some(session) = request.extensions().get::<Session>() {
+            let outer = session.core.clone();
+            return self.call_within(request, outer);
         }
         let config = &self.config;
-        let presented = match source::read(request.headers(), &config.sources, &config.cookie, &config.keys) {
+        let (headers, others) = (request.headers(), config.resolver.is_some());
+        let presented = match source::read(headers, &config.sources, &config.cookie, &config.keys, others) {
             Ok(presented) => presented,
             Err(detail) => return ResponseFuture::refused(bad_request(detail)),
         };
-        let required = config.required.concerns(request.uri().path());
-        let at_once = required || (config.eager && presented.source().is_some());
+        let demand = config.demand(&request);
+        let at_once = demand.is_some() || (config.eager && presented.source().is_some());
         let personal = Personal::default();
         let core = Arc::new(Core::new(config.clone(), presented, personal.clone()));
         let extensions = request.extensions_mut();
@@ -83,14 +84,77 @@ where
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
         ResponseFuture::after(Box::pin(async move {
-            if let Err(problem) = core.admit(required).await {
+            if let Err(problem) = core.admit(demand).await {
                 return Ok(refuse(problem, &core));
             }
             let response = inner.call(request).await?;
             let finished = core.finish().await;
-            Ok(answer(response, finished, &core, required))
+            Ok(answer(response, finished, &core, demand.is_some()))
         }))
     }
+}
+
+impl<S> SessionService<S> {
+    /// Installed again: the outer one does it all, but this one may require more.
+    fn call_within<ReqBody, ResBody>(
+        &mut self,
+        request: Request<ReqBody>,
+        outer: Arc<Core>,
+    ) -> ResponseFuture<S::Future, ResBody, S::Error>
+    where
+        S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: 'static,
+        ReqBody: Send + 'static,
+        ResBody: Body<Data = Bytes> + Send + 'static,
+    {
+        if !self.config.shares_sessions_with(&outer.config) {
+            tracing::error!("{OTHER_SESSIONS}");
+            return ResponseFuture::refused(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, OTHER_SESSIONS));
+        }
+        let Some(demand) = self.config.demand(&request) else {
+            return ResponseFuture::passing(self.inner.call(request));
+        };
+        let clone = self.inner.clone();
+        let mut inner = mem::replace(&mut self.inner, clone);
+        ResponseFuture::after(Box::pin(async move {
+            let mut response = match outer.admit(Some(demand)).await {
+                // The outer one expires the cookie.
+                Err(problem) => problem.into_answer(),
+                Ok(()) => inner.call(request).await?.map(ProblemBody::inner),
+            };
+            guard(&mut response);
+            Ok(response)
+        }))
+    }
+}
+
+const OTHER_SESSIONS: &str = "a SessionLayer with another backend or another key stands inside of a SessionLayer; \
+                              make both from clones of one, or put them beside each other";
+
+/// What a request must have to be let in.
+#[derive(Clone, Copy, Debug)]
+struct Demand {
+    /// A user who is logged in, not only a session.
+    user: bool,
+}
+
+impl Config {
+    fn demand<B>(&self, request: &Request<B>) -> Option<Demand> {
+        let (path, original) = (request.uri().path(), original_path(request.uri(), request.extensions()));
+        let concerned = self.required.concerns(path) || (original != path && self.required.concerns(original));
+        concerned.then_some(Demand { user: self.required.user })
+    }
+}
+
+/// The path as the client sent it, also below axum's `nest`.
+pub(super) fn original_path<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a str {
+    #[cfg(feature = "axum")]
+    if let Some(axum::extract::OriginalUri(uri)) = extensions.get() {
+        return uri.path();
+    }
+    let _ = extensions;
+    uri.path()
 }
 
 impl Core {
@@ -104,13 +168,10 @@ impl Core {
     }
 
     /// Loads the session, and says no where one is required and there is none.
-    async fn admit(&self, required: bool) -> Result<(), Problem> {
+    async fn admit(&self, demand: Option<Demand>) -> Result<(), Problem> {
         let open = self.loaded().await.map_err(Problem::from)?;
-        let needs_user = self.config.required.user;
-        if !required || (open.is_known() && (!needs_user || open.user().is_some())) {
-            return Ok(());
-        }
-        Err(self.unauthorized())
+        let met = |demand: Demand| open.is_known() && (!demand.user || open.user().is_some());
+        if demand.is_none_or(met) { Ok(()) } else { Err(self.unauthorized()) }
     }
 
     /// RFC 6750 §3: the reason only if the request had a credential.

@@ -76,15 +76,18 @@ impl Presented {
 
 /// Reads the first source for which the request has a credential; another one is not asked then, whatever the
 /// credential is worth. `Err` for what is no credential at all.
+///
+/// Where somebody knows `others`' bearer tokens, one that only looks like ours may be theirs.
 pub(super) fn read(
     headers: &HeaderMap,
     sources: &[Source],
     cookie: &SessionCookie,
     keys: &KeyRing,
+    others: bool,
 ) -> Result<Presented, &'static str> {
     for source in sources {
         let presented = match source {
-            Source::Bearer => bearer(headers, keys)?,
+            Source::Bearer => bearer(headers, keys, others)?,
             Source::Cookie => from_cookie(headers, cookie, keys),
         };
         if !matches!(presented, Presented::Nothing) {
@@ -94,7 +97,7 @@ pub(super) fn read(
     Ok(Presented::Nothing)
 }
 
-fn bearer(headers: &HeaderMap, keys: &KeyRing) -> Result<Presented, &'static str> {
+fn bearer(headers: &HeaderMap, keys: &KeyRing, others: bool) -> Result<Presented, &'static str> {
     let mut fields = headers.get_all(header::AUTHORIZATION).iter();
     let Some(field) = fields.next() else { return Ok(Presented::Nothing) };
     if fields.next().is_some() {
@@ -104,8 +107,16 @@ fn bearer(headers: &HeaderMap, keys: &KeyRing) -> Result<Presented, &'static str
     let token = token?;
     Ok(match Token::parse(token.as_bytes(), keys) {
         Parsed::Ours(key) => Presented::Token(key, Source::Bearer),
-        Parsed::Forged => Presented::Bad(Source::Bearer),
-        Parsed::Foreign => Presented::Foreign(BearerToken(token.into())),
+        Parsed::Forged if !others => Presented::Bad(Source::Bearer),
+        Parsed::Forged | Parsed::Foreign => Presented::Foreign(BearerToken(token.into())),
+    })
+}
+
+/// Whether there is a bearer token of ours, whatever decides who is asking.
+pub(super) fn has_our_bearer(headers: &HeaderMap, keys: &KeyRing) -> bool {
+    headers.get_all(header::AUTHORIZATION).iter().any(|field| match bearer_text(field.as_bytes()) {
+        Some(Ok(token)) => matches!(Token::parse(token.as_bytes(), keys), Parsed::Ours(_)),
+        _ => false,
     })
 }
 
@@ -154,7 +165,7 @@ mod tests {
             for (name, value) in fields {
                 headers.append(name, HeaderValue::from_str(value).unwrap());
             }
-            read(&headers, sources, &self.cookie, &self.keys)
+            read(&headers, sources, &self.cookie, &self.keys, false)
         }
     }
 

@@ -225,3 +225,38 @@ async fn the_layer_may_be_installed_twice() {
     client.ok("POST", "/visit").await;
     assert_eq!(client.json::<Shop>("/read").await.visits, 2);
 }
+
+#[tokio::test]
+async fn what_an_inner_layer_requires_counts() {
+    let layer = SessionLayer::new(&tower_gatehouse::Backend::memory(), KeyRing::ephemeral());
+    let admin = crate::app::routes().layer(layer.clone().required_with_user());
+    let app = App(crate::app::routes().nest("/admin", admin).layer(layer));
+    let client = app.client();
+    client.ok("POST", "/visit").await;
+    let response = client.get("/admin/me").await;
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "anonymous is not enough");
+    assert_eq!(response.headers()["cache-control"], "no-store");
+    client.ok("POST", "/login/ann").await;
+    assert_eq!(client.ok("GET", "/admin/me").await, "ann");
+    let response = client.get("/admin").await;
+    assert_eq!((response.headers()["cache-control"].as_bytes(), &**response.body()), (&b"private"[..], "hello"));
+    let dead = client.twin();
+    client.ok("POST", "/logout").await;
+    let response = dead.get("/admin").await;
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(response.headers().get_all("set-cookie").iter().count(), 1, "the cookie is expired, once");
+}
+
+#[tokio::test]
+async fn an_inner_layer_with_other_sessions_is_refused() {
+    let (backend, keys) = (tower_gatehouse::Backend::memory(), KeyRing::ephemeral());
+    let outer = SessionLayer::new(&backend, keys.clone());
+    let other_keys = SessionLayer::new(&backend, KeyRing::ephemeral());
+    let other_store = SessionLayer::new(&tower_gatehouse::Backend::memory(), keys);
+    for inner in [other_keys, other_store] {
+        let app = App(crate::app::routes().layer(inner.required()).layer(outer.clone()));
+        let response = app.client().get("/").await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(response.body().contains("make both from clones of one"), "{}", response.body());
+    }
+}

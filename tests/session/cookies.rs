@@ -68,6 +68,13 @@ async fn where_a_session_is_required_the_answer_is_401_and_the_cookie_expired() 
 }
 
 #[tokio::test]
+async fn a_path_below_nest_is_the_one_that_the_client_sent() {
+    let layer = SessionLayer::new(&Backend::memory(), KeyRing::ephemeral()).required_under("account");
+    let app = App(axum::Router::new().nest("/account", crate::app::routes().layer(layer)));
+    assert_eq!(app.client().get("/account/me").await.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
 async fn a_logout_expires_the_cookie() {
     let client = App::new(&Backend::memory()).client();
     client.ok("POST", "/login/ann").await;

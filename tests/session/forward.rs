@@ -125,6 +125,21 @@ async fn a_handler_of_the_gateway_never_sees_the_client_s_field_either() {
 }
 
 #[tokio::test]
+async fn our_bearer_token_stays_here_also_where_the_cookie_decides() {
+    let upstream = Upstream::default();
+    let layer = SessionLayer::new(&Backend::memory(), keys()).sources([Source::Cookie, Source::Bearer]);
+    let app = App(routes().merge(upstream.router(ForwardSessionLayer::new("orders", &keys()))).layer(layer));
+    let client = app.client();
+    client.ok("POST", "/login/ann").await;
+    let token = client.token().unwrap();
+    for (bearer, stays) in [(&*token, false), ("abc.def", true)] {
+        let fields = [("cookie", &*format!("__Host-sid={token}")), ("authorization", &*format!("Bearer {bearer}"))];
+        assert_eq!(app.send(request("/up/x", &fields)).await.status(), StatusCode::OK);
+        assert_eq!(upstream.last().contains_key(header::AUTHORIZATION), stays, "{bearer}");
+    }
+}
+
+#[tokio::test]
 async fn without_the_session_layer_the_answer_names_it() {
     let upstream = Upstream::default();
     let app = App(upstream.router(ForwardSessionLayer::new("orders", &keys())));

@@ -13,6 +13,9 @@ use tower_gatehouse::{
 
 use crate::app::App;
 
+/// 32 bytes of which the first is 1, in base64url.
+const LIKE_OURS: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE";
+
 struct Authority(Arc<AtomicUsize>);
 
 impl TokenResolver for Authority {
@@ -25,6 +28,7 @@ impl TokenResolver for Authority {
                 let data = serde_json::json!({"theme": "dark"});
                 Ok(Some(Resolved::user("ann").data(data.as_object().unwrap().clone())))
             }
+            LIKE_OURS => Ok(Some(Resolved::user("bob"))),
             _ => Ok(None),
         }
     }
@@ -45,6 +49,7 @@ async fn a_foreign_token_is_a_session_that_cannot_be_changed() {
     assert_eq!(asked.load(Ordering::SeqCst), 1, "fifty requests, one question");
     assert_eq!(send("GET", "/read", "ann").await.body(), r#"{"theme":"dark","visits":0}"#);
     assert_eq!(send("POST", "/visit", "ann").await.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(send("GET", "/me", LIKE_OURS).await.body(), "bob", "a token that only looks like ours");
     let response = send("GET", "/me", "bad").await;
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(response.headers()[header::WWW_AUTHENTICATE], r#"Bearer error="invalid_token""#);

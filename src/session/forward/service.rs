@@ -24,7 +24,7 @@ use crate::{
         SessionError,
         handle::Session,
         open::Open,
-        source::{Presented, Source},
+        source::{Presented, Source, has_our_bearer},
         strip::{FORWARDED, strip},
     },
 };
@@ -91,7 +91,7 @@ impl Config {
             Presented::Foreign(_) => core.config.resolver.is_some(),
             Presented::Nothing => false,
         };
-        if ours {
+        if ours || has_our_bearer(&parts.headers, &core.config.keys) {
             parts.headers.remove(header::AUTHORIZATION);
         }
         let field = self.field(&open, core.config.backend.now(), parts)?;

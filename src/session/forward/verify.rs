@@ -20,7 +20,10 @@ use super::{
 };
 use crate::{
     Backend, Problem, ProblemBody, TestClock, Timestamp,
-    session::strip::{FORWARDED, is_look_alike},
+    session::{
+        service::original_path,
+        strip::{FORWARDED, is_look_alike},
+    },
 };
 
 /// Lets in what the gateway has signed for this service and this request, and nothing else; leaves [`Claims`] in the
@@ -88,7 +91,8 @@ impl Config {
         if parts.headers.keys().any(|name| *name != FORWARDED && is_look_alike(name)) {
             return Err("the request has a field that looks like x-session");
         }
-        let payload = verify(field.as_bytes(), &self.keys, parts.method.as_str(), path(parts), self.now());
+        let path = original_path(&parts.uri, &parts.extensions);
+        let payload = verify(field.as_bytes(), &self.keys, parts.method.as_str(), path, self.now());
         payload.map(|payload| Claims::new(payload, self.backend.clone())).map_err(|refusal| match refusal {
             Refusal::Malformed => "the x-session field is malformed",
             Refusal::Forged => "the x-session field is not signed by the gateway for this service",
@@ -96,15 +100,6 @@ impl Config {
             Refusal::Untimely => "the x-session field is not good at this time",
         })
     }
-}
-
-/// The path as the gateway sent it, also below axum's `nest`.
-fn path(parts: &http::request::Parts) -> &str {
-    #[cfg(feature = "axum")]
-    if let Some(axum::extract::OriginalUri(uri)) = parts.extensions.get() {
-        return uri.path();
-    }
-    parts.uri.path()
 }
 
 impl<S> Layer<S> for VerifySessionLayer {
