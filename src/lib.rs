@@ -61,7 +61,7 @@
 //! | feature | default | what it brings |
 //! |---|---|---|
 //! | `memory` | yes | the embedded backend: `Backend::memory()` |
-//! | `redis` | | the Redis backend: standalone and Cluster, with TLS |
+//! | `redis` | | the Redis backend: standalone, Sentinel and Cluster, with TLS |
 //! | `axum` | | extractors, and cache keys that know the path before `nest` stripped it |
 //! | `compression` | | large text compressed in the store: `HttpCache::compress` |
 //! | `jwt` | | foreign tokens as JWTs, and forwarded identity as one |
