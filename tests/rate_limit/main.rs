@@ -15,6 +15,7 @@ mod redis;
 mod support;
 #[cfg(feature = "redis")]
 mod together;
+#[cfg(feature = "redis")]
 mod trace;
 mod wiring;
 
