@@ -14,8 +14,8 @@ use axum::{
     routing::post,
 };
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tower_gatehouse::{
     Backend, Timestamp,
     backend::{BackendError, CasBackend, CasStore, Versioned},
@@ -40,20 +40,25 @@ struct Table {
     rows: Arc<Mutex<HashMap<String, Row>>>,
     versions: Arc<AtomicU64>,
     stop: Arc<Mutex<Option<Stop>>>,
+    stopped: Arc<Notify>,
 }
 
 impl Table {
     async fn stops(&self, here: Stop) {
         let stop = *self.stop.lock().unwrap();
         if stop == Some(here) {
+            self.stopped.notify_one();
             std::future::pending::<()>().await;
         }
     }
 
-    /// The future is dropped while the store works.
-    fn drop_in<T>(&self, stop: Stop, future: impl Future<Output = T>) {
+    /// The future is dropped when a write has stopped.
+    async fn drop_in<T>(&self, stop: Stop, future: impl Future<Output = T>) {
         *self.stop.lock().unwrap() = Some(stop);
-        assert!(future.now_or_never().is_none(), "it waits for the store");
+        tokio::select! {
+            _ = future => panic!("it waits for the store"),
+            () = self.stopped.notified() => {}
+        }
         *self.stop.lock().unwrap() = None;
     }
 }
@@ -105,15 +110,15 @@ fn app() -> App {
     let backend = Backend::from(CasBackend::builder(table.clone()).build());
     let save = async |State(table): State<Table>, s: Session, Path(when): Path<String>| {
         s.insert("k", when.clone()).await.unwrap();
-        table.drop_in(if when == "before" { Stop::Before } else { Stop::After }, s.save());
+        table.drop_in(if when == "before" { Stop::Before } else { Stop::After }, s.save()).await;
     };
     let login = async |State(table): State<Table>, s: Session<Login>| {
         s.view::<Value>().insert("k", "staged").await.unwrap();
-        table.drop_in(Stop::Before, s.login("ann", |login| login.since = 1));
+        table.drop_in(Stop::Before, s.login("ann", |login| login.since = 1)).await;
     };
     let strict = async |State(table): State<Table>, s: Session<Shop>| {
         s.load().await.unwrap();
-        table.drop_in(Stop::Before, s.update_strict(|shop| shop.visits += 1));
+        table.drop_in(Stop::Before, s.update_strict(|shop| shop.visits += 1)).await;
     };
     let dropping = axum::Router::new()
         .route("/dropped/save/{when}", post(save))
