@@ -23,7 +23,10 @@ use crate::{
 
 /// Sets the layer up as the flags say.
 pub(super) fn set_up(backend: &Backend, keys: KeyRing, args: &Args) -> Result<SessionLayer, BoxError> {
-    let mut layer = SessionLayer::new(backend, keys).sources(args.session.sources.iter().copied()).required_with_user();
+    let mut layer = SessionLayer::new(backend, keys).sources(args.session.sources.iter().copied());
+    if !args.session.required.is_empty() {
+        layer = layer.required_with_user();
+    }
     for prefix in &args.session.required {
         layer = layer.required_under(&*prefix.0);
     }
