@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU8, Ordering},
 };
 
-use crate::Tag;
+use crate::{Tag, backend::PrimaryKey};
 
 /// Says whether the answer to a request depends on who asks.
 ///
@@ -108,8 +108,14 @@ pub(crate) struct InvalidatesTags;
 /// Left in responses by the cache layer that has answered: from the store, or having stored. Layers around it of the
 /// same cache (its identity is inside) pass the answer on as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Answered(pub(crate) usize);
+pub(crate) struct Answered(pub(crate) CacheId);
 
-/// Left in responses to unsafe requests whose URLs have been invalidated in a cache (its identity is inside).
+/// Left in responses to unsafe requests whose URLs have been invalidated in a cache (its identity is inside, and the
+/// key: a layer within may see another path).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Invalidated(pub(crate) usize);
+pub(crate) struct Invalidated(pub(crate) CacheId, pub(crate) Option<PrimaryKey>);
+
+/// Tells a cache from others: where its state is, and where its settings are, for a clone with others goes by other
+/// keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CacheId(pub(crate) usize, pub(crate) usize);

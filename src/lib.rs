@@ -68,7 +68,8 @@
 //! | `metrics` | | counts and measures through the `metrics` facade: [`metrics`] has the names |
 //! | `test-util` | | the conformance kit for a backend of one's own |
 //!
-//! Features only add; none changes what another does.
+//! Features only add; none changes what another does. One exception: with `axum`, keys and rules of a cache under axum's
+//! `nest` go by the whole path, and without it by what `nest` leaves of it.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod aggregate;
@@ -114,7 +115,7 @@ pub use identity::Identity;
 pub use key::Query;
 pub use policy::{
     Profile,
-    cache_status::{CacheStatus, Forward},
+    cache_status::{CacheStatus, Forward, ForwardError},
 };
 pub use problem::{Problem, ProblemBody};
 pub use response_ext::ResponseExt;

@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
@@ -162,25 +162,19 @@ impl Writer {
         }
     }
 
-    /// All that was written and `last`, unless it has outgrown the cap. One chunk is not copied.
+    /// All that was written and `last`, unless it has outgrown the cap. It is copied even where it is one chunk, which
+    /// may be a small part of what it keeps alive: that of hyper is a slice of the connection's read buffer.
     pub(crate) fn content(&self, last: Option<&Bytes>) -> Option<Bytes> {
         let state = self.pipe.lock();
         let len = usize::try_from(state.written).ok()?.checked_add(last.map_or(0, Bytes::len))?;
         if state.outgrown || len > self.pipe.cap {
             return None;
         }
-        let mut chunks = state.chunks.iter().chain(last);
-        match state.chunks.len() + usize::from(last.is_some()) {
-            0 => Some(Bytes::new()),
-            1 => chunks.next().cloned(),
-            _ => {
-                let mut whole = BytesMut::with_capacity(len);
-                for chunk in chunks {
-                    whole.extend_from_slice(chunk);
-                }
-                Some(whole.freeze())
-            }
+        let mut whole = Vec::with_capacity(len);
+        for chunk in state.chunks.iter().chain(last) {
+            whole.extend_from_slice(chunk);
         }
+        Some(whole.into())
     }
 
     /// Whether anybody reads it.

@@ -142,3 +142,14 @@ async fn the_writer_learns_that_nobody_reads_while_it_waits_for_the_origin() {
     let _late = source.join().unwrap();
     assert!(writer.has_readers(), "what can still be stored can still be joined");
 }
+
+#[tokio::test]
+async fn what_is_stored_keeps_no_larger_buffer_alive() {
+    let buffer = Bytes::from(vec![b'x'; 8192]);
+    let (mut writer, reader) = shared(100, 100, None);
+    writer.push(buffer.slice(..50)).await.unwrap();
+    let content = writer.content(None).unwrap();
+    drop((writer, reader));
+    assert_eq!(content.len(), 50);
+    assert!(buffer.is_unique());
+}

@@ -7,9 +7,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, header};
-use http_body::Body;
+use http_body::{Body, Frame};
 use tower_service::Service;
 
 use super::{BodyKeyLayer, KeyedBody};
@@ -76,28 +76,30 @@ where
             hasher.update(&(value.len() as u64).to_le_bytes()).update(value.as_bytes());
         }
     }
-    let (mut read, mut len) = (VecDeque::new(), 0);
+    // In one piece: frames may be of one byte each, or slices of the connection's read buffer.
+    let mut read = BytesMut::new();
     loop {
         let frame = {
             let mut body = pin!(&mut body);
             std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await
         };
         match frame {
-            None => return (Some(*hasher.finalize().as_bytes()), KeyedBody::new(read, None)),
-            Some(Ok(frame)) => {
-                let Some(data) = frame.data_ref() else {
-                    // Trailers are not keyed.
-                    read.push_back(frame);
-                    return (None, KeyedBody::new(read, Some(body)));
-                };
-                len += data.len();
-                hasher.update(data);
-                read.push_back(frame);
-                if len > max_bytes {
-                    return (None, KeyedBody::new(read, Some(body)));
+            None => return (Some(*hasher.finalize().as_bytes()), KeyedBody::new(frames(read, None), None)),
+            Some(Ok(frame)) => match frame.data_ref() {
+                Some(data) if read.len() + data.len() <= max_bytes => {
+                    hasher.update(data);
+                    read.extend_from_slice(data);
                 }
-            }
-            Some(Err(error)) => return (None, KeyedBody::failed(read, error)),
+                // Too much, or trailers, which are not keyed.
+                _ => return (None, KeyedBody::new(frames(read, Some(frame)), Some(body))),
+            },
+            Some(Err(error)) => return (None, KeyedBody::failed(frames(read, None), error)),
         }
     }
+}
+
+/// What was read, and the frame after it.
+fn frames(read: BytesMut, next: Option<Frame<Bytes>>) -> VecDeque<Frame<Bytes>> {
+    let read = (!read.is_empty()).then(|| Frame::data(read.freeze()));
+    read.into_iter().chain(next).collect()
 }

@@ -328,7 +328,7 @@ impl HttpCache {
             biased;
             response = oneshot(inner, request).instrument(asking.span()) => response,
             // Dropped, the leader is lost, and the lease given back.
-            () = self.given_up(&mut answer, &leader) => return,
+            () = self.given_up(&mut answer, || leader.has_followers()) => return,
         };
         asking.ended(&response);
         match response {
@@ -371,10 +371,10 @@ impl HttpCache {
 
     /// Waits until a request whose client has left is not worth going on with: at once where the limit of background
     /// work is reached and nobody follows, else after the time that a background validation has.
-    async fn given_up<T>(&self, answer: &mut oneshot::Sender<T>, leader: &Leader<FlightKey, Landing>) {
+    pub(crate) async fn given_up<T>(&self, answer: &mut oneshot::Sender<T>, has_followers: impl Fn() -> bool) {
         answer.closed().await;
         let permit = self.background_permit();
-        if permit.is_some() || leader.has_followers() {
+        if permit.is_some() || has_followers() {
             tokio::time::sleep(self.config.stale.revalidation_timeout).await;
         }
     }

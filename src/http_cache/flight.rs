@@ -257,6 +257,20 @@ impl<T: Clone> Follower<T> {
     }
 }
 
+/// What the first of these comes to, which is taken out; `None` if its leader was lost. Cancel safe.
+pub(crate) async fn first_outcome<T: Clone>(followers: &mut Vec<Follower<T>>) -> Option<T> {
+    let (at, outcome) = poll_fn(|cx| {
+        let settled = followers.iter_mut().enumerate().find_map(|(at, follower)| match follower.poll(cx) {
+            Poll::Ready(outcome) => Some((at, outcome)),
+            Poll::Pending => None,
+        });
+        settled.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await;
+    followers.swap_remove(at);
+    outcome
+}
+
 impl<T> Drop for Follower<T> {
     fn drop(&mut self) {
         // Once there is news, the places are gone.

@@ -1,6 +1,8 @@
 //! The flights of one process.
 
-use super::flight::{Flights, Follower, Join, Leader};
+use futures_util::FutureExt as _;
+
+use super::flight::{Flights, Follower, Join, Leader, first_outcome};
 use crate::backend::{Lookup, Ticket, Variant};
 
 fn lookup(tick: u64, born: u64, floor: u64) -> Lookup {
@@ -100,4 +102,28 @@ async fn followers_of_a_leader_that_panicked_know() {
     assert_eq!(follower.outcome().await, None);
     assert!(task.await.is_err());
     assert_eq!(flights.len(), 0);
+}
+
+#[tokio::test]
+async fn of_several_flights_the_first_that_comes_to_something_counts() {
+    let flights = Flights::default();
+    let at = lookup(5, 1, 3);
+    let leaders = [1, 2, 3].map(|key| match flights.join(&key, Some(&at)) {
+        Join::Lead(leader) => leader,
+        Join::Follow(_) => panic!("there is no flight of this key"),
+    });
+    let mut followers: Vec<_> = [1, 2, 3]
+        .map(|key| match flights.join(&key, Some(&at)) {
+            Join::Follow(follower) => follower,
+            Join::Lead(_) => panic!("there is a flight of this key"),
+        })
+        .into();
+    let [first, second, third] = leaders;
+    assert!(first_outcome(&mut followers).now_or_never().is_none());
+    second.close(7);
+    assert_eq!(first_outcome(&mut followers).now_or_never(), Some(Some(7)));
+    drop(third);
+    assert_eq!(first_outcome(&mut followers).now_or_never(), Some(None), "its leader is lost");
+    first.close(8);
+    assert_eq!(first_outcome(&mut followers).now_or_never(), Some(Some(8)));
 }

@@ -15,7 +15,7 @@ use super::{
     progress::{Counted, InvalidationProgress, Listener},
 };
 use crate::{
-    Problem, Tag, TagDigest, TagError,
+    Problem, Tag, TagDigest,
     backend::{BackendError, InvalidateError, Mode, PrimaryKey, Scope},
     key::Target,
 };
@@ -66,11 +66,11 @@ impl Invalidate {
     /// All responses with this tag.
     pub fn tag<T: TryInto<Tag>>(mut self, tag: T) -> Self
     where
-        T::Error: Into<TagNameError>,
+        T::Error: fmt::Display,
     {
         match tag.try_into() {
             Ok(tag) => self.tags.push(self.cache.config.keys.scoped(tag.digest())),
-            Err(error) => self.fail(error.into().0),
+            Err(error) => self.fail(error.to_string()),
         }
         self
     }
@@ -78,7 +78,7 @@ impl Invalidate {
     /// All responses with one of these tags.
     pub fn tags<T: TryInto<Tag>>(self, tags: impl IntoIterator<Item = T>) -> Self
     where
-        T::Error: Into<TagNameError>,
+        T::Error: fmt::Display,
     {
         tags.into_iter().fold(self, Self::tag)
     }
@@ -289,22 +289,6 @@ pub(crate) fn prefixes(path: &str) -> impl Iterator<Item = &str> {
 
 fn shown(text: &str) -> String {
     text.chars().take(80).flat_map(char::escape_default).collect()
-}
-
-/// What is wrong with the name of a tag.
-#[derive(Debug)]
-pub struct TagNameError(String);
-
-impl From<TagError> for TagNameError {
-    fn from(error: TagError) -> Self {
-        Self(error.to_string())
-    }
-}
-
-impl From<std::convert::Infallible> for TagNameError {
-    fn from(never: std::convert::Infallible) -> Self {
-        match never {}
-    }
 }
 
 /// An invalidation was not carried out, or not wholly.

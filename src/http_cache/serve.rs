@@ -25,7 +25,7 @@ use crate::{
     BoxError,
     backend::{LeaseKey, LeaseKind, PrimaryKey},
     body::{self, CacheBody},
-    exchange::{Answered, InvalidateTags, Invalidated, InvalidatesTags},
+    exchange::{Answered, CacheId, InvalidateTags, Invalidated, InvalidatesTags},
     key::Target,
     policy::{Why, cache_status::Forward, invalidation, validation::Conditions},
 };
@@ -158,11 +158,16 @@ impl HttpCache {
         B: Content,
         R: Content,
     {
-        let (answer, answered) = oneshot::channel();
+        let (mut answer, answered) = oneshot::channel();
         let asking = {
             let (cache, visit) = (self.clone(), Arc::clone(&visit));
             async move {
-                let _ = answer.send(cache.ask(visit, inner, request).await);
+                let asked = tokio::select! {
+                    biased;
+                    asked = cache.clone().ask(visit, inner, request) => asked,
+                    () = cache.given_up(&mut answer, || false) => return,
+                };
+                let _ = answer.send(asked);
             }
         };
         self.state.tasks.spawn(asking);
@@ -363,7 +368,8 @@ impl HttpCache {
         S: Origin<B, R>,
         R: Content,
     {
-        let has_invalidator = request.extensions().get::<InvalidatesTags>().is_some();
+        let has_invalidator =
+            !invalidation::is_safe(request.method()) && request.extensions().get::<InvalidatesTags>().is_some();
         let changed = may_change(request.method(), bypass).then(|| Changed {
             method: request.method().clone(),
             uri: original_uri(request.uri(), request.extensions()).clone(),
@@ -382,14 +388,15 @@ impl HttpCache {
         }
         let mut response = outcome?;
         if let Some(changed) = changed
-            && response.extensions().get() != Some(&Invalidated(self.id()))
             && invalidation::applies(&changed.method, response.status())
+            && let invalidated = self.invalidated(&changed)
+            && response.extensions().get() != Some(&invalidated)
         {
             self.invalidate_changed(&changed, response.headers()).await;
             if !has_invalidator && response.extensions().get::<InvalidateTags>().is_some() {
                 tracing::warn!("a handler asks to invalidate tags, but no TagInvalidationLayer stands outside");
             }
-            response.extensions_mut().insert(Invalidated(self.id()));
+            response.extensions_mut().insert(invalidated);
         }
         // What becomes another protocol is not ours to write into.
         if response.status() != StatusCode::SWITCHING_PROTOCOLS
@@ -413,10 +420,17 @@ impl HttpCache {
         request.extensions().get() == Some(&Passed(self.id()))
     }
 
+    /// The mark that what a request has changed is invalidated.
+    fn invalidated(&self, changed: &Changed) -> Invalidated {
+        let headers = changed.headers();
+        let key = Target::of(&changed.uri, &headers)
+            .map(|target| self.config.keys.primary(&target, &Method::GET, &HeaderMap::new(), &[], None));
+        Invalidated(self.id(), key)
+    }
+
     /// What a successful unsafe request has made untrue (RFC 9111 §4.4), before its head goes out.
     async fn invalidate_changed(&self, changed: &Changed, response: &HeaderMap) {
-        let mut headers = HeaderMap::new();
-        headers.extend(changed.host.clone().map(|host| (http::header::HOST, host)));
+        let headers = changed.headers();
         let Some(target) = Target::of(&changed.uri, &headers) else { return };
         let mut order = self.invalidate();
         order.target(&target);
@@ -432,18 +446,27 @@ impl HttpCache {
     }
 }
 
-/// Whether the request may change what is stored. What gRPC calls change has no URLs that GET asks for.
+/// Whether the request may change what is stored. What gRPC calls change has no URLs that GET asks for; they are POSTs,
+/// and another method is none because its client says so.
 fn may_change(method: &Method, bypass: Bypass) -> bool {
-    !invalidation::is_safe(method) && !matches!(bypass, Bypass::Grpc | Bypass::Upgrade)
+    let is_call = bypass == Bypass::Grpc && *method == Method::POST;
+    !invalidation::is_safe(method) && !is_call && bypass != Bypass::Upgrade
 }
 
 /// In the extensions of a request: a layer of this cache has passed it on without a look-up.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Passed(usize);
+struct Passed(CacheId);
 
 /// A request that has changed something.
 struct Changed {
     method: Method,
     uri: http::Uri,
     host: Option<http::HeaderValue>,
+}
+
+impl Changed {
+    /// Those that say what its URL is.
+    fn headers(&self) -> HeaderMap {
+        self.host.iter().map(|host| (http::header::HOST, host.clone())).collect()
+    }
 }

@@ -8,7 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     HttpCache,
-    flight::{Join, may_follow},
+    flight::{Join, first_outcome, may_follow},
     receive::NO_TICKET,
     turn::{Turn, TurnRequest},
 };
@@ -88,9 +88,10 @@ impl Value {
 
     /// The value, computed unless it is stored.
     ///
-    /// While one task computes, the others of the fleet that want the same value wait for it, at most
-    /// [`HttpCache::wait`](HttpCache::wait). A store that is out of reach, or too small, costs a computation, never an
-    /// error. Dropped while it computes, nothing is stored, and one of those who wait computes.
+    /// While one task computes, the others of the fleet that want the same value wait for it; each time that it takes
+    /// longer than [`HttpCache::wait`](HttpCache::wait), one more of each process computes beside it, and those who wait
+    /// have what comes first. A store that is out of reach, or too small, costs a computation for all who wait in this
+    /// process, never an error. Dropped while it computes, nothing is stored, and one of those who wait computes.
     pub async fn get_or<T, F>(self, compute: impl FnOnce() -> F) -> Result<T, ValueError>
     where
         T: Serialize + DeserializeOwned,
@@ -113,6 +114,10 @@ impl Value {
         let lease_key = LeaseKey { key: self.key, variant: Variant(None), kind: LeaseKind::Fill };
         let vary: &VaryOf<'_> = &|_| Variant(None);
         let backend = &self.cache.state.backend;
+        let wait = self.cache.config.coalesce.wait;
+        // Also those that take too long: they may come to something first.
+        let mut awaited = Vec::new();
+        let mut overdue = false;
         loop {
             let lookup = backend.lookup(&self.key, vary).await.ok();
             if let Some(value) = lookup.as_ref().and_then(|lookup| self.fresh(lookup)) {
@@ -122,13 +127,17 @@ impl Value {
             // What another process computed may be older than this call.
             let is_current =
                 |entry: &Arc<Entry>| entry.ticket() == NO_TICKET || may_follow(Some(entry.ticket()), lookup.as_ref());
-            let leader = match self.cache.state.values.join(&self.key, lookup.as_ref()) {
+            let flights = &self.cache.state.values;
+            let mut leader = match flights.join(&self.key, lookup.as_ref()) {
                 Join::Lead(leader) => leader,
                 Join::Follow(follower) => {
-                    let wait = self.cache.config.coalesce.wait;
-                    let Ok(outcome) = tokio::time::timeout(wait, follower.outcome()).await else {
-                        self.cache.count_value("computed");
-                        return compute().await;
+                    let flight = follower.flight();
+                    awaited.push(follower);
+                    let Ok(outcome) = tokio::time::timeout(wait, first_outcome(&mut awaited)).await else {
+                        // One of those who have waited computes.
+                        flights.supersede(&self.key, &flight);
+                        overdue = true;
+                        continue;
                     };
                     if let Some(value) = outcome.flatten().filter(is_current).and_then(|entry| decode(&entry)) {
                         self.cache.count_value("coalesced");
@@ -139,7 +148,11 @@ impl Value {
             };
             let turn = match &lookup {
                 // The store is out of reach: one flight in this process, nothing stored.
-                None => Turn::Ask { ticket: None, lease: None },
+                None => {
+                    let _ = tokio::time::timeout(wait, leader.clearance()).await;
+                    Turn::Ask { ticket: None, lease: None }
+                }
+                Some(lookup) if overdue => Turn::Ask { ticket: lookup.ticket, lease: None },
                 Some(lookup) => {
                     let request = TurnRequest { key: lease_key, lookup, vary, tags: &self.tags };
                     self.cache.turn(request, |again| self.fresh::<T>(again).is_some()).await

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     Personal, Timestamp,
     backend::{Lookup, PrimaryKey, Variant, VarySpec},
-    exchange::Answered,
+    exchange::{Answered, CacheId},
     key::{BodyKey, Target},
     policy::{self, Credentials, glance::Glance},
 };
@@ -28,7 +28,7 @@ use crate::{
 /// Extensions only save work: a layer that finds none derives everything again from the same [`HttpCache`].
 pub(crate) struct Visit {
     /// Whose it is; a layer of another cache does not use it.
-    cache: usize,
+    cache: CacheId,
     pub(crate) key: PrimaryKey,
     /// The request as the client sent it.
     pub(crate) head: Head,
@@ -210,8 +210,8 @@ impl HttpCache {
     }
 
     /// Tells this cache from others.
-    pub(crate) fn id(&self) -> usize {
-        Arc::as_ptr(&self.state) as usize
+    pub(crate) fn id(&self) -> CacheId {
+        CacheId(Arc::as_ptr(&self.state) as usize, Arc::as_ptr(&self.config) as usize)
     }
 }
 

@@ -1,6 +1,9 @@
 //! `Cache-Status` (RFC 9211): what a cache did with a request.
 
-use std::{fmt::Write as _, str::FromStr};
+use std::{
+    fmt::{self, Write as _},
+    str::FromStr,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sfv::{BareItem, List, ListEntry, Parser};
@@ -47,9 +50,9 @@ impl Forward {
 }
 
 impl FromStr for Forward {
-    type Err = ();
+    type Err = ForwardError;
 
-    fn from_str(token: &str) -> Result<Self, ()> {
+    fn from_str(token: &str) -> Result<Self, ForwardError> {
         let all = [
             Self::Bypass,
             Self::Method,
@@ -60,9 +63,21 @@ impl FromStr for Forward {
             Self::Stale,
             Self::Partial,
         ];
-        all.into_iter().find(|forward| forward.as_str() == token).ok_or(())
+        all.into_iter().find(|forward| forward.as_str() == token).ok_or(ForwardError(()))
     }
 }
+
+/// A token is no reason of RFC 9211 §2.2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardError(());
+
+impl fmt::Display for ForwardError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the token is none of the reasons for which a cache forwards a request")
+    }
+}
+
+impl std::error::Error for ForwardError {}
 
 /// One member of a `Cache-Status` field: what one cache did.
 ///

@@ -9,6 +9,7 @@ use super::{service::TagInvalidation, token::PurgeToken};
 use crate::{
     HttpCache, Rule, RuleError,
     http_cache::{Captures, PathTable},
+    policy::invalidation::is_safe,
 };
 
 /// Invalidates by what passes through; see the [module](crate::tag_invalidation).
@@ -39,7 +40,7 @@ impl TagInvalidationLayer {
             Some((method, pattern)) => {
                 let method =
                     method.parse::<Method>().map_err(|_| RuleError::new(request, "its method is malformed"))?;
-                if method.is_safe() {
+                if is_safe(&method) {
                     return Err(RuleError::new(request, "a safe method invalidates nothing"));
                 }
                 (Some(method), pattern.trim())

@@ -59,7 +59,7 @@ where
             });
         }
         request.extensions_mut().insert(InvalidatesTags);
-        if request.method().is_safe() {
+        if policy::invalidation::is_safe(request.method()) {
             return TagInvalidationFuture { kind: Kind::Inner { future: self.inner.call(request) } };
         }
         let shared = Arc::clone(&self.shared);

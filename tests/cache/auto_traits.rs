@@ -49,6 +49,7 @@ fn public_types_are_send_sync_clone_and_debug() {
     shown::<gh::InvalidationError>();
     shown::<gh::ValueError>();
     shown::<gh::RuleError>();
+    shown::<gh::ForwardError>();
     shown::<gh::TagError>();
     shown::<gh::CacheBody<Full<Bytes>>>();
     sent::<gh::CacheFuture<Full<Bytes>, std::io::Error>>();

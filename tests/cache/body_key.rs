@@ -1,7 +1,7 @@
 //! POST and QUERY answered from the store, keyed by their content.
 
 use http::{Method, Request};
-use tower::ServiceBuilder;
+use tower::{Layer as _, ServiceBuilder};
 use tower_gatehouse::{BodyKeyLayer, CacheLayer, CoalesceLayer, HttpCache, SwrLayer};
 
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     world::World,
 };
 use http_body_util::BodyExt;
-use tower_gatehouse::BoxError;
+use tower_gatehouse::{BoxError, body_key::KeyedBody};
 
 const URL: &str = "http://example.com/search";
 
@@ -22,7 +22,7 @@ fn app(cache: &HttpCache, layer: BodyKeyLayer, origin: &Origin) -> App {
         .layer(CacheLayer::new(cache))
         .layer(CoalesceLayer::new(cache))
         // The origin reads its content from a body of its own type.
-        .map_request(|request: Request<tower_gatehouse::body_key::KeyedBody<Body>>| {
+        .map_request(|request: Request<KeyedBody<Body>>| {
             request.map(|body| body.map_err(Into::<BoxError>::into).boxed_unsync())
         });
     boxed(layers.service(echo(origin)))
@@ -131,5 +131,28 @@ async fn a_keyed_post_does_not_invalidate_and_an_unkeyed_one_does() {
         assert_eq!(ask(&app, "GET", "text/plain", "").await.x_cache(), "HIT", "{}: a search is a search", world.name);
         ask(&app, "POST", "text/plain", "x".repeat(100)).await;
         assert_eq!(ask(&app, "GET", "text/plain", "").await.x_cache(), "MISS", "{}", world.name);
+    }
+}
+
+#[tokio::test]
+async fn content_in_many_small_frames_goes_on_in_one_piece() {
+    let (count, mut frames) = tokio::sync::mpsc::unbounded_channel();
+    let inner = tower::service_fn(move |request: Request<KeyedBody<Body>>| {
+        let count = count.clone();
+        async move {
+            let (mut body, mut sizes) = (request.into_body(), Vec::new());
+            while let Some(frame) = body.frame().await {
+                sizes.push(frame?.into_data().map_or(0, |data| data.len()));
+            }
+            count.send(sizes)?;
+            Ok::<_, BoxError>(respond(200, &[], ""))
+        }
+    });
+    let app = boxed(BodyKeyLayer::new().max_bytes(1000).layer(inner));
+    for (of, want) in [(1, vec![1]), (1000, vec![1000]), (1002, vec![1000, 1, 1])] {
+        let bytes = futures_util::stream::iter((0..of).map(|_| Ok::<_, BoxError>(http_body::Frame::data("x".into()))));
+        let body = http_body_util::StreamBody::new(bytes).boxed_unsync();
+        send(&app, Request::builder().method("QUERY").uri(URL).body(body).unwrap()).await;
+        assert_eq!(frames.recv().await.unwrap(), want);
     }
 }

@@ -1,7 +1,10 @@
 //! What requests that change something make untrue (RFC 9111 §4.4).
 
+use tower::Layer as _;
+use tower_gatehouse::{Backend, CacheLayer, HttpCache, TagInvalidationLayer};
+
 use crate::{
-    app::{Origin, get, get_with, request, respond, send},
+    app::{Body, Origin, boxed, get, get_with, request, respond, send},
     world::{Fields, World, app},
 };
 
@@ -133,4 +136,52 @@ async fn a_change_during_a_fill_wins_over_the_fill() {
         let after = get(&app, URL).await;
         assert_eq!((after.x_cache(), after.body.as_str()), ("MISS", "answer 3"), "{}", world.name);
     }
+}
+
+#[tokio::test]
+async fn a_request_that_calls_itself_grpc_invalidates_unless_it_is_a_post() {
+    for world in World::all().await {
+        for (method, invalidates) in [("DELETE", true), ("PUT", true), ("POST", false)] {
+            let app = app(&world.cache().scope(method), &changing(200, &[]));
+            get(&app, URL).await;
+            send(&app, request(method, URL, &[("content-type", "application/grpc")])).await;
+            assert_eq!(get(&app, URL).await.x_cache() == "MISS", invalidates, "{} {method}", world.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_tag_layer_has_the_same_safe_methods() {
+    for method in ["GET", "QUERY", "PROPFIND", "REPORT", "SEARCH"] {
+        let cache = HttpCache::new(&Backend::memory());
+        let layer = TagInvalidationLayer::new(&cache);
+        assert!(layer.clone().on(&format!("{method} /dir/a"), ["t"]).is_err(), "{method}");
+        let layer = layer.on("/dir/a", ["t"]).unwrap();
+        let origin = Origin::with(&[("cache-control", "max-age=600"), ("surrogate-key", "t")]);
+        let app = boxed(layer.layer(CacheLayer::new(&cache).layer(origin)));
+        get(&app, URL).await;
+        send(&app, request(method, URL, &[])).await;
+        assert_eq!(get(&app, URL).await.x_cache(), "HIT", "{method}");
+    }
+}
+
+/// Two layers of one cache, and between them something that strips `/shop` off the path.
+#[tokio::test]
+async fn what_is_changed_under_a_stripped_prefix_is_invalidated_by_both_paths() {
+    let cache = HttpCache::new(&Backend::memory());
+    let inner = boxed(CacheLayer::new(&cache).layer(changing(200, &[])));
+    let stripping = tower::ServiceBuilder::new()
+        .map_request(|mut request: http::Request<Body>| {
+            let stripped = request.uri().to_string().replace("/shop/", "/");
+            *request.uri_mut() = stripped.parse().unwrap();
+            request
+        })
+        .service(inner.clone());
+    let outer = boxed(CacheLayer::new(&cache).layer(stripping));
+    let (with, without) = ("http://example.com/shop/a", "http://example.com/a");
+    get(&outer, with).await;
+    get(&inner, without).await;
+    assert_eq!((get(&outer, with).await.x_cache(), get(&inner, without).await.x_cache()), ("HIT", "HIT"));
+    assert_eq!(send(&outer, request("PUT", with, &[])).await.status, 200);
+    assert_eq!((get(&outer, with).await.x_cache(), get(&inner, without).await.x_cache()), ("MISS", "MISS"));
 }

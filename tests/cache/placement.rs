@@ -232,3 +232,20 @@ async fn grpc_passes_through_untouched_with_its_trailers() {
         assert_eq!(read.to_bytes(), &b"\0\0\0\0\x01a"[..]);
     }
 }
+
+/// A cache outside, and a clone of it with other settings inside.
+#[tokio::test]
+async fn a_clone_with_a_scope_of_its_own_keeps_its_own_keys() {
+    let base = HttpCache::new(&Backend::memory());
+    let scoped = base.clone().scope("x");
+    let origin = Origin::with(MINUTE);
+    let app = boxed(CacheLayer::new(&base).layer(CacheLayer::new(&scoped).layer(origin.clone())));
+    let alone = boxed(CacheLayer::new(&scoped).layer(origin.clone()));
+    let url = "http://h/a";
+    assert_eq!(get(&app, url).await.body, "answer 1");
+    assert_eq!((get(&app, url).await.x_cache(), get(&alone, url).await.x_cache()), ("HIT", "HIT"));
+    base.invalidate().url(url).await.unwrap();
+    assert_eq!(get(&alone, url).await.x_cache(), "HIT", "its key has the scope");
+    scoped.invalidate().url(url).await.unwrap();
+    assert_eq!(get(&alone, url).await.body, "answer 2");
+}

@@ -96,3 +96,45 @@ async fn without_a_backend_every_caller_computes_and_none_fails() {
         assert_eq!(cache.value("a").get_or(|| async move { n }).await.unwrap(), n);
     }
 }
+
+#[tokio::test]
+async fn without_a_backend_those_who_want_it_at_once_compute_together() {
+    let mut server = RedisServer::start();
+    let cache = HttpCache::new(&Backend::redis(server.url()).connect().await.unwrap());
+    server.kill();
+    // The breaker opens: from now on a look-up fails at once.
+    for _ in 0..10 {
+        cache.value("other").get_or(|| async { 1 }).await.unwrap();
+    }
+    let computation = Computation::default();
+    let all = (0..100).map(|_| cache.value("a").get_or(|| computation.run()));
+    let values = futures_util::future::join_all(all).await;
+    assert!(values.iter().all(Result::is_ok));
+    // One, and one for all who came while it was under way; a look-up that tries the server is late.
+    let computed = computation.0.load(Ordering::SeqCst);
+    assert!(computed <= 10, "{computed}");
+}
+
+#[tokio::test]
+async fn of_those_who_have_waited_too_long_one_computes_for_all() {
+    for world in World::all().await {
+        let cache = world.cache().wait(Duration::from_millis(300));
+        let (computed, gate) = (AtomicUsize::new(0), tokio::sync::Semaphore::new(0));
+        let all = (0..50).map(|_| {
+            cache.value("a").get_or(async || {
+                let n = computed.fetch_add(1, Ordering::SeqCst) + 1;
+                if n == 1 {
+                    // Longer than anybody waits.
+                    let _ = gate.acquire().await;
+                } else {
+                    gate.add_permits(1);
+                }
+                n
+            })
+        });
+        let values = futures_util::future::join_all(all).await;
+        assert!(values.iter().all(Result::is_ok), "{}: {values:?}", world.name);
+        let computed = computed.load(Ordering::SeqCst);
+        assert!((2..10).contains(&computed), "{}: {computed}", world.name);
+    }
+}

@@ -313,3 +313,42 @@ async fn background_work_is_bounded_in_all_and_for_one_origin() {
     settle().await;
     assert_eq!(inner.count(), 23, "three in all");
 }
+
+#[tokio::test]
+async fn what_goes_on_after_the_soft_timeout_is_bounded_in_number_and_time() {
+    /// How many requests are at the origin.
+    struct Here(Arc<AtomicUsize>);
+    impl Drop for Here {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    for (limit, stays) in [(Duration::from_mins(10), 2), (50 * MS, 0)] {
+        let (clock, here) = (TestClock::new(), Arc::new(AtomicUsize::new(0)));
+        let cache = HttpCache::new(&Backend::memory_with(&clock)).revalidations(2, 2);
+        let cache = cache.soft_timeout(20 * MS).revalidation_timeout(limit);
+        let fresh = Origin::with(&[("cache-control", "max-age=10, stale-if-error=100")]);
+        let hanging = tower::service_fn({
+            let here = Arc::clone(&here);
+            move |_: http::Request<crate::app::Body>| {
+                here.fetch_add(1, Ordering::SeqCst);
+                let here = Here(Arc::clone(&here));
+                async move {
+                    let _here = here;
+                    std::future::pending::<Result<http::Response<crate::app::Body>, tower_gatehouse::BoxError>>().await
+                }
+            }
+        });
+        let (fill, app) = (swr(&cache, fresh), swr(&cache, hanging));
+        let urls: Vec<_> = (0..10).map(|n| format!("http://example.com/{n}")).collect();
+        for url in &urls {
+            get(&fill, url).await;
+        }
+        settle().await;
+        clock.advance(Duration::from_secs(20));
+        for url in &urls {
+            assert_eq!(get(&app, url).await.detail(), "origin-slow");
+        }
+        until("the others are given up", || here.load(Ordering::SeqCst) == stays).await;
+    }
+}
