@@ -171,6 +171,13 @@ impl RedisSentinel {
         let old = self.master_by(sentinel);
         self.ask(sentinel, old);
         let new = self.master_by(sentinel);
+        let port = self.known_port(new).to_string();
+        wait_until("all sentinels that run name the new master", AGREE, || {
+            self.sentinels.iter().all(|other| {
+                let reply = other.try_command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE]);
+                reply.map_or(true, |reply| reply.array()[1].text() == port)
+            })
+        });
         self.servers[new].wait_for_info("replication", "role", "master", AGREE);
         new
     }
