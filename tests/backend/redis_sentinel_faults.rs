@@ -58,7 +58,7 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, ready: impl Fn()
 /// How many connections other than the replicas' and the Sentinels' a server has: those of this process's clients.
 fn clients(server: &RedisServer) -> usize {
     let list = server.command(&["CLIENT", "LIST", "TYPE", "normal"]).text();
-    list.lines().filter(|line| line.contains("cmd=mget") || line.contains("cmd=evalsha")).count()
+    list.lines().filter(|line| !line.contains("name=sentinel-") && !line.contains("cmd=client|list")).count()
 }
 
 async fn refused(builder: RedisBuilder) -> BackendError {
