@@ -22,6 +22,7 @@ mod records;
 mod redis;
 mod responses;
 mod shard;
+mod term;
 mod wait;
 mod watched;
 

@@ -13,8 +13,9 @@ use bytes::Bytes;
 use tower_gatehouse::{
     Backend, Tag, TagDigest, Timestamp,
     backend::{
-        Ask, BackendError, CasBackend, CasStore, Changes, Commit, Committed, Create, Entry, ErrorKind, Lifetime, Limit,
-        LimitKey, Mode, PrimaryKey, RecordKey, Saved, Scope, Take, Variant, VarySpec, Versioned,
+        Acquire, Acquired, Ask, BackendError, CasBackend, CasStore, Changes, Commit, Committed, Create, Entry,
+        ErrorKind, LeaseKey, LeaseKind, Lifetime, Limit, LimitKey, Mode, PrimaryKey, RecordKey, Saved, Scope, Take,
+        Variant, VarySpec, Versioned,
         conformance::{Facts, Harness, Loss},
     },
 };
@@ -54,6 +55,8 @@ struct Rows {
     delay: Mutex<Duration>,
     /// Keys that cannot be reached.
     broken: Mutex<Option<&'static str>>,
+    /// How far the clock is behind.
+    behind: Mutex<Duration>,
 }
 
 impl Table {
@@ -119,7 +122,7 @@ impl CasStore for Table {
     }
 
     fn now(&self) -> Timestamp {
-        Timestamp::system()
+        Timestamp::system().minus(*self.0.behind.lock().unwrap())
     }
 
     fn name(&self) -> &'static str {
@@ -299,6 +302,18 @@ async fn an_invalidation_that_does_not_reach_a_bucket_names_it_and_repeating_com
     for key in keys {
         assert_eq!(body(&backend, key).await, None);
     }
+}
+
+#[tokio::test]
+async fn who_has_a_clock_that_is_a_little_behind_takes_no_second_lease() {
+    let table = Table::default();
+    let backend: Backend = CasBackend::new(table.clone()).into();
+    let key = LeaseKey { key: KEY, variant: Variant(None), kind: LeaseKind::Fill };
+    let acquire = || backend.acquire(Acquire { key, ttl: Duration::from_mins(1), since: 0, tags: &[] });
+    assert!(matches!(acquire().await.expect("a lease"), Acquired::Granted(_)));
+    *table.0.behind.lock().unwrap() = Duration::from_secs(1);
+    let answer = acquire().await.expect("an answer");
+    assert!(matches!(answer, Acquired::Held { left, .. } if left <= Duration::from_mins(1)), "{answer:?}");
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use crate::{
     Timestamp,
     backend::{
         Acquire, Acquired, BackendError, Entry, ErrorKind, Lease, LeaseKey, Leases, Owner, Release, Ticket, Waiter,
-        blob,
+        blob, term::Term,
     },
 };
 
@@ -57,10 +57,7 @@ impl<S: CasStore> Leases for CasBackend<S> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Slot {
     state: State,
-    /// It lives from here, so that a clock that is set back does not prolong it,
-    since: Timestamp,
-    /// to here.
-    until: Timestamp,
+    term: Term,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,11 +72,7 @@ const HANDED_OVER: Duration = Duration::from_secs(5);
 
 impl Slot {
     fn new(state: State, now: Timestamp, ttl: Duration) -> Self {
-        Self { state, since: now, until: now.plus(ttl) }
-    }
-
-    fn left(&self, now: Timestamp) -> Option<Duration> {
-        (self.since..self.until).contains(&now).then(|| self.until.since(now))
+        Self { state, term: Term::new(now, ttl) }
     }
 
     fn is_of(&self, lease: &Lease) -> bool {
@@ -88,8 +81,8 @@ impl Slot {
 
     fn encode(&self) -> Bytes {
         let mut writer = Writer::new();
-        writer.time(self.since);
-        writer.time(self.until);
+        writer.time(self.term.since);
+        writer.time(self.term.until);
         match self.state {
             State::Held(owner, ticket) => {
                 writer.u8(1);
@@ -105,7 +98,7 @@ impl Slot {
 
     fn decode(value: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(value)?;
-        let (since, until) = (reader.time()?, reader.time()?);
+        let term = Term { since: reader.time()?, until: reader.time()? };
         let state = match reader.u8()? {
             1 => {
                 let owner = Owner::from_bytes(reader.array()?);
@@ -115,12 +108,12 @@ impl Slot {
             3 => State::Failed,
             _ => return None,
         };
-        Some(Self { state, since, until })
+        Some(Self { state, term })
     }
 
     /// Kept longer than it lives: its holder may still renew or release it, as long as nobody else took it.
     fn set<T>(&self, now: Timestamp, then: T) -> Step<T> {
-        Step::Set(self.encode(), Some(self.until.since(now) * 2 + Duration::from_secs(1)), then)
+        Step::Set(self.encode(), Some(self.term.until.since(now) * 2 + Duration::from_secs(1)), then)
     }
 }
 
@@ -147,7 +140,7 @@ impl<S: CasStore> Inner<S> {
         let taken = self.change(&lease_name, |value| {
             let now = self.now();
             let there = value.and_then(|value| Slot::decode(value));
-            match there.filter(|slot| slot.left(now).is_some()) {
+            match there.filter(|slot| slot.term.left(now).is_some()) {
                 // Somebody was faster.
                 Some(slot) => Ok(Step::Keep(Some(slot))),
                 None => Ok(Slot::new(State::Held(lease.owner, ticket), now, acquire.ttl).set(now, None)),
@@ -177,7 +170,7 @@ impl<S: CasStore> Inner<S> {
     /// What a slot means to somebody who asks; `None` if the lease is free. The ticket of `Uncacheable` is to be had yet.
     fn answer(&self, slot: Option<Slot>, bucket: Option<&Bucket>) -> Option<Acquired> {
         let slot = slot?;
-        let left = slot.left(self.now())?;
+        let left = slot.term.left(self.now())?;
         Some(match slot.state {
             State::Failed => Acquired::Failed { left },
             State::Uncacheable => Acquired::Uncacheable { ticket: Ticket { tick: 0, born: 0 }, left },
@@ -303,7 +296,7 @@ async fn poll<S: CasStore>(inner: Arc<Inner<S>>, key: LeaseKey) {
         }
         let holder = match inner.timed(inner.slot(&key)).await {
             Err(_) => held_by,
-            Ok(slot) => slot.filter(|slot| slot.left(inner.now()).is_some()).and_then(|slot| match slot.state {
+            Ok(slot) => slot.filter(|slot| slot.term.left(inner.now()).is_some()).and_then(|slot| match slot.state {
                 State::Held(owner, _) => Some(owner),
                 State::Uncacheable | State::Failed => None,
             }),

@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use crate::{
     Timestamp,
-    backend::{Lease, LeaseKey, Owner, Ticket},
+    backend::{Lease, LeaseKey, Owner, Ticket, term::Term},
 };
 
 /// Bounded: where there are too many live leases, a new one is granted without being remembered.
@@ -19,10 +19,7 @@ pub(super) struct LeaseTable {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
     pub(super) state: State,
-    /// It lives from here, so that a clock which steps back does not prolong it,
-    since: Timestamp,
-    /// to here.
-    until: Timestamp,
+    term: Term,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -39,14 +36,14 @@ const BETWEEN_FULL_SWEEPS: Duration = Duration::from_millis(100);
 impl LeaseTable {
     /// What is there, and for how long.
     pub(super) fn get(&self, key: &LeaseKey, now: Timestamp) -> Option<(State, Duration)> {
-        let slot = self.slots.get(key).filter(|slot| slot.is_live(now))?;
-        Some((slot.state, slot.until.since(now)))
+        let slot = self.slots.get(key)?;
+        Some((slot.state, slot.term.left(now)?))
     }
 
     pub(super) fn set(&mut self, key: LeaseKey, state: State, now: Timestamp, ttl: Duration) {
         if self.slots.len() >= self.sweep_at.max(FEWEST) && !self.slots.contains_key(&key) {
             if now >= self.sweep_after {
-                self.slots.retain(|_, slot| slot.is_live(now));
+                self.slots.retain(|_, slot| slot.term.left(now).is_some());
                 self.sweep_at = (2 * self.slots.len()).min(MOST);
                 if self.sweep_at == MOST {
                     self.sweep_after = now.plus(BETWEEN_FULL_SWEEPS);
@@ -56,7 +53,7 @@ impl LeaseTable {
                 return;
             }
         }
-        self.slots.insert(key, Slot { state, since: now, until: now.plus(ttl) });
+        self.slots.insert(key, Slot { state, term: Term::new(now, ttl) });
     }
 
     /// Whether the lease is still its owner's. One that has ended is until somebody else takes it.
@@ -78,12 +75,6 @@ impl LeaseTable {
     #[cfg(feature = "test-util")]
     pub(super) fn forget(&mut self) {
         self.slots.clear();
-    }
-}
-
-impl Slot {
-    fn is_live(&self, now: Timestamp) -> bool {
-        (self.since..self.until).contains(&now)
     }
 }
 
@@ -109,14 +100,5 @@ mod tests {
         table.set(key(99_999), State::Failed, later, Duration::from_secs(1));
         assert_eq!(table.slots.len(), 1);
         assert!(table.get(&key(99_999), later).is_some());
-    }
-
-    #[test]
-    fn a_clock_that_steps_back_does_not_prolong_a_lease() {
-        let mut table = LeaseTable::default();
-        let start = Timestamp::from_micros(1_000_000);
-        table.set(key(1), State::Failed, start, Duration::from_secs(1));
-        assert!(table.get(&key(1), start).is_some());
-        assert!(table.get(&key(1), start.minus(Duration::from_micros(1))).is_none());
     }
 }
