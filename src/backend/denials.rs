@@ -8,7 +8,7 @@ use std::{
 
 use quick_cache::sync::Cache;
 
-use super::{Ask, Level, Levels, LimitKey, Take, Taken, Verdict};
+use super::{Ask, Level, Levels, LimitKey, Settle, Take, Taken, Verdict};
 use crate::Timestamp;
 
 /// Keys that were denied, until they may pass again; for stores that are a round trip away.
@@ -93,9 +93,11 @@ impl Denials {
         Some((levels.collect(), denial.at))
     }
 
-    /// Something was given back.
-    pub(crate) fn forget(&self, key: &LimitKey) {
-        self.0.remove(key);
+    /// A key that something is given back to may pass again.
+    pub(crate) fn settling(&self, settle: &Settle<'_>) {
+        if settle.changes.iter().any(|change| change.units < 0) {
+            self.0.remove(&settle.key);
+        }
     }
 }
 
@@ -108,7 +110,7 @@ impl fmt::Debug for Denials {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Limit;
+    use crate::backend::{Change, Limit};
 
     fn key(n: u128) -> LimitKey {
         LimitKey::from_bytes(n.to_be_bytes())
@@ -168,7 +170,10 @@ mod tests {
         assert_eq!(recalled(&denials, key(1), &ask(2)), None);
         let other = [Ask { limit: Limit::rate(Duration::from_secs(1), 50), cost: 3 }];
         assert_eq!(recalled(&denials, key(1), &other), None);
-        denials.forget(&key(1));
+        let changed = |units| [Change { limit: ask(1)[0].limit, units }];
+        denials.settling(&Settle { key: key(1), taken: Timestamp::EPOCH, changes: &changed(1) });
+        assert!(recalled(&denials, key(1), &ask(3)).is_some(), "a charge gives nothing back");
+        denials.settling(&Settle { key: key(1), taken: Timestamp::EPOCH, changes: &changed(-1) });
         assert_eq!(recalled(&denials, key(1), &ask(3)), None);
     }
 

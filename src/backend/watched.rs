@@ -5,7 +5,10 @@ use std::{fmt, future::Future};
 use tracing::{Instrument as _, field::Empty, trace_span};
 
 use super::{BackendError, CacheBackend, ErrorKind, InvalidateError};
-use crate::metrics::{self, Histograms, Stopwatch};
+use crate::{
+    metrics::{self, Histograms, Stopwatch},
+    span::record,
+};
 
 /// A store, and what is measured of it.
 pub(super) struct Watched<B: ?Sized> {
@@ -47,10 +50,7 @@ impl<B: ?Sized> Watched<B> {
             let words = [self.name.into(), operation.as_str().into(), outcome.into()];
             metrics::count(&metrics::BACKEND_ERRORS, words);
         }
-        // Nobody looks at most spans.
-        if !span.is_disabled() {
-            span.record("outcome", outcome);
-        }
+        record(&span, "outcome", outcome);
         done
     }
 }

@@ -13,7 +13,7 @@ use http_body::{Body, Frame};
 use tower_service::Service;
 
 use super::{BodyKeyLayer, KeyedBody};
-use crate::key::BodyKey;
+use crate::{key::BodyKey, ready::take_ready};
 
 /// The service of [`BodyKeyLayer`].
 #[derive(Clone, Debug)]
@@ -38,8 +38,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let clone = self.inner.clone();
-        let mut ready = std::mem::replace(&mut self.inner, clone);
+        let mut ready = take_ready(&mut self.inner);
         let (mut parts, body) = request.into_parts();
         // Not our own, were there a second layer outside: only the innermost has read the content that is sent on.
         parts.extensions.remove::<BodyKey>();

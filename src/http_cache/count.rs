@@ -17,6 +17,7 @@ use crate::{
     body::CacheBody,
     metrics::{self, Counters, Histograms, Stopwatch},
     policy::cache_status::Forward,
+    span::record,
 };
 
 /// What is counted and measured with every request.
@@ -291,13 +292,6 @@ impl Drop for AskedInner<'_> {
 
 pub(super) fn lookup_ended(span: &Span, lookup: &Lookup) {
     record(span, "outcome", if lookup.found.is_some() { "found" } else { "nothing" });
-}
-
-/// Nobody looks at most spans; to find that out here is cheaper than to record.
-fn record(span: &Span, field: &'static str, value: &'static str) {
-    if !span.is_disabled() {
-        span.record(field, value);
-    }
 }
 
 /// What a request came to, and why.

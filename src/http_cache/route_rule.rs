@@ -11,6 +11,8 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+#[cfg(feature = "axum")]
+use super::original_uri;
 use super::rule::{Captures, Rule};
 use crate::Tag;
 
@@ -67,8 +69,7 @@ where
 fn captures<B>(request: &Request<B>) -> Captures {
     let extensions = request.extensions();
     let Some(pattern) = extensions.get::<axum::extract::MatchedPath>() else { return Captures::default() };
-    let path = extensions.get::<axum::extract::OriginalUri>().map_or(request.uri(), |uri| &uri.0).path();
-    Captures::of(pattern.as_str(), path)
+    Captures::of(pattern.as_str(), original_uri(request.uri(), extensions).path())
 }
 
 /// Without axum nobody knows the pattern of a route: tags that name captures need the path table.

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     Identity,
     backend::{Ask, LimitKey, Take, Taken, Verdict},
+    span::record,
 };
 
 /// Decides, for all services of a layer.
@@ -161,10 +162,7 @@ impl Engine {
             Ok(admission) => Decision::Admitted(admission),
             Err(denied) => self.refuse(*denied, reject::is_grpc(parts)),
         };
-        // Nobody looks at most spans.
-        if !span.is_disabled() {
-            span.record("decision", decision.decided().as_str());
-        }
+        record(&span, "decision", decision.decided().as_str());
         Some(decision)
     }
 
@@ -172,7 +170,7 @@ impl Engine {
     pub(super) async fn decide(&self, plan: Plan, is_grpc: bool) -> Decision {
         let span = span();
         let decision = self.decide_each(plan, is_grpc).instrument(span.clone()).await;
-        span.record("decision", decision.decided().as_str());
+        record(&span, "decision", decision.decided().as_str());
         decision
     }
 

@@ -14,7 +14,7 @@ use super::{
     future::{Known, Next},
     reject,
 };
-use crate::{Identity, ProblemBody};
+use crate::{Identity, ProblemBody, ready::take_ready};
 
 /// Refuses requests that are beyond a limit; made by a [`RateLimitLayer`](super::RateLimitLayer).
 ///
@@ -60,12 +60,6 @@ where
             }
         }
     }
-}
-
-/// The service that was polled. The clone that takes its place is not ready.
-fn take_ready<S: Clone>(inner: &mut S) -> S {
-    let clone = inner.clone();
-    std::mem::replace(inner, clone)
 }
 
 /// What is done with a request of which all is known that keys may need.

@@ -10,6 +10,7 @@ use super::{SessionError, config::Config, count, open::Open, resolver::Resolved,
 use crate::{
     Personal,
     backend::{Receipt, Record, RecordKey},
+    span::record,
 };
 
 /// Shared by all handles of a request.
@@ -105,10 +106,7 @@ impl Core {
             let span = tracing::debug_span!("session_load", session, outcome = Empty);
             state.loaded = self.load().instrument(span.clone()).await;
             let found = count::loaded(&self.config.loads, &state.loaded);
-            // Nobody looks at most spans.
-            if !span.is_disabled() {
-                span.record("outcome", found.as_str());
-            }
+            record(&span, "outcome", found.as_str());
         }
         match &state.loaded {
             Loaded::Failed(error) => Err(error.clone()),

@@ -1,14 +1,13 @@
 //! The service.
 
 use std::{
-    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use http::{Extensions, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
 use tower_service::Service;
 
@@ -25,7 +24,9 @@ use super::{
 use crate::{
     Identity, Personal, Problem, ProblemBody,
     backend::{BackendError, ErrorKind},
+    http_cache::original_uri,
     identity::Lookup,
+    ready::take_ready,
 };
 
 /// The service of a [`SessionLayer`](super::SessionLayer).
@@ -81,8 +82,7 @@ where
             return ResponseFuture::inside(self.inner.call(request), core);
         }
         // The clone is not ready, the one that was asked is.
-        let clone = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, clone);
+        let mut inner = take_ready(&mut self.inner);
         ResponseFuture::after(Box::pin(async move {
             if let Err(problem) = core.admit(demand).await {
                 return Ok(refuse(problem, &core));
@@ -115,8 +115,7 @@ impl<S> SessionService<S> {
         let Some(demand) = self.config.demand(&request) else {
             return ResponseFuture::passing(self.inner.call(request));
         };
-        let clone = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, clone);
+        let mut inner = take_ready(&mut self.inner);
         ResponseFuture::after(Box::pin(async move {
             let mut response = match outer.admit(Some(demand)).await {
                 // The outer one expires the cookie.
@@ -141,20 +140,10 @@ struct Demand {
 
 impl Config {
     fn demand<B>(&self, request: &Request<B>) -> Option<Demand> {
-        let (path, original) = (request.uri().path(), original_path(request.uri(), request.extensions()));
+        let (path, original) = (request.uri().path(), original_uri(request.uri(), request.extensions()).path());
         let concerned = self.required.concerns(path) || (original != path && self.required.concerns(original));
         concerned.then_some(Demand { user: self.required.user })
     }
-}
-
-/// The path as the client sent it, also below axum's `nest`.
-pub(super) fn original_path<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a str {
-    #[cfg(feature = "axum")]
-    if let Some(axum::extract::OriginalUri(uri)) = extensions.get() {
-        return uri.path();
-    }
-    let _ = extensions;
-    uri.path()
 }
 
 impl Core {

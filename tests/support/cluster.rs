@@ -1,11 +1,11 @@
 //! A Redis Cluster of the test's own: three masters with one replica each.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::redis::{RedisBuilder, RedisServer};
 use super::resp::Reply;
-use super::wait::wait_until;
+use super::wait::{wait_asking, wait_until};
 
 const MASTERS: usize = 3;
 const NODES: usize = 2 * MASTERS;
@@ -160,16 +160,9 @@ impl RedisCluster {
     /// Asks until it is a master: an attempt may time out, and refuses where the others have elected it already.
     fn promote(&self, index: usize, request: &[&str]) {
         let node = &self.nodes[index];
-        let is_master = || node.info_is("replication", "role", "master");
-        let mut asked: Option<Instant> = None;
-        wait_until("the replica is a master", AGREE, || {
-            if !is_master() && asked.is_none_or(|asked| asked.elapsed() > ATTEMPT) {
-                // What it answers is seen in its role.
-                let _ = node.try_command(request);
-                asked = Some(Instant::now());
-            }
-            is_master()
-        });
+        // What it answers is seen in its role.
+        let ask = || drop(node.try_command(request));
+        wait_asking("the replica is a master", AGREE, ATTEMPT, ask, || node.info_is("replication", "role", "master"));
         let id = self.id(index);
         wait_until("all nodes know the new master", AGREE, || {
             self.nodes.iter().all(|node| match node.try_command(&["CLUSTER", "NODES"]) {

@@ -1,11 +1,11 @@
 //! A replicated Redis under Sentinel: a master, two replicas, three sentinels.
 
 use std::cell::RefCell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::ports::Port;
 use super::redis::{RedisBuilder, RedisServer};
-use super::wait::wait_until;
+use super::wait::{wait_asking, wait_until};
 
 const AGREE: Duration = Duration::from_mins(1);
 /// How long one attempt at a failover may take; the sentinels give it three seconds.
@@ -185,14 +185,9 @@ impl RedisSentinel {
     /// Asks the sentinel until it names another master than `old`: it refuses while a failover is under way or no
     /// replica has answered it lately, and gives an attempt up after its time.
     fn ask(&self, sentinel: usize, old: usize) {
-        let mut asked: Option<Instant> = None;
-        wait_until("the sentinel names a new master", AGREE, || {
-            if asked.is_none_or(|asked| asked.elapsed() > ATTEMPT) {
-                let _ = self.sentinels[sentinel].try_command(&["SENTINEL", "FAILOVER", SERVICE]);
-                asked = Some(Instant::now());
-            }
-            self.master_by(sentinel) != old
-        });
+        let ask = || drop(self.sentinels[sentinel].try_command(&["SENTINEL", "FAILOVER", SERVICE]));
+        let named = || self.master_by(sentinel) != old;
+        wait_asking("the sentinel names a new master", AGREE, ATTEMPT, ask, named);
     }
 
     /// Waits until every sentinel names another master than `old`, as after its loss; returns its index.

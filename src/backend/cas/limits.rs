@@ -40,9 +40,7 @@ impl<S: CasStore> Limits for CasBackend<S> {
     }
 
     async fn settle(&self, settle: Settle<'_>) -> Result<(), BackendError> {
-        if settle.changes.iter().any(|change| change.units < 0) {
-            self.0.denials.forget(&settle.key);
-        }
+        self.0.denials.settling(&settle);
         self.0.timed(self.0.settle(settle)).await
     }
 }

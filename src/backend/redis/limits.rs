@@ -51,9 +51,7 @@ impl Limits for RedisBackend {
     }
 
     async fn settle(&self, settle: Settle<'_>) -> Result<(), BackendError> {
-        if settle.changes.iter().any(|change| change.units < 0) {
-            self.denials.forget(&settle.key);
-        }
+        self.denials.settling(&settle);
         settle_in(&self.client, settle).await
     }
 }

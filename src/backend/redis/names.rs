@@ -66,7 +66,7 @@ impl<'a> Names<'a> {
         self.keys.key(self.bucket, "s", &[&hex(*Owner::random().as_bytes())])
     }
 
-    /// For a question about about `n` keys.
+    /// For a question about `n` keys.
     pub(super) fn several(&self, n: usize) -> Several<'_> {
         let buffer = BytesMut::with_capacity(n * (self.keys.namespace().len() + TYPICAL));
         Several { names: self, buffer, keys: Vec::with_capacity(n) }

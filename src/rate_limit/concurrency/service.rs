@@ -15,6 +15,7 @@ use crate::{
         count::{self, By, Decided},
         reject,
     },
+    ready::take_ready,
 };
 
 /// Refuses requests while too many are in progress; made by a [`ConcurrencyLimitLayer`].
@@ -77,9 +78,7 @@ where
         let (parts, body) = request.into_parts();
         let unknown = parts.extensions.get::<Identity>().filter(|identity| identity.needs_lookup());
         if let Some(unknown) = unknown.filter(|_| self.config.key.asks_who()).cloned() {
-            // The clone is not ready; the service that was polled is.
-            let clone = self.inner.clone();
-            let inner = std::mem::replace(&mut self.inner, clone);
+            let inner = take_ready(&mut self.inner);
             let (config, request) = (self.config.clone(), Request::from_parts(parts, body));
             return ConcurrencyFuture::identify(
                 unknown,

@@ -1,7 +1,6 @@
 //! The service in front of an upstream.
 
 use std::{
-    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -20,6 +19,7 @@ use super::{
 };
 use crate::{
     Problem, ProblemBody,
+    ready::take_ready,
     session::{
         SessionError,
         handle::Session,
@@ -61,9 +61,7 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        // The clone is not ready, the one that was asked is.
-        let clone = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, clone);
+        let mut inner = take_ready(&mut self.inner);
         let config = self.config.clone();
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
@@ -125,7 +123,7 @@ impl Config {
             return Ok(field);
         }
         // By reference: the names instead of the values.
-        payload.r = mem::take(&mut payload.d).into_iter().map(|(name, _)| name).collect();
+        payload.r = std::mem::take(&mut payload.d).into_iter().map(|(name, _)| name).collect();
         let field = live.and_then(|_| self.format.write(&payload, &self.keys));
         field.ok_or_else(|| {
             let detail = "what the service is to be told about the session does not fit into 4 KiB";

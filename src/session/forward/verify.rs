@@ -20,10 +20,8 @@ use super::{
 };
 use crate::{
     Backend, Problem, ProblemBody, TestClock, Timestamp,
-    session::{
-        service::original_path,
-        strip::{FORWARDED, is_look_alike},
-    },
+    http_cache::original_uri,
+    session::strip::{FORWARDED, is_look_alike},
 };
 
 /// Lets in what the gateway has signed for this service and this request, and nothing else; leaves [`Claims`] in the
@@ -91,7 +89,7 @@ impl Config {
         if parts.headers.keys().any(|name| *name != FORWARDED && is_look_alike(name)) {
             return Err("the request has a field that looks like x-session");
         }
-        let path = original_path(&parts.uri, &parts.extensions);
+        let path = original_uri(&parts.uri, &parts.extensions).path();
         let payload = verify(field.as_bytes(), &self.keys, parts.method.as_str(), path, self.now());
         payload.map(|payload| Claims::new(payload, self.backend.clone())).map_err(|refusal| match refusal {
             Refusal::Malformed => "the x-session field is malformed",
