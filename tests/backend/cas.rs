@@ -153,10 +153,6 @@ impl Harness for Compared {
         self.peer.clone()
     }
 
-    async fn pass(&self, time: Duration) {
-        tokio::time::sleep(time + Duration::from_millis(5)).await;
-    }
-
     async fn lose(&self, what: Loss) {
         self.table.remove(kinds(what));
     }
@@ -314,6 +310,24 @@ async fn who_has_a_clock_that_is_a_little_behind_takes_no_second_lease() {
     *table.0.behind.lock().unwrap() = Duration::from_secs(1);
     let answer = acquire().await.expect("an answer");
     assert!(matches!(answer, Acquired::Held { left, .. } if left <= Duration::from_mins(1)), "{answer:?}");
+}
+
+#[tokio::test]
+async fn processes_whose_clocks_differ_a_little_do_not_refill_what_they_differ_by() {
+    let table = Table::default();
+    let backend: Backend = CasBackend::new(table.clone()).into();
+    // Ten a second.
+    let asks = [Ask { limit: Limit::rate(Duration::from_millis(100), 20), cost: 1 }];
+    let takes = [Take { key: LimitKey::from_bytes([5; 16]), asks: &asks }];
+    let start = Instant::now();
+    let mut admitted = 0;
+    for n in 0..200 {
+        *table.0.behind.lock().unwrap() = Duration::from_millis(900) * (n % 2);
+        admitted += u64::from(backend.take(&takes).await.expect("an answer").admitted);
+    }
+    // As much again as the clocks differ by, once.
+    let most = 20 + (start.elapsed().as_secs() + 1) * 10 + 9;
+    assert!((20..=most).contains(&admitted), "{admitted} of at most {most}");
 }
 
 #[tokio::test]

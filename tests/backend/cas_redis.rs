@@ -135,10 +135,6 @@ impl Harness for Watched {
         self.peer.clone()
     }
 
-    async fn pass(&self, time: Duration) {
-        tokio::time::sleep(time + Duration::from_millis(5)).await;
-    }
-
     async fn lose(&self, what: Loss) {
         for key in server().keys() {
             if key.starts_with(&format!("{}/", self.namespace)) && is_of(&key, kinds(what)) {

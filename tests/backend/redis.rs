@@ -82,10 +82,6 @@ impl Harness for Redis {
         self.peer.clone()
     }
 
-    async fn pass(&self, time: Duration) {
-        tokio::time::sleep(time + Duration::from_millis(5)).await;
-    }
-
     async fn lose(&self, what: Loss) {
         delete(server(), &self.namespace, kinds(what));
     }

@@ -41,10 +41,6 @@ impl Harness for Cluster {
         self.peer.clone()
     }
 
-    async fn pass(&self, time: Duration) {
-        tokio::time::sleep(time + Duration::from_millis(5)).await;
-    }
-
     async fn lose(&self, what: Loss) {
         for master in &cluster().nodes()[..3] {
             delete(master, &self.namespace, kinds(what));

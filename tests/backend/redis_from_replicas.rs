@@ -125,10 +125,6 @@ impl Harness for FromReplicas {
         self.peer.clone()
     }
 
-    async fn pass(&self, time: Duration) {
-        tokio::time::sleep(time + Duration::from_millis(5)).await;
-    }
-
     async fn lose(&self, what: Loss) {
         delete(&set().master, &self.namespace, kinds(what));
         in_step().await;

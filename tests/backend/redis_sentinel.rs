@@ -41,10 +41,6 @@ impl Harness for Sentinel {
         self.peer.clone()
     }
 
-    async fn pass(&self, time: Duration) {
-        tokio::time::sleep(time + Duration::from_millis(5)).await;
-    }
-
     async fn lose(&self, what: Loss) {
         // A busy machine may be taken for a dead master.
         delete(&sentinel().servers()[sentinel().master()], &self.namespace, kinds(what));

@@ -48,8 +48,8 @@ impl<S: CasStore> Limits for CasBackend<S> {
 impl<S: CasStore> Inner<S> {
     async fn take_one(&self, take: &Take<'_>) -> Answer {
         self.change(&self.names.limit(&take.key), |value| {
-            let at = self.now();
             let before = meter(value, take.asks.len());
+            let at = in_step(self.now(), &before);
             let mut meter = before.clone();
             let admitted = meter.would_admit(take.asks, at);
             if admitted {
@@ -66,8 +66,8 @@ impl<S: CasStore> Inner<S> {
     async fn settle(&self, settle: Settle<'_>) -> Result<(), BackendError> {
         let asks: Vec<_> = settle.changes.iter().map(|change| Ask { limit: change.limit, cost: 0 }).collect();
         self.change(&self.names.limit(&settle.key), |value| {
-            let now = self.now();
             let before = meter(value, asks.len());
+            let now = in_step(self.now(), &before);
             let mut meter = before.clone();
             meter.settle(settle.changes, settle.taken, now);
             Ok(if meter == before { Step::Keep(()) } else { set(&meter, &asks, now, ()) })
@@ -125,6 +125,16 @@ fn meter(value: Option<&Bytes>, counters: usize) -> Meter {
         Some(Meter::from_parts(reader.time()?, &reader.many(Reader::u64)?))
     };
     value.and_then(decode).filter(|meter| meter.fits(counters)).unwrap_or_else(|| Meter::new(counters))
+}
+
+/// Clocks that are kept in step differ by no more.
+const STEP: Duration = Duration::from_secs(1);
+
+/// The time for who is a little behind the one who has counted last: no time has passed. Else processes that count in
+/// turns would refill what they differ by, each time again. Who is further behind has a clock that was set back.
+fn in_step(now: Timestamp, meter: &Meter) -> Timestamp {
+    let (last, _) = meter.parts();
+    if last.since(now) <= STEP { now.max(last) } else { now }
 }
 
 /// Kept until all is refilled, and a second longer for clocks that differ.

@@ -49,7 +49,7 @@ pub trait CasStore: fmt::Debug + Send + Sync + 'static {
 
     /// The time by which freshness, leases, sessions and limits are measured. All processes must come to about the same:
     /// the store's own clock if it tells one, else [`Timestamp::system`] on machines whose clocks are kept in step.
-    /// Invalidation does not depend on it.
+    /// Limits bear a second between any two. Invalidation does not depend on it.
     fn now(&self) -> Timestamp;
 
     /// A short name for logs and metrics.

@@ -62,8 +62,10 @@ pub trait Harness: Send + Sync + 'static {
         self.backend()
     }
 
-    /// Lets time pass on the store's clock: turns a test clock, or sleeps a little longer than that.
-    fn pass(&self, time: Duration) -> impl Future<Output = ()> + Send;
+    /// Lets time pass on the store's clock: turns a test clock, or else sleeps a little longer than that.
+    fn pass(&self, time: Duration) -> impl Future<Output = ()> + Send {
+        tokio::time::sleep(time + Duration::from_millis(5))
+    }
 
     /// Loses a part of what the store keeps, for all keys of the namespace. A store that has no such part on its own
     /// loses what contains it.
