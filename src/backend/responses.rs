@@ -125,8 +125,9 @@ pub struct Commit<'a> {
     pub variant: Variant,
     /// The response.
     pub entry: Arc<Entry>,
-    /// After a 304: the entry whose body goes on, under the new entry's head. The new entry carries the same body.
-    /// Stored only while the base is what is stored, else [`Committed::Gone`].
+    /// After a 304: the entry whose body goes on, under the new entry's head. The new entry carries the same body, has
+    /// the ticket of the look-up that found the base, not a younger one, and the base's tags among its own: so what was
+    /// invalidated since is told by them. Stored only while the base is what is stored, else [`Committed::Gone`].
     pub refresh: Option<&'a Entry>,
     /// The lease under which it was fetched; ended in the same step, whatever the outcome.
     pub lease: Option<&'a Lease>,

@@ -200,6 +200,12 @@ impl HttpCache {
                     }
                     match self.follow(&visit, &shared) {
                         Some(answer) => return Ok(answer),
+                        // It has become stale before it has come to its end. Who comes now flies with the next one,
+                        // which does not wait for the lease that this one keeps.
+                        None if shared.entry.fresh_until() <= self.state.backend.now() => {
+                            self.state.flights.supersede(&(visit.key, variant), &flight);
+                            overdue = true;
+                        }
                         None => break,
                     }
                 }
@@ -262,7 +268,7 @@ impl HttpCache {
         R: Content,
     {
         let Passenger { visit, lookup, variant, overdue, joins } = passenger;
-        let asked = match &lookup {
+        let mut asked = match &lookup {
             Some(lookup) if overdue => Asked { at: self.state.backend.now(), ticket: lookup.ticket, lease: None },
             None => {
                 let _ = tokio::time::timeout(self.config.coalesce.wait, leader.clearance()).await;
@@ -326,7 +332,7 @@ impl HttpCache {
         let asking = self.ask_inner(&visit, request.headers());
         let response = tokio::select! {
             biased;
-            response = oneshot(inner, request).instrument(asking.span()) => response,
+            response = self.send(inner, request, &mut asked).instrument(asking.span()) => response,
             // Dropped, the leader is lost, and the lease given back.
             () = self.given_up(&mut answer, || leader.has_followers()) => return,
         };

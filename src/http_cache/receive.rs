@@ -148,12 +148,10 @@ impl HttpCache {
             forward_status: Some(StatusCode::NOT_MODIFIED),
             ..Report::default()
         };
-        let (stored, lease) = match (self.plan(visit, asked.at, &as_stored, received), asked.ticket) {
+        let ticket = asked.ticket.and(visit.base_ticket());
+        let (stored, lease) = match (self.plan(visit, asked.at, &as_stored, received), ticket) {
             (Ok(mut plan), Some(ticket)) => {
-                // A 304 need not repeat the tags. If it has some, they are all.
-                if !tags::FIELDS.iter().any(|name| response.headers().contains_key(name)) {
-                    plan.tags.extend(base.entry().tags());
-                }
+                plan.tags.extend(base.entry().tags());
                 let entry = self.entry(&plan, ticket, &as_stored, old.content.clone());
                 report.stored = true;
                 (entry.clone(), self.refresh(visit, &plan, entry, base.entry(), asked.lease).await)
@@ -247,7 +245,7 @@ impl HttpCache {
                 *updated.headers_mut() = old.headers.clone();
                 self.merge(updated.headers_mut(), headers, received);
                 let plan = self.plan(&visit.as_get(), asked.at, &updated, received);
-                if let (Ok(mut plan), Some(ticket)) = (plan, asked.ticket) {
+                if let (Ok(mut plan), Some(ticket)) = (plan, asked.ticket.and(visit.base_ticket())) {
                     plan.tags.extend(base.entry().tags());
                     let entry = self.entry(&plan, ticket, &updated, old.content.clone());
                     self.refresh(visit, &plan, entry, base.entry(), None).await;

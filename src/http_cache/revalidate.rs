@@ -16,7 +16,7 @@ use super::{
     lease::HeldLease,
     memo::Memo,
     receive::{Asked, Reception},
-    serve::{Content, Origin, oneshot},
+    serve::{Content, Origin},
     visit::Visit,
 };
 use crate::{
@@ -111,14 +111,20 @@ impl HttpCache {
     }
 
     /// Asks the origin, and stores what it says.
-    async fn refetch<S, B, R>(&self, visit: &Visit, asked: Asked, inner: S, request: Request<B>) -> Result<(), Failed>
+    async fn refetch<S, B, R>(
+        &self,
+        visit: &Visit,
+        mut asked: Asked,
+        inner: S,
+        request: Request<B>,
+    ) -> Result<(), Failed>
     where
         S: Origin<B, R>,
         B: Content,
         R: Content,
     {
         let asking = self.ask_inner(visit, request.headers());
-        let outcome = oneshot(inner, request).instrument(asking.span()).await;
+        let outcome = self.send(inner, request, &mut asked).instrument(asking.span()).await;
         asking.ended(&outcome);
         let Ok(response) = outcome else {
             tracing::debug!(key = %visit.key, "a background validation failed");

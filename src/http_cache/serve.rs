@@ -62,6 +62,19 @@ pub(crate) async fn oneshot<S: Service<Q>, Q>(mut service: S, request: Q) -> Res
 }
 
 impl HttpCache {
+    /// As [`oneshot`], and notes when the request is made: a service that is busy does not make its answer older
+    /// (RFC 9111 §4.2.3).
+    pub(crate) async fn send<S: Service<Q>, Q>(
+        &self,
+        mut service: S,
+        request: Q,
+        asked: &mut Asked,
+    ) -> Result<S::Response, S::Error> {
+        std::future::poll_fn(|cx| service.poll_ready(cx)).await?;
+        asked.at = self.state.backend.now();
+        service.call(request).await
+    }
+
     /// Answers a request from the store or by the inner service.
     pub(crate) fn serve<S, B, R>(&self, role: Role, inner: &S, request: Request<B>) -> CacheFuture<R, S::Error>
     where
@@ -202,10 +215,10 @@ impl HttpCache {
         R: Content,
     {
         self.condition(&visit, request.headers_mut());
-        let asked = self.asked(&visit).await;
+        let mut asked = self.asked(&visit).await;
         request.extensions_mut().insert(Arc::clone(&visit));
         let asking = self.ask_inner(&visit, request.headers());
-        let outcome = oneshot(inner, request).instrument(asking.span()).await;
+        let outcome = self.send(inner, request, &mut asked).instrument(asking.span()).await;
         asking.ended(&outcome);
         let mut response = match outcome {
             Ok(response) => response,

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Personal, Timestamp,
-    backend::{Lookup, PrimaryKey, Variant, VarySpec},
+    backend::{Lookup, PrimaryKey, Ticket, Variant, VarySpec},
     exchange::{Answered, CacheId},
     key::{BodyKey, Target},
     policy::{self, Credentials, glance::Glance},
@@ -288,6 +288,12 @@ impl Visit {
 
     pub(crate) fn rule(&self) -> &Parts {
         parts(self.rule.as_deref())
+    }
+
+    /// The ticket of a validated response: that of the look-up that has found it, for it may carry what was invalidated
+    /// since, whenever the origin was asked about it.
+    pub(crate) fn base_ticket(&self) -> Option<Ticket> {
+        self.lookup.as_ref()?.ticket
     }
 
     pub(crate) fn variant(&self) -> Variant {

@@ -17,3 +17,4 @@ mod streaming;
 #[path = "../support/mod.rs"]
 mod support;
 mod tags;
+mod validated;
