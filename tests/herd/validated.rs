@@ -20,7 +20,7 @@ use crate::{
 
 const URL: &str = "http://example.com/a";
 
-/// An ETag that does not cover all that its content depends on is no reason to bring back what was invalidated.
+/// A validator that does not cover all that its content depends on is no reason to bring back what was invalidated.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_invalidated_while_somebody_waited_for_his_turn_does_not_come_back_by_a_304() {
     let fields = &[("cache-control", "max-age=1"), ("etag", "\"v1\""), ("surrogate-key", "t")];
