@@ -185,7 +185,7 @@ fn without_an_upstream_it_is_a_demo_that_says_what_to_try() {
     let start = Instant::now();
     assert_eq!(client.head().expect("an answer").status(), 200);
     assert_eq!(client.chunk().expect("an event"), Some(b"data: 0\n\n".to_vec()));
-    assert!(start.elapsed() < Duration::from_millis(500));
+    assert!(start.elapsed() < Duration::from_secs(10));
 }
 
 #[test]

