@@ -103,7 +103,7 @@ fn a_cluster_serves_all_slots_moves_one_and_fails_over() {
         cluster.command_at(key, &["SET", key, "1"]);
         assert!(cluster.owner(key) < 3);
     }
-    assert_eq!(cluster.calls("set"), 8, "four on masters, four on their replicas");
+    wait_until("four on masters, four on their replicas", LIMIT, || cluster.calls("set") == 8);
 
     let (from, to) = (cluster.owner("a"), (cluster.owner("a") + 1) % 3);
     let (slot, old) = cluster.begin_move("a", to);
@@ -117,6 +117,7 @@ fn a_cluster_serves_all_slots_moves_one_and_fails_over() {
 
     cluster.fail_over(to + 3);
     wait_until("the old nodes name the new master", LIMIT, || cluster.owner("a") == to + 3);
+    cluster.elect_soon();
     cluster.node_mut(to + 3).kill();
     wait_until("the cluster elects the other again", 2 * LIMIT, || cluster.owner("a") == to);
     assert_eq!(cluster.command_at("a", &["GET", "a"]).text(), "1");
@@ -126,6 +127,7 @@ fn a_cluster_serves_all_slots_moves_one_and_fails_over() {
 fn sentinels_agree_on_a_new_master() {
     let mut redis = RedisSentinel::start();
     assert_eq!(redis.master(), 0);
+    redis.elect_soon();
     redis.server_mut(0).kill();
     let new = redis.wait_for_other_master(0);
     assert_ne!(new, 0);

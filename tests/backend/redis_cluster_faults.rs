@@ -92,6 +92,7 @@ async fn an_invalidation_that_did_not_reach_a_node_names_it_and_repeating_comple
     let owners: Vec<_> = keys.iter().map(|key| cluster.owner(&clock_of(&cluster, *key))).collect();
     assert!((0..3).all(|node| owners.contains(&node)), "{owners:?}");
     let lost = format!("127.0.0.1:{}", cluster.nodes()[1].port());
+    cluster.elect_soon();
     cluster.node_mut(1).kill();
 
     let start = Instant::now();
@@ -140,6 +141,7 @@ async fn a_node_that_is_frozen_and_one_that_is_dead_cost_their_own_keys_only() {
         until("it is stored", || async { matches!(fill(&backend, *key).await, Ok(Committed::Stored)) }).await;
     }
     let owners: Vec<_> = keys.iter().map(|key| cluster.owner(&clock_of(&cluster, *key))).collect();
+    cluster.elect_soon();
     cluster.nodes()[1].pause();
     only_its_own_keys_are_missed(&backend, &keys, &owners).await;
     cluster.nodes()[1].resume();

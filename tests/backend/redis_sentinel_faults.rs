@@ -193,6 +193,7 @@ async fn a_master_that_is_killed_or_frozen_is_replaced_and_invalidations_are_err
         let backend = connect(&set).await;
         assert_eq!(fill(&backend, 1, "body").await.expect("a commit"), Committed::Stored);
         let old = set.master();
+        set.elect_soon();
         if frozen {
             set.servers()[old].pause();
         } else {

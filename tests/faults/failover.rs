@@ -39,6 +39,7 @@ async fn lose_the_master(frozen: bool) {
     let mut set = RedisSentinel::start();
     let mut load = Load::start(&set.url(), &["--wait-for-replicas", "1"]).await;
     let old = begin(&set, &mut load);
+    set.elect_soon();
     if frozen {
         set.servers()[old].pause();
     } else {

@@ -1,4 +1,7 @@
 //! A Redis Cluster of the test's own: three masters with one replica each.
+//!
+//! The nodes are patient: a machine that stands still for some seconds is not taken for a dead node. A test that waits
+//! for an election says [`elect_soon`](RedisCluster::elect_soon).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,6 +17,10 @@ const SLOTS: usize = 16_384;
 const AGREE: Duration = Duration::from_mins(1);
 /// How long one attempt at a failover may take; Redis gives it five seconds.
 const ATTEMPT: Duration = Duration::from_secs(6);
+/// For how many milliseconds a node is silent when it is taken for dead.
+const PATIENT: &str = "8000";
+/// The same where an election is waited for, and while the nodes meet: they tell each other more often.
+const SOON: &str = "1500";
 
 /// Three masters (nodes 0 to 2) and their replicas (node `n + 3` of master `n`); killed on drop.
 #[derive(Debug)]
@@ -35,7 +42,7 @@ impl RedisCluster {
         let builder = builder
             .config("cluster-enabled yes")
             .config("cluster-config-file nodes.conf")
-            .config("cluster-node-timeout 1500")
+            .config(format!("cluster-node-timeout {SOON}"))
             .config("cluster-announce-ip 127.0.0.1")
             .config("repl-diskless-sync-delay 0");
         let nodes: Vec<_> = std::thread::scope(|scope| {
@@ -67,10 +74,18 @@ impl RedisCluster {
                 table.len() == NODES && table.values().all(|line| !line.contains("handshake"))
             })
         });
+        // The masters decide who is dead, and do so from the moment that somebody may succeed them.
+        take_for_dead_after(PATIENT, &self.nodes[..MASTERS]);
         for (master, replica) in self.nodes[..MASTERS].iter().zip(&self.nodes[MASTERS..]) {
             replica.command(&["CLUSTER", "REPLICATE", &id(master)]);
         }
         self.wait_until_ok();
+        take_for_dead_after(PATIENT, &self.nodes[MASTERS..]);
+    }
+
+    /// From now on a master that is silent for one and a half seconds is replaced.
+    pub fn elect_soon(&self) {
+        take_for_dead_after(SOON, &self.nodes);
     }
 
     /// Waits until every node that runs says `cluster_state:ok`, and all replicas are in step with their masters and
@@ -199,6 +214,13 @@ impl RedisCluster {
         for node in [to, from] {
             self.nodes[node].command(&["CLUSTER", "SETSLOT", &number, "NODE", &self.id(to)]);
         }
+    }
+}
+
+/// A node that was silent for so many milliseconds is taken for dead.
+fn take_for_dead_after(millis: &str, nodes: &[RedisServer]) {
+    for node in nodes {
+        node.command(&["CONFIG", "SET", "cluster-node-timeout", millis]);
     }
 }
 

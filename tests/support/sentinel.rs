@@ -1,4 +1,7 @@
 //! A replicated Redis under Sentinel: a master, two replicas, three sentinels.
+//!
+//! They are patient: a machine that stands still for some seconds is not taken for a dead master. A test that waits for
+//! an election says [`elect_soon`](RedisSentinel::elect_soon).
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -85,7 +88,7 @@ impl RedisSentinel {
         }
         let watch = [
             format!("sentinel monitor {SERVICE} 127.0.0.1 {master_port} 2"),
-            format!("sentinel down-after-milliseconds {SERVICE} 1000"),
+            format!("sentinel down-after-milliseconds {SERVICE} 8000"),
             format!("sentinel failover-timeout {SERVICE} 3000"),
         ];
         let sentinel = || start(sentinels.clone().sentinel(&watch));
@@ -110,6 +113,13 @@ impl RedisSentinel {
         format!(
             "{scheme}-sentinel://127.0.0.1:{first}?sentinelServiceName={SERVICE}&node=127.0.0.1:{second}&node=127.0.0.1:{third}"
         )
+    }
+
+    /// From now on a master that is silent for a second is replaced.
+    pub fn elect_soon(&self) {
+        for sentinel in &self.sentinels {
+            sentinel.command(&["SENTINEL", "SET", SERVICE, "down-after-milliseconds", "1000"]);
+        }
     }
 
     /// The port at which others know a server.
