@@ -161,7 +161,7 @@ impl Alter for Broken {
             };
             let inner = self.inner.clone();
             tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                tokio::time::sleep(Duration::from_millis(200)).await;
                 let scope = match (&keys, &tags) {
                     (Some(keys), _) => Scope::Keys(keys),
                     (_, Some(tags)) => Scope::Tags(tags),
@@ -275,7 +275,7 @@ impl Harness for BrokenHarness {
     }
 
     fn facts(&self) -> Facts {
-        Facts::default().effort(Duration::from_millis(if self.fault == Fault::None { 300 } else { 10_000 }))
+        Facts::default().effort(Duration::from_millis(if self.fault == Fault::None { 300 } else { 120_000 }))
     }
 }
 

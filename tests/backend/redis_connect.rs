@@ -15,7 +15,7 @@ use tower_gatehouse::{
     backend::{BackendError, Credential, ErrorKind, PrimaryKey, RedisBuilder, Variant, VarySpec},
 };
 
-use crate::support::{Connection, RedisCluster, RedisServer, RedisTls};
+use crate::support::{Connection, RedisCluster, RedisServer, RedisTls, ports::Port, until};
 
 /// What `connect` refuses.
 async fn refused(builder: RedisBuilder) -> BackendError {
@@ -33,9 +33,18 @@ fn assert_says(error: &BackendError, kind: ErrorKind, words: &[&str]) {
 
 pub(crate) async fn works(backend: &Backend) {
     let key = PrimaryKey::from_bytes([1; 16]);
-    backend.ticket(&key).await.expect("a ticket");
-    let lookup = backend.lookup(&key, &|_: &VarySpec| Variant::default()).await.expect("a look-up");
-    assert!(lookup.ticket.is_some());
+    let start = Instant::now();
+    loop {
+        let ticket = backend.ticket(&key).await;
+        match (ticket, backend.lookup(&key, &|_: &VarySpec| Variant::default()).await) {
+            (Ok(_), Ok(lookup)) => return assert!(lookup.ticket.is_some()),
+            // The usual timeout is 100 ms, which a busy machine may take.
+            (Err(error), _) | (_, Err(error)) => {
+                assert!(error.is_outage() && start.elapsed() < Duration::from_secs(20), "{error:?}");
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]
@@ -58,7 +67,8 @@ async fn wrong_settings_are_refused_without_asking_a_server() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_named() {
-    let port = RedisServer::start().port();
+    let port = Port::reserve();
+    let port = port.number();
     let error = refused(Backend::redis(format!("redis://127.0.0.1:{port}"))).await;
     assert_says(&error, ErrorKind::Unavailable, &["cannot reach", &format!("127.0.0.1:{port}: Connection refused")]);
     let error = refused(Backend::redis(format!("redis-cluster://127.0.0.1:{port}"))).await;
@@ -215,6 +225,7 @@ async fn tls_can_be_configured_by_hand() {
 #[tokio::test]
 async fn a_credential_provider_is_asked_for_each_connection_and_follows_a_rotation() {
     let server = RedisServer::builder().user("shop", "one", "~gh:* &gh:* +@all").start();
+    server.command(&["ACL", "SETUSER", "shop", ">two"]);
     let asked = Arc::new(AtomicU32::new(0));
     let counter = Arc::clone(&asked);
     let backend = Backend::redis(format!("redis://127.0.0.1:{}", server.port()))
@@ -226,12 +237,11 @@ async fn a_credential_provider_is_asked_for_each_connection_and_follows_a_rotati
         .await
         .expect("a connection");
     works(&backend).await;
-    server.command(&["ACL", "SETUSER", "shop", ">two"]);
-    until(Duration::from_secs(10), || async { asked.load(Ordering::SeqCst) >= 3 }).await;
+    until("it is asked again", || async { asked.load(Ordering::SeqCst) >= 3 }).await;
     // The first password is not good any more: a new connection needs the second one.
     server.command(&["ACL", "SETUSER", "shop", "<one"]);
     server.command(&["CLIENT", "KILL", "TYPE", "normal"]);
-    until(Duration::from_secs(10), || async { backend.ping().await.is_ok() }).await;
+    until("it connects with the second password", || async { backend.ping().await.is_ok() }).await;
     works(&backend).await;
 }
 
@@ -252,9 +262,9 @@ async fn a_process_boots_during_an_outage_and_recovers() {
         let error = backend.ticket(&PrimaryKey::from_bytes([1; 16])).await.expect_err("there is no server");
         assert_eq!(error.kind(), ErrorKind::Unavailable);
     }
-    assert!(start.elapsed() < Duration::from_secs(1), "at once: {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(5), "at once: {:?}", start.elapsed());
     server.restart();
-    until(Duration::from_secs(15), || async { backend.ping().await.is_ok() }).await;
+    until("it recovers", || async { backend.ping().await.is_ok() }).await;
     works(&backend).await;
     let (theirs, ours) = (server.command(&["TIME"]).array()[0].text(), backend.now().as_micros() / 1_000_000);
     assert!(theirs.parse::<u64>().unwrap().abs_diff(ours) <= 5);
@@ -274,15 +284,6 @@ async fn a_backend_that_is_dropped_closes_its_connections() {
     let clients = || server.command(&["CLIENT", "LIST"]).text().lines().count();
     assert_eq!(clients(), 2, "ours and the one that asks");
     drop(backend);
-    until(Duration::from_secs(10), || async { clients() == 1 }).await;
+    until("it has closed them", || async { clients() == 1 }).await;
     drop(Connection::open(server.port()));
-}
-
-/// Looks every 20 ms whether `ready` holds.
-async fn until<F: Future<Output = bool>>(limit: Duration, ready: impl Fn() -> F) {
-    let start = Instant::now();
-    while !ready().await {
-        assert!(start.elapsed() < limit, "not so after {limit:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }

@@ -13,7 +13,7 @@ use tokio::{
 use tower_gatehouse::{
     Backend, Timestamp,
     backend::{
-        BackendError, Commit, Committed, Discarded, Lease, Lookup, PrimaryKey, Ticket, Variant, VaryOf,
+        BackendError, Commit, Committed, Discarded, Lease, Lookup, Mode, PrimaryKey, Scope, Ticket, Variant, VaryOf,
         conformance::{Facts, Harness, Loss},
     },
 };
@@ -24,6 +24,7 @@ use crate::{
     support::{
         Reply,
         altered::{Alter, Altered},
+        until,
     },
 };
 
@@ -89,7 +90,14 @@ impl FromReplicas {
         let connect = async || {
             let builder = Backend::redis(set().master.url()).namespace(&namespace).read_from_replicas();
             let builder = builder.wait_for_replicas(2, 3 * PATIENT).operation_timeout(PATIENT).limit_timeout(PATIENT);
-            Backend::custom(Altered(InStep(builder.connect().await.expect("a connection"))))
+            let backend = builder.connect().await.expect("a connection");
+            // The first one makes the connection on which it waits, for which there is a second.
+            let unused = [PrimaryKey::from_bytes([0xff; 16])];
+            until("replicas are waited for", || async {
+                backend.invalidate(Scope::Keys(&unused), Mode::Hard).await.is_ok()
+            })
+            .await;
+            Backend::custom(Altered(InStep(backend)))
         };
         let (backend, peer) = tokio::join!(connect(), connect());
         // Replicas are asked once their master has confirmed twice, a second apart, that they are in step.

@@ -11,9 +11,10 @@ use tower_gatehouse::{
     },
 };
 
-use crate::support::{RedisCluster, RedisSentinel, RedisServer};
+use crate::support::{RedisCluster, RedisSentinel, RedisServer, ports::Port, until};
 
-const TIMEOUT: Duration = Duration::from_millis(500);
+/// Long enough that a machine that stands still for a moment is not taken for a server that is gone.
+const TIMEOUT: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(30);
 const LAG: Duration = Duration::from_secs(5);
 
@@ -91,13 +92,16 @@ async fn hits_come_from_a_replica_and_everything_else_from_the_master() {
     let backend = set.builder().read_from_replicas().connect().await.expect("a connection");
     assert_eq!(fill(&backend, 1).await.expect("a commit"), Committed::Stored);
     until_replicas_are_read(&backend, 1, &[&set.replicas[0], &set.replicas[1]]).await;
-    set.reset_stats();
-    for _ in 0..100 {
-        assert!(stored(&backend, 1).await);
-    }
     let reads = |server: &RedisServer| server.commandstats().calls("mget");
-    assert!(reads(&set.master) < 10, "{}", reads(&set.master));
-    assert!(reads(&set.replicas[0]) + reads(&set.replicas[1]) > 90);
+    // Where the machine stood still, no replica counts as in step for a while.
+    until("hits come from replicas", || async {
+        set.reset_stats();
+        for _ in 0..100 {
+            assert!(stored(&backend, 1).await);
+        }
+        reads(&set.master) < 10 && reads(&set.replicas[0]) + reads(&set.replicas[1]) > 90
+    })
+    .await;
     // A miss is asked of the master, too: what it has is found, however far the replicas are.
     assert!(!stored(&backend, 2).await);
     assert_eq!(fill(&backend, 2).await.expect("a commit"), Committed::Stored);
@@ -121,13 +125,14 @@ async fn replicas_that_are_frozen_or_gone_cost_no_hit() {
     set.replicas[0].pause();
     set.replicas[1].kill();
     let (start, mut slowest) = (Instant::now(), Duration::ZERO);
-    while start.elapsed() < Duration::from_secs(3) {
+    // Until they are not asked any more, and on.
+    while start.elapsed() < Duration::from_secs(7) {
         let asked = Instant::now();
         assert!(stored(&backend, 1).await);
         slowest = slowest.max(asked.elapsed());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert!(slowest < 5 * TIMEOUT, "{slowest:?}");
+    assert!(slowest < 4 * TIMEOUT, "{slowest:?}");
     set.replicas[0].resume();
     until_replicas_are_read(&backend, 1, &[&set.replicas[0]]).await;
 }
@@ -142,17 +147,18 @@ async fn a_replica_that_lags_may_show_old_content_to_others_for_five_seconds_and
     let replicas = [&set.replicas[0], &set.replicas[1]];
     until_replicas_are_read(&reader, 1, &replicas).await;
     until_replicas_are_read(&writer, 1, &replicas).await;
-    let gone = RedisServer::start().port().to_string();
+    let gone = Port::reserve();
     for replica in replicas {
-        replica.command(&["REPLICAOF", "127.0.0.1", &gone]);
+        replica.command(&["REPLICAOF", "127.0.0.1", &gone.number().to_string()]);
     }
     let cut = Instant::now();
     invalidate(&writer).await.expect("an invalidation");
     let mut old = 0;
     while cut.elapsed() < LAG + Duration::from_secs(3) {
         assert!(!stored(&writer, 1).await, "who has invalidated never sees it");
+        let asked = cut.elapsed();
         if stored(&reader, 1).await {
-            assert!(cut.elapsed() < LAG, "after {:?}", cut.elapsed());
+            assert!(asked < LAG, "after {asked:?}");
             old += 1;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -168,29 +174,27 @@ async fn with_all_replicas_waited_for_the_whole_promise_holds() {
     let writer = builder().connect().await.expect("a connection");
     assert_eq!(fill(&writer, 1).await.expect("a commit"), Committed::Stored);
     until_replicas_are_read(&reader, 1, &[&set.replicas[0], &set.replicas[1]]).await;
+    until_invalidated(&writer).await;
     for round in 0..300 {
-        invalidate(&writer).await.expect("all replicas have it");
-        assert!(!stored(&reader, 1).await, "round {round}");
         assert_eq!(fill(&writer, 1).await.expect("a commit"), Committed::Stored);
         assert!(stored(&reader, 1).await);
+        invalidate(&writer).await.expect("all replicas have it");
+        assert!(!stored(&reader, 1).await, "round {round}");
     }
 }
 
-/// Invalidates until both replicas have it in time: they may just have come, or be in want of a processor.
-async fn both_have_it(backend: &Backend) {
-    let start = Instant::now();
-    while invalidate(backend).await.is_err() {
-        assert!(start.elapsed() < LIMIT, "not so after {LIMIT:?}");
-    }
+/// Invalidates until the replicas have it in time: they may just have come, or be in want of a processor.
+async fn until_invalidated(backend: &Backend) {
+    until("the replicas have it", || async { invalidate(backend).await.is_ok() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shortfall_of_replicas_is_an_error_that_counts_them_and_the_invalidation_holds() {
     let set = Replicated::start();
-    let wait = Duration::from_secs(1);
+    let wait = Duration::from_secs(4);
     let backend = set.builder().wait_for_replicas(2, wait).connect().await.expect("a connection");
     assert_eq!(fill(&backend, 1).await.expect("a commit"), Committed::Stored);
-    both_have_it(&backend).await;
+    until_invalidated(&backend).await;
     assert_eq!(fill(&backend, 1).await.expect("a commit"), Committed::Stored);
     set.replicas[1].pause();
     // Many at once share what they wait for.
@@ -208,32 +212,30 @@ async fn a_shortfall_of_replicas_is_an_error_that_counts_them_and_the_invalidati
         let (part, why) = error.unreached().next().expect("a part");
         assert!(part.contains("{0}"), "{part}");
         assert_eq!(why.kind(), ErrorKind::Unreplicated);
-        assert!(why.to_string().contains("only 1 of 2 replicas have acknowledged it within 1s"), "{why}");
+        assert!(why.to_string().contains("only 1 of 2 replicas have acknowledged it within 4s"), "{why}");
     }
-    assert!(start.elapsed() < 2 * 5 * wait, "{:?}", start.elapsed());
+    assert!(start.elapsed() < 5 * wait, "{:?}", start.elapsed());
     assert!(!stored(&backend, 1).await, "it holds all the same");
     // Meanwhile nothing else waits.
     let start = Instant::now();
     assert_eq!(fill(&backend, 1).await.expect("a commit"), Committed::Stored);
-    assert!(start.elapsed() < TIMEOUT, "{:?}", start.elapsed());
+    assert!(start.elapsed() < wait, "{:?}", start.elapsed());
     set.replicas[1].resume();
-    both_have_it(&backend).await;
+    until_invalidated(&backend).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_works_on_a_full_server_and_after_connections_were_cut() {
     let set = Replicated::start();
     let backend = set.builder().wait_for_replicas(2, Duration::from_secs(5)).connect().await.expect("a connection");
+    until_invalidated(&backend).await;
     assert_eq!(fill(&backend, 1).await.expect("a commit"), Committed::Stored);
     set.master.command(&["CONFIG", "SET", "maxmemory", "1"]);
     invalidate(&backend).await.expect("as without waiting");
     set.master.command(&["CONFIG", "SET", "maxmemory", "0"]);
     for _ in 0..5 {
         set.master.command(&["CLIENT", "KILL", "TYPE", "normal"]);
-        let start = Instant::now();
-        while invalidate(&backend).await.is_err() {
-            assert!(start.elapsed() < LIMIT, "it does not recover");
-        }
+        until_invalidated(&backend).await;
     }
 }
 
@@ -259,7 +261,7 @@ pub(crate) async fn check(builder: RedisBuilder, replicas: &[&RedisServer]) {
     for n in 1..=20 {
         until_replicas_are_read(&backend, n, replicas).await;
     }
-    invalidate(&backend).await.expect("a replica of each master has it");
+    until_invalidated(&backend).await;
     for n in 1..=20 {
         assert!(!stored(&backend, n).await);
     }

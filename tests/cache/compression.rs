@@ -17,7 +17,7 @@ use tower_http::compression::CompressionLayer;
 
 use crate::{
     app::{App, Body, Origin, boxed, get, get_with, request, respond, send},
-    support::{Connection, RedisServer, Reply},
+    support::{Connection, RedisServer, Reply, until},
     world::{Fields, World, app, patient},
 };
 
@@ -238,14 +238,17 @@ async fn processes_that_compress_and_that_do_not_read_each_other() {
 
 #[test]
 fn content_above_64_kib_is_packed_and_unpacked_off_the_async_thread() {
-    let threads = Arc::new(AtomicUsize::new(0));
+    let [started, stopped] = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
     let runtime = {
-        let threads = Arc::clone(&threads);
-        let count = move || {
-            threads.fetch_add(1, Ordering::SeqCst);
+        let count = |threads: &Arc<AtomicUsize>| {
+            let threads = Arc::clone(threads);
+            move || {
+                threads.fetch_add(1, Ordering::SeqCst);
+            }
         };
         tokio::runtime::Builder::new_current_thread()
-            .on_thread_start(count)
+            .on_thread_start(count(&started))
+            .on_thread_stop(count(&stopped))
             .thread_keep_alive(Duration::from_millis(1))
             .enable_all()
             .build()
@@ -260,10 +263,12 @@ fn content_above_64_kib_is_packed_and_unpacked_off_the_async_thread() {
             let url = format!("http://a.example/{size}");
             // The first packs it, the second unpacks it.
             for _ in 0..2 {
-                let before = threads.load(Ordering::SeqCst);
+                let before = started.load(Ordering::SeqCst);
                 assert!(get(&app, &url).await.body == page);
-                assert_eq!(threads.load(Ordering::SeqCst) > before, off, "{size}");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                assert_eq!(started.load(Ordering::SeqCst) > before, off, "{size}");
+                // The next one does not find a thread that runs.
+                let all_stopped = || async { started.load(Ordering::SeqCst) == stopped.load(Ordering::SeqCst) };
+                until("the threads have stopped", all_stopped).await;
             }
         }
     });

@@ -6,7 +6,7 @@ use tower_gatehouse::{Backend, HttpCache};
 
 use crate::{
     app::{Origin, get},
-    support::RedisServer,
+    support::{RedisServer, until},
     world::{app, patient},
 };
 
@@ -44,8 +44,9 @@ async fn while_redis_is_down_every_request_is_answered_by_the_origin_and_afterwa
     let cache = HttpCache::new(&Backend::redis(server.url()).connect().await.unwrap());
     let origin = Origin::with(&[("cache-control", "max-age=60")]);
     let app = app(&cache, &origin);
-    get(&app, URL).await;
-    assert_eq!(get(&app, URL).await.x_cache(), "HIT");
+    // Within the usual 100 ms, which a busy machine may take.
+    until("a hit", || async { get(&app, URL).await.x_cache() == "HIT" }).await;
+    let before = origin.count();
     server.kill();
     let start = Instant::now();
     for _ in 0..200 {
@@ -53,14 +54,9 @@ async fn while_redis_is_down_every_request_is_answered_by_the_origin_and_afterwa
         assert_eq!((answer.status, answer.x_cache(), answer.detail()), (200, "MISS", "backend-unavailable"));
     }
     // At most a few operation timeouts of 100 ms until the breaker opens, then next to nothing.
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    assert_eq!(origin.count(), 201);
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert_eq!(origin.count(), before + 200);
     assert!(cache.invalidate().url(URL).await.unwrap_err().unreached().is_some(), "not a silent success");
     server.restart();
-    let recovery = async {
-        while get(&app, URL).await.x_cache() != "HIT" {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), recovery).await.expect("it recovers by itself");
+    until("it recovers by itself", || async { get(&app, URL).await.x_cache() == "HIT" }).await;
 }

@@ -31,4 +31,4 @@ pub use redis::RedisServer;
 pub use resp::{Connection, Reply};
 pub use sentinel::RedisSentinel;
 pub use tls::RedisTls;
-pub use wait::wait_until;
+pub use wait::{until, wait_until};

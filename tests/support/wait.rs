@@ -15,6 +15,16 @@ pub fn wait_asking(what: &str, limit: Duration, attempt: Duration, ask: impl Fn(
     });
 }
 
+/// Looks every 20 ms whether `ready` holds; panics with `what` when it still does not after a minute.
+pub async fn until<F: Future<Output = bool>>(what: &str, ready: impl Fn() -> F) {
+    const LIMIT: Duration = Duration::from_mins(1);
+    let start = Instant::now();
+    while !ready().await {
+        assert!(start.elapsed() < LIMIT, "{what}: not so after {LIMIT:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Looks every 10 ms whether `ready` holds; panics with `what` when it still does not after `limit`.
 pub fn wait_until(what: &str, limit: Duration, mut ready: impl FnMut() -> bool) {
     let start = Instant::now();

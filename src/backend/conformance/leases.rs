@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 
 use super::{Harness, prelude::*};
 use crate::backend::{
@@ -111,11 +112,20 @@ pub async fn a_discard_ends_the_lease<H: Harness>(harness: &H) {
 pub async fn uncacheable_lets_everybody_fetch_for_a_while<H: Harness>(harness: &H) {
     let (backend, peer) = (harness.backend(), harness.peer());
     let while_ = Duration::from_secs(2);
-    let lease = granted(acquire(&backend, lease_key(1), LONG).await);
-    assert!(backend.release(&lease, Release::Uncacheable(while_)).await.unwrap());
+    let (n, answers) = in_time(async |n| {
+        let lease = granted(acquire(&backend, lease_key(n), LONG).await);
+        let start = Instant::now();
+        assert!(backend.release(&lease, Release::Uncacheable(while_)).await.unwrap());
+        let mut answers = Vec::new();
+        for backend in [&backend, &peer, &backend] {
+            answers.push(acquire(backend, lease_key(n), LONG).await);
+        }
+        (start.elapsed() < while_).then_some((n, answers))
+    })
+    .await;
     let mut last = None;
-    for backend in [&backend, &peer, &backend] {
-        match acquire(backend, lease_key(1), LONG).await {
+    for answer in answers {
+        match answer {
             Acquired::Uncacheable { ticket, left } => {
                 assert!(left <= while_ && left > Duration::ZERO);
                 last = Some(ticket);
@@ -124,25 +134,32 @@ pub async fn uncacheable_lets_everybody_fetch_for_a_while<H: Harness>(harness: &
         }
     }
     let entry = entry(&peer, last.unwrap(), "cacheable after all").build();
-    assert_eq!(commit(&peer, key(1), &entry).await, Committed::Stored);
+    assert_eq!(commit(&peer, key(n), &entry).await, Committed::Stored);
     harness.pass(while_ + ms(200)).await;
-    granted(acquire_since(&peer, lease_key(1), LONG, entry.ticket().tick).await);
+    granted(acquire_since(&peer, lease_key(n), LONG, entry.ticket().tick).await);
 }
 
 /// Nobody fetches, and afterwards one may again.
 pub async fn failed_lets_nobody_fetch_for_a_while<H: Harness>(harness: &H) {
     let (backend, peer) = (harness.backend(), harness.peer());
     let while_ = Duration::from_secs(2);
-    let lease = granted(acquire(&backend, lease_key(1), LONG).await);
-    assert!(backend.release(&lease, Release::Failed(while_)).await.unwrap());
-    for backend in [&backend, &peer] {
-        match acquire(backend, lease_key(1), LONG).await {
+    let (n, answers) = in_time(async |n| {
+        let lease = granted(acquire(&backend, lease_key(n), LONG).await);
+        let start = Instant::now();
+        assert!(backend.release(&lease, Release::Failed(while_)).await.unwrap());
+        let answers = [&backend, &peer].map(|backend| acquire(backend, lease_key(n), LONG));
+        let answers = join_all(answers).await;
+        (start.elapsed() < while_).then_some((n, answers))
+    })
+    .await;
+    for answer in answers {
+        match answer {
             Acquired::Failed { left } => assert!(left <= while_ && left > Duration::ZERO),
             other => panic!("expected Failed, got {other:?}"),
         }
     }
     harness.pass(while_ + ms(200)).await;
-    granted(acquire(&peer, lease_key(1), LONG).await);
+    granted(acquire(&peer, lease_key(n), LONG).await);
 }
 
 /// For the next, at once.
@@ -157,27 +174,39 @@ pub async fn a_released_lease_is_free<H: Harness>(harness: &H) {
 /// Its holder may have died.
 pub async fn a_lease_ends_by_itself<H: Harness>(harness: &H) {
     let (backend, peer) = (harness.backend(), harness.peer());
-    let first = granted(acquire(&backend, lease_key(1), ms(1500)).await);
-    let (left, _) = held(acquire(&peer, lease_key(1), LONG).await);
+    let (n, first, answer) = in_time(async |n| {
+        let start = Instant::now();
+        let first = granted(acquire(&backend, lease_key(n), ms(1500)).await);
+        let answer = acquire(&peer, lease_key(n), LONG).await;
+        (start.elapsed() < ms(1500)).then_some((n, first, answer))
+    })
+    .await;
+    let (left, _) = held(answer);
     assert!(left <= ms(1500));
     harness.pass(ms(1700)).await;
-    let second = granted(acquire(&peer, lease_key(1), LONG).await);
+    let second = granted(acquire(&peer, lease_key(n), LONG).await);
     assert!(second.ticket.tick > first.ticket.tick);
 }
 
 /// Beyond its first end, by the `ttl` from the renewal on.
 pub async fn a_renewed_lease_lasts<H: Harness>(harness: &H) {
     let (backend, peer) = (harness.backend(), harness.peer());
-    let lease = granted(acquire(&backend, lease_key(1), ms(1500)).await);
-    assert!(backend.renew(&lease, LONG).await.unwrap());
+    let (n, lease, renewed) = in_time(async |n| {
+        let start = Instant::now();
+        let lease = granted(acquire(&backend, lease_key(n), ms(1500)).await);
+        let renewed = backend.renew(&lease, LONG).await.unwrap();
+        (start.elapsed() < ms(1500)).then_some((n, lease, renewed))
+    })
+    .await;
+    assert!(renewed);
     harness.pass(ms(1700)).await;
-    let (left, ticket) = held(acquire(&peer, lease_key(1), LONG).await);
+    let (left, ticket) = held(acquire(&peer, lease_key(n), LONG).await);
     assert!(left > LONG / 2);
     assert_eq!(ticket, Some(lease.ticket));
     // Also to something shorter.
     assert!(backend.renew(&lease, ms(300)).await.unwrap());
     harness.pass(ms(500)).await;
-    granted(acquire(&peer, lease_key(1), LONG).await);
+    granted(acquire(&peer, lease_key(n), LONG).await);
 }
 
 /// And changes nothing by trying.

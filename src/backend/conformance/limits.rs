@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future;
 
-use super::{Harness, Loss, prelude::ms};
+use super::{
+    Harness, Loss,
+    prelude::{in_time, ms},
+};
 use crate::{
     Timestamp,
     backend::{Ask, Backend, Change, Level, Limit, LimitKey, Settle, Take, Taken, Verdict},
@@ -151,15 +154,21 @@ pub async fn nothing_is_taken_where_another_key_denies<H: Harness>(harness: &H) 
 pub async fn a_rate_refills<H: Harness>(harness: &H) {
     let backend = harness.backend();
     let limit = Limit::rate(ms(300), 2);
-    assert_eq!(count(&backend, 1, limit, 2).await, 2);
-    let denied = take(&backend, 1, &[(limit, 1)]).await;
-    assert!(!denied.admitted);
+    let (n, denied) = in_time(async |n| {
+        let first = take(&backend, n, &[(limit, 1)]).await;
+        let second = take(&backend, n, &[(limit, 1)]).await;
+        assert!(first.admitted && second.admitted);
+        let third = take(&backend, n, &[(limit, 1)]).await;
+        assert!(!third.admitted || third.at.since(first.at) >= ms(300), "{first:?} {third:?}");
+        (!third.admitted).then_some((n, third))
+    })
+    .await;
     assert!(wait(&denied) <= ms(300), "{denied:?}");
     harness.pass(wait(&denied)).await;
-    assert!(admitted(&backend, 1, limit).await, "the wait was the truth");
+    assert!(admitted(&backend, n, limit).await, "the wait was the truth");
     harness.pass(ms(1200)).await;
-    assert!(level(&backend, 1, limit).await.refilled.is_zero());
-    assert_eq!(count(&backend, 1, limit, 2).await, 2, "a pause does not save up more than the burst");
+    assert!(level(&backend, n, limit).await.refilled.is_zero());
+    assert_eq!(count(&backend, n, limit, 2).await, 2, "a pause does not save up more than the burst");
 }
 
 /// The next window has its own.
@@ -237,10 +246,14 @@ pub async fn what_has_refilled_is_not_given_back<H: Harness>(harness: &H) {
     harness.pass(ms(450)).await;
     // Full again by now.
     assert_eq!(count(&backend, 1, limit, 2).await, 2);
-    let before = level(&backend, 1, limit).await;
+    let level = async || {
+        let taken = take(&backend, 1, &[(limit, 0)]).await;
+        (taken.at, taken.levels[0].expect("a level").refilled)
+    };
+    let (from, before) = level().await;
     settle(&backend, 1, taken.at, limit, -1).await;
-    let after = level(&backend, 1, limit).await;
-    assert!(after.refilled + ms(399) > before.refilled, "{before:?} {after:?}");
+    let (to, after) = level().await;
+    assert!(after + to.since(from) + ms(399) > before, "{before:?} {after:?}");
 }
 
 /// As far as the overdraft goes.

@@ -1,6 +1,9 @@
 //! Records of sessions, and the sessions of a user.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -178,32 +181,51 @@ pub async fn no_commit_survives_a_destroy<H: Harness>(harness: &H) {
 pub async fn an_unused_record_ends_after_its_idle_time<H: Harness>(harness: &H) {
     let (backend, idle) = (harness.backend(), ms(600));
     let lifetime = Lifetime { idle, absolute: Duration::from_mins(1) };
-    let keys = [1, 2, 3].map(|n| record_key(1, n));
-    for key in keys {
-        done(backend.create(Create { key, set: &[], lifetime, link: None }).await.unwrap());
-    }
-    for _ in 0..3 {
-        harness.pass(idle / 2).await;
-        let before = load(&backend, &keys[1]).await.expect("it was touched").expires;
-        assert!(backend.touch(&keys[1]).await.unwrap());
-        assert!(load(&backend, &keys[1]).await.unwrap().expires > before);
-        done(put(&backend, &keys[2], &[("a", "1")], None).await);
-    }
-    assert!(!is_there(&backend, &keys[0]).await);
-    assert!(is_there(&backend, &keys[1]).await && is_there(&backend, &keys[2]).await);
+    let (keys, there) = in_time(async |n| {
+        let keys = [0, 1, 2].map(|key| record_key(1, 3 * n + key));
+        let mut used = Instant::now();
+        for key in keys {
+            done(backend.create(Create { key, set: &[], lifetime, link: None }).await.unwrap());
+        }
+        for _ in 0..3 {
+            harness.pass(idle / 2).await;
+            let next = Instant::now();
+            let before = load(&backend, &keys[1]).await;
+            let touched = backend.touch(&keys[1]).await.unwrap();
+            let after = load(&backend, &keys[1]).await;
+            let saved = put(&backend, &keys[2], &[("a", "1")], None).await;
+            if used.elapsed() >= idle {
+                return None;
+            }
+            assert!(touched && after.expect("it was touched").expires > before.expect("it was created").expires);
+            done(saved);
+            used = next;
+        }
+        let there = join_all(keys.iter().map(|key| is_there(&backend, key))).await;
+        (used.elapsed() < idle).then_some((keys, there))
+    })
+    .await;
+    assert_eq!(there, [false, true, true]);
     harness.pass(idle).await;
     assert!(!is_there(&backend, &keys[1]).await && !is_there(&backend, &keys[2]).await);
 }
 
 /// Whatever touches and changes it.
 pub async fn no_record_lives_beyond_its_deadline<H: Harness>(harness: &H) {
-    let (backend, key) = (harness.backend(), record_key(1, 1));
+    let backend = harness.backend();
     let lifetime = Lifetime { idle: Duration::from_mins(1), absolute: ms(600) };
-    let receipt = done(backend.create(Create { key, set: &[], lifetime, link: None }).await.unwrap());
-    assert_eq!(receipt.expires, receipt.deadline);
-    harness.pass(ms(200)).await;
-    assert!(backend.touch(&key).await.unwrap());
-    let receipt = done(put(&backend, &key, &[("a", "1")], None).await);
+    let (key, touched, saved) = in_time(async |n| {
+        let (key, start) = (record_key(1, n), Instant::now());
+        let receipt = done(backend.create(Create { key, set: &[], lifetime, link: None }).await.unwrap());
+        assert_eq!(receipt.expires, receipt.deadline);
+        harness.pass(ms(200)).await;
+        let touched = backend.touch(&key).await.unwrap();
+        let saved = put(&backend, &key, &[("a", "1")], None).await;
+        (start.elapsed() < lifetime.absolute).then_some((key, touched, saved))
+    })
+    .await;
+    assert!(touched);
+    let receipt = done(saved);
     assert_eq!(receipt.expires, receipt.deadline);
     harness.pass(ms(500)).await;
     assert!(!is_there(&backend, &key).await);
