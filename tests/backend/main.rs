@@ -33,5 +33,7 @@ mod redis_sentinel;
 #[cfg(feature = "redis")]
 mod redis_sentinel_faults;
 #[cfg(feature = "redis")]
+mod redis_together;
+#[cfg(feature = "redis")]
 #[path = "../support/mod.rs"]
 mod support;

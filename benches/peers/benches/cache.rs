@@ -16,7 +16,7 @@ use bench::{Subject, compare};
 use bytes::Bytes;
 use fred::prelude::{ClientLike, KeysInterface};
 use futures_util::future::join_all;
-use http::{Request, Response, header};
+use http::{Request, Response, Uri, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Empty, Full};
 use redis::Redis;
@@ -46,7 +46,8 @@ fn two_threads() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-fn in_memory(runtime: &Runtime, tasks: u64, size: usize) {
+fn in_memory(runtime: &Runtime, tasks: usize, size: usize) {
+    let load = Load { tasks, path: "/products/17", pages: 1, size };
     let theirs = peer::CacheLayer::builder(peer::InMemoryBackend::new(1000)).ttl(DAY).build().layer(origin("", size));
     let ours = CacheLayer::new(&Backend::memory()).layer(origin("", size));
     let content = content(size);
@@ -54,9 +55,9 @@ fn in_memory(runtime: &Runtime, tasks: u64, size: usize) {
     compare(
         &format!("A hit in memory, {size} bytes{}", at_once(tasks)),
         vec![
-            asks(runtime, "tower-http-cache", tasks, size, theirs),
-            asks(runtime, "CacheLayer", tasks, size, ours),
-            asks(runtime, "no cache: a bare axum route", tasks, size, route),
+            asks(runtime, "tower-http-cache", load, theirs),
+            asks(runtime, "CacheLayer", load, ours),
+            asks(runtime, "no cache: a bare axum route", load, route),
         ],
     );
 }
@@ -78,7 +79,9 @@ fn on_redis(runtime: &Runtime, server: &Redis, size: usize) {
         (peer::CacheLayer::builder(theirs).ttl(DAY).build(), backend, fred)
     });
     let layer = CacheLayer::new(&backend);
-    for tasks in [1, 64] {
+    for (tasks, pages) in [(1, 1), (64, 1), (64, 64)] {
+        let load = Load { tasks, path: "/products/17", pages, size };
+        let tagged = Load { path: "/tagged", ..load };
         let fred = fred.clone();
         let bare = service_fn(move |_: Request<Empty<Bytes>>| {
             let fred = fred.clone();
@@ -88,40 +91,41 @@ fn on_redis(runtime: &Runtime, server: &Redis, size: usize) {
             }
         });
         compare(
-            &format!("A hit on Redis, {size} bytes{}", at_once(tasks)),
+            &format!("A hit on Redis, {size} bytes{}{}", at_once(tasks), of_pages(pages)),
             vec![
-                asks(runtime, "tower-http-cache", tasks, size, theirs.layer(origin("", size))),
-                asks(runtime, "CacheLayer", tasks, size, layer.layer(origin("", size))),
-                asks(runtime, "CacheLayer, two tags", tasks, size, At("/tagged", layer.layer(origin("a,b", size)))),
-                asks(runtime, "no cache: a bare GET of the same bytes with fred", tasks, size, bare),
+                asks(runtime, "tower-http-cache", load, theirs.layer(origin("", size))),
+                asks(runtime, "CacheLayer", load, layer.layer(origin("", size))),
+                asks(runtime, "CacheLayer, two tags", tagged, layer.layer(origin("a,b", size))),
+                asks(runtime, "no cache: a bare GET of the same bytes with fred", load, bare),
             ],
         );
     }
 }
 
-fn at_once(tasks: u64) -> String {
+fn at_once(tasks: usize) -> String {
     if tasks == 1 { String::new() } else { format!(", {tasks} at once, each {EACH} times: all of them") }
 }
 
-/// Asks for another page than the others.
-#[derive(Clone)]
-struct At<S>(&'static str, S);
+fn of_pages(pages: usize) -> String {
+    if pages == 1 { String::new() } else { format!(", of {pages} pages") }
+}
 
-impl<S, B> Service<Request<B>> for At<S>
-where
-    S: Service<Request<B>>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
+/// What is asked for.
+#[derive(Clone, Copy)]
+struct Load {
+    /// How many ask at the same time: each of many asks [`EACH`] times, one alone once.
+    tasks: usize,
+    path: &'static str,
+    /// How many pages there are, which the tasks ask for in turn.
+    pages: usize,
+    /// Of a page, bytes.
+    size: usize,
+}
 
-    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
-        self.1.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        *request.uri_mut() = http::Uri::from_static(self.0);
-        self.1.call(request)
+impl Load {
+    fn uris(self) -> Vec<Uri> {
+        let uri = |page| format!("http://shop.example{}?page={page}", self.path).parse().unwrap();
+        (0..self.pages).map(uri).collect()
     }
 }
 
@@ -158,8 +162,8 @@ fn origin(
     })
 }
 
-fn request() -> Request<Empty<Bytes>> {
-    Request::get("http://shop.example/products/17?page=2")
+fn request(uri: Uri) -> Request<Empty<Bytes>> {
+    Request::get(uri)
         .header(header::ACCEPT, "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
         .header(header::ACCEPT_ENCODING, "gzip, br")
         .header(header::ACCEPT_LANGUAGE, "de,en;q=0.7")
@@ -168,21 +172,24 @@ fn request() -> Request<Empty<Bytes>> {
         .unwrap()
 }
 
-/// So many tasks ask at the same time, each of them [`EACH`] times; one alone asks once.
-fn asks<'a, S, B>(runtime: &'a Runtime, name: &'a str, tasks: u64, size: usize, service: S) -> Subject<'a>
+fn asks<'a, S, B>(runtime: &'a Runtime, name: &'a str, load: Load, service: S) -> Subject<'a>
 where
     S: Service<Request<Empty<Bytes>>, Response = Response<B>, Future: Send, Error: std::fmt::Debug>,
     S: Clone + Send + 'static,
     B: Body<Data = Bytes, Error: std::fmt::Debug> + Send + 'static,
 {
-    // What is stored, is now.
-    assert_eq!(runtime.block_on(ask(&mut service.clone())), size);
+    let Load { tasks, size, .. } = load;
+    let uris = load.uris();
+    for uri in &uris {
+        // What is stored, is now.
+        assert_eq!(runtime.block_on(ask(&mut service.clone(), uri)), size);
+    }
     let many = move |times: u64| {
-        let chain = |times: u64| {
-            let mut service = service.clone();
+        let chain = |task: usize, times: u64| {
+            let (mut service, uri) = (service.clone(), uris[task % uris.len()].clone());
             async move {
                 for _ in 0..times {
-                    assert_eq!(ask(&mut service).await, size);
+                    assert_eq!(ask(&mut service, &uri).await, size);
                     if tasks > 1 {
                         // As a connection that waits for its next request.
                         tokio::task::yield_now().await;
@@ -191,22 +198,21 @@ where
             }
         };
         if tasks == 1 {
-            runtime.block_on(chain(times));
+            runtime.block_on(chain(0, times));
         } else {
-            let done =
-                runtime.block_on(async { join_all((0..tasks).map(|_| tokio::spawn(chain(times * EACH)))).await });
-            done.into_iter().for_each(|task| task.unwrap());
+            let all = async { join_all((0..tasks).map(|task| tokio::spawn(chain(task, times * EACH)))).await };
+            runtime.block_on(all).into_iter().for_each(|task| task.unwrap());
         }
     };
     (name, Box::new(many))
 }
 
 /// How long the content is.
-async fn ask<S, B>(service: &mut S) -> usize
+async fn ask<S, B>(service: &mut S, uri: &Uri) -> usize
 where
     S: Service<Request<Empty<Bytes>>, Response = Response<B>, Error: std::fmt::Debug>,
     B: Body<Data = Bytes, Error: std::fmt::Debug>,
 {
-    let response = service.ready().await.unwrap().call(request()).await.unwrap();
+    let response = service.ready().await.unwrap().call(request(uri.clone())).await.unwrap();
     response.into_body().collect().await.unwrap().to_bytes().len()
 }

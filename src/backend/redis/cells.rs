@@ -3,6 +3,8 @@
 //! A value of the wrong length counts as absent, and an absent cell stands for the last invalidation of anything in its
 //! bucket. So whatever Redis loses leads to misses, never to an entry that was invalidated.
 
+use bytes::Bytes;
+
 use crate::{
     TagDigest, Timestamp,
     backend::{
@@ -98,7 +100,7 @@ impl<'a> Primary<'a> {
 
 /// The tag cells that a look-up has read; `None` for those that are absent. They are few: at most
 /// [`Entry::MAX_TAGS`] for a variant.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct TagCells(Vec<(TagDigest, Option<Cell>)>);
 
 impl TagCells {
@@ -106,9 +108,9 @@ impl TagCells {
         Self(Vec::with_capacity(n))
     }
 
-    /// What was read for a tag that is not there yet.
-    pub(super) fn insert(&mut self, tag: TagDigest, cell: Option<Cell>) {
-        self.0.push((tag, cell));
+    /// Adds what is read for tags that are not there yet, one after the other.
+    pub(super) fn read(&mut self, tags: &[TagDigest], mut next: impl FnMut() -> Option<Bytes>) {
+        self.0.extend(tags.iter().map(|tag| (*tag, next().and_then(|value| Cell::parse(&value)))));
     }
 
     /// Which of these were not read yet.

@@ -267,6 +267,16 @@ impl Client {
         answer.map_err(Fault::into_error)
     }
 
+    /// Tells the breaker that a call which `n` callers had in common has failed: each of them counts, as if it had gone by
+    /// itself.
+    pub(super) fn failed_for(&self, bucket: Bucket, fault: &Fault, n: usize) {
+        if let Some(node) = self.node(bucket) {
+            let failed = Err(fault.clone());
+            // It was counted once already.
+            (1..n).for_each(|_| node.observe(&failed));
+        }
+    }
+
     /// Asks for the server's time and learns it.
     pub(super) async fn sync_time(&self, bucket: Bucket) -> Result<(), BackendError> {
         let asked = Instant::now();

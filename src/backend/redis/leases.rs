@@ -129,7 +129,7 @@ impl RedisBackend {
         let names = Names::new(self.client.keys(), &key.key);
         let name = names.handed_over(key, ticket.tick).into();
         let reply = self.client.command(names.bucket, "GET", vec![name], self.client.timeout()).await?;
-        let entry = reply.into_bytes().and_then(|value| self.parsed(blob::decode(&value).entry));
+        let entry = reply.into_bytes().and_then(|value| self.malformed.counted(blob::decode(&value).entry));
         Ok(entry.filter(|entry| entry.ticket() == ticket))
     }
 }

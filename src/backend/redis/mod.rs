@@ -4,7 +4,8 @@
 //! A hit is one `MGET` that reads the entry together with all that may have invalidated it; scripts run only when
 //! something is written. The promise is that of [`Responses`]: a look-up never hands out a response whose origin
 //! request began before an invalidation that had returned before the look-up began, whatever keys Redis loses and
-//! whatever its clock shows.
+//! whatever its clock shows. Look-ups of one bucket that begin while another one is under way are one `MGET`, too; each
+//! has part only in what was sent after it began.
 //!
 //! All keys of one bucket share a hash tag `{b}`; the bucket follows from the primary key. All numbers are
 //! little-endian doubles, microseconds, exact below 2⁵³.
@@ -51,6 +52,9 @@ mod invalidate;
 mod keys;
 mod leases;
 mod limits;
+mod looks;
+mod lookup;
+mod malformed;
 mod names;
 mod node;
 mod rates;
@@ -63,6 +67,7 @@ mod sentinel;
 mod server_clock;
 mod slots;
 mod tls;
+mod together;
 mod wakeups;
 
 pub use builder::RedisBuilder;
@@ -70,16 +75,16 @@ pub use credentials::Credential;
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
 use futures_util::future;
 
-use self::{builder::MakeSubscriber, client::Client, hints::Hints, rates::Rates, wakeups::Wakeups};
+use self::{
+    builder::MakeSubscriber, client::Client, hints::Hints, looks::Looks, malformed::Malformed, rates::Rates,
+    wakeups::Wakeups,
+};
 use crate::{
     Timestamp,
     backend::{
@@ -92,14 +97,14 @@ use crate::{
 /// A [`CacheBackend`] on Redis; made by [`Backend::redis`](crate::Backend::redis).
 pub(crate) struct RedisBackend {
     client: Client,
+    looks: Looks,
     rates: Rates,
     hints: Hints,
     wakeups: Wakeups,
     denials: Denials,
     /// The newest tick of each bucket that an invalidation of this process has made.
     invalidated: Box<[AtomicU64]>,
-    /// Values that were there but none of ours.
-    malformed: AtomicU64,
+    malformed: Malformed,
 }
 
 impl RedisBackend {
@@ -109,9 +114,9 @@ impl RedisBackend {
             tokio::spawn(replicas::keep_up(client.downgrade()));
         }
         let invalidated = client.keys().buckets().map(|_| AtomicU64::new(0)).collect();
-        let malformed = AtomicU64::new(0);
-        let rates = Rates::new(client.clone());
-        Self { client, rates, hints: Hints::new(), wakeups, denials: Denials::new(), invalidated, malformed }
+        let malformed = Malformed::default();
+        let (looks, rates) = (Looks::new(client.clone(), malformed.clone()), Rates::new(client.clone()));
+        Self { client, looks, rates, hints: Hints::new(), wakeups, denials: Denials::new(), invalidated, malformed }
     }
 }
 
@@ -187,7 +192,7 @@ impl fmt::Debug for RedisBackend {
             .field("namespace", &self.client.keys().namespace())
             .field("buckets", &self.client.keys().buckets().len())
             .field("client", &self.client)
-            .field("malformed", &self.malformed.load(Ordering::Relaxed))
+            .field("malformed", &self.malformed)
             .field("hints", &self.hints)
             .field("wakeups", &self.wakeups)
             .finish_non_exhaustive()

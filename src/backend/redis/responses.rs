@@ -1,30 +1,18 @@
-//! Look-up, commit and discard.
+//! Commit and discard.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fred::types::Value;
 use futures_util::future;
 
-use super::{
-    RedisBackend,
-    cells::{Cell, Clock, Primary, TagCells, Verdict, judge},
-    error::Fault,
-    names::Names,
-    node::Node,
-    reply::Reply,
-    script::Script,
-};
+use super::{RedisBackend, error::Fault, names::Names, reply::Reply, script::Script};
 use crate::{
     TagDigest, Timestamp,
     backend::{
-        BackendError, Commit, Committed, Discarded, Entry, ErrorKind, Found, Lease, LeaseKey, LeaseKind, Leases as _,
-        Lookup, PrimaryKey, Release, Tick, Ticket, Variant, VaryOf, VarySpec, blob,
+        BackendError, Commit, Committed, Discarded, Entry, ErrorKind, Lease, LeaseKey, LeaseKind, Leases as _,
+        PrimaryKey, Release, Tick, Ticket, Variant, blob,
     },
-    metrics,
 };
 
 pub(super) static COMMIT: Script = Script::new("commit", include_str!("lua/commit.lua"));
@@ -33,139 +21,6 @@ pub(super) static COMMIT: Script = Script::new("commit", include_str!("lua/commi
 const STAGED_MS: i64 = 60_000;
 
 impl RedisBackend {
-    pub(super) async fn find(&self, key: &PrimaryKey, vary: &VaryOf<'_>) -> Result<Lookup, BackendError> {
-        if self.client.replicas().is_some()
-            && let Some(hit) = Box::pin(self.find_nearby(key, vary)).await
-        {
-            return Ok(hit);
-        }
-        self.find_at(None, key, vary).await
-    }
-
-    /// A fresh hit at a replica that has heard of all invalidations of this process. Whatever else a replica says is
-    /// asked of the master, which knows better: so a replica that is behind costs no fills.
-    async fn find_nearby(&self, key: &PrimaryKey, vary: &VaryOf<'_>) -> Option<Lookup> {
-        let bucket = Names::new(self.client.keys(), key).bucket;
-        let replica = self.client.nearest_replica(bucket)?;
-        // Read first: what this process invalidates from now on was not done when the look-up began.
-        let least = self.invalidated[bucket.index()].load(Ordering::SeqCst);
-        let hit = self.find_at(Some(&replica), key, vary).await.ok()?;
-        let has_heard = hit.ticket.is_some_and(|ticket| ticket.tick >= least);
-        let is_fresh = hit
-            .found
-            .as_ref()
-            .is_some_and(|found| found.stale_since.is_none() && self.client.now() < found.entry.fresh_until());
-        (has_heard && is_fresh).then_some(hit)
-    }
-
-    /// At this replica, or at the master.
-    async fn find_at(
-        &self,
-        replica: Option<&Arc<Node>>,
-        key: &PrimaryKey,
-        vary: &VaryOf<'_>,
-    ) -> Result<Lookup, BackendError> {
-        let names = Names::new(self.client.keys(), key);
-        let mut variant = vary(&self.hints.vary(key));
-        let hinted = self.hints.tags(key, variant).unwrap_or_default();
-        let mut tags = TagCells::with_capacity(hinted.len());
-
-        // First round: everything, for what is known of the key.
-        let ask = || names.several(3 + hinted.len()).entry(variant).primary().clock().tags(&hinted);
-        let mut values = self.mget(replica, &names, 3 + hinted.len(), ask).await?.into_iter();
-        let (mut stored, primary, mut clock) = (next(&mut values), next(&mut values), next(&mut values));
-        take_tags(&mut tags, &hinted, &mut values);
-        let primary = primary.as_deref().and_then(|value| self.parsed(Primary::parse(value)));
-
-        // Second round if it varies otherwise than was thought: the other variant.
-        if let Some(named) = primary.and_then(|primary| VarySpec::new(Bytes::copy_from_slice(primary.vary?))) {
-            self.hints.learn_vary(key, &named);
-            let other = vary(&named);
-            if other != variant {
-                variant = other;
-                let hinted = self.hints.tags(key, variant).unwrap_or_default();
-                let missing = tags.missing(&hinted);
-                let ask = || names.several(2 + missing.len()).entry(variant).clock().tags(&missing);
-                let mut values = self.mget(replica, &names, 2 + missing.len(), ask).await?.into_iter();
-                (stored, clock) = (next(&mut values), next(&mut values));
-                take_tags(&mut tags, &missing, &mut values);
-            }
-        }
-
-        let decoded = stored.as_ref().map(blob::decode);
-        let since = decoded.as_ref().map_or(0, |decoded| decoded.tick);
-        let entry = decoded.and_then(|decoded| self.parsed(decoded.entry));
-
-        // Another round if it has tags that were not read yet.
-        if let Some(entry) = &entry {
-            let missing = tags.missing(entry.tags());
-            if !missing.is_empty() {
-                let ask = || names.several(1 + missing.len()).clock().tags(&missing);
-                let mut values = self.mget(replica, &names, 1 + missing.len(), ask).await?.into_iter();
-                // The newest clock judges everything.
-                clock = next(&mut values);
-                take_tags(&mut tags, &missing, &mut values);
-            }
-            self.hints.learn_tags(key, variant, entry.tags());
-        }
-
-        let clock = clock.as_deref().and_then(|value| self.parsed(Clock::parse(value)));
-        let found = clock.zip(entry).and_then(|(clock, entry)| {
-            let judged = judge(&entry, &clock, primary.map(|primary| primary.cell), &tags);
-            self.usable(entry, judged, variant, vary)
-        });
-        Ok(Lookup {
-            ticket: clock.map(|clock| clock.ticket()),
-            variant,
-            found,
-            since,
-            // Without a clock there is no fill that may be joined.
-            floor: clock.map_or(Tick::MAX, |clock| clock.floor()),
-        })
-    }
-
-    fn usable(&self, entry: Arc<Entry>, judged: Verdict, variant: Variant, vary: &VaryOf<'_>) -> Option<Found> {
-        let stale_since = match judged {
-            Verdict::Invalid => return None,
-            Verdict::Valid => None,
-            Verdict::Stale(since) => Some(since),
-        };
-        // The primary cell only points to the variant: what the entry says of itself decides.
-        if vary(entry.vary()) != variant || entry.keep_until() <= self.client.now() {
-            return None;
-        }
-        Some(Found { entry, stale_since })
-    }
-
-    /// `ask` names the `n` keys; twice if the slot is being moved.
-    async fn mget(
-        &self,
-        replica: Option<&Arc<Node>>,
-        names: &Names<'_>,
-        n: usize,
-        ask: impl Fn() -> Vec<Value>,
-    ) -> Result<Vec<Reply>, BackendError> {
-        let timeout = self.client.timeout();
-        let reply = if let Some(replica) = replica {
-            // Half of the time, so that the master can be asked in the other half.
-            Box::pin(replica.call("MGET", ask(), timeout / 2)).await.map_err(Fault::into_error)?
-        } else {
-            let call = |timeout| self.client.call(names.bucket, "MGET", ask(), timeout);
-            self.client.retrying(timeout, call).await?
-        };
-        reply.into_array().filter(|values| values.len() == n).ok_or_else(|| Reply::unexpected("MGET"))
-    }
-
-    /// Counts values that are there but are none of ours.
-    pub(super) fn parsed<T>(&self, value: Option<T>) -> Option<T> {
-        if value.is_none() {
-            self.malformed.fetch_add(1, Ordering::Relaxed);
-            metrics::count(&metrics::BACKEND_MALFORMED, ["value".into()]);
-            tracing::debug!("a value in Redis is damaged or of another version; it counts as absent");
-        }
-        value
-    }
-
     pub(super) async fn store(&self, commit: Commit<'_>) -> Result<Committed, BackendError> {
         let names = Names::new(self.client.keys(), &commit.key);
         let entry = &*commit.entry;
@@ -335,16 +190,6 @@ pub(super) fn millis(duration: Duration) -> i64 {
     let millis = duration.as_micros().div_ceil(1_000).max(1);
     // Redis refuses expiries that overflow when its clock is added.
     i64::try_from(millis).unwrap_or(i64::MAX).min(1 << 52)
-}
-
-fn next(values: &mut std::vec::IntoIter<Reply>) -> Option<Bytes> {
-    values.next().and_then(Reply::into_bytes)
-}
-
-fn take_tags(into: &mut TagCells, tags: &[TagDigest], values: &mut std::vec::IntoIter<Reply>) {
-    for tag in tags {
-        into.insert(*tag, next(values).and_then(|value| Cell::parse(&value)));
-    }
 }
 
 /// A time of the server in a script's reply.

@@ -1,0 +1,158 @@
+//! Calls of the same moment go to Redis together.
+//!
+//! Each command costs both sides much more than what it does. So a call that finds another one of its bucket under way
+//! waits until the tasks that are ready have had their turn, and goes with what these ask for. What is alone goes at
+//! once.
+
+use std::{
+    future::Future,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
+};
+
+use futures_util::future;
+use tokio::sync::oneshot;
+
+use super::keys::{Bucket, Keys};
+use crate::backend::{BackendError, ErrorKind};
+
+/// Where calls wait for each other; cheap to clone.
+pub(super) struct Together<A, R> {
+    /// One for each bucket: what goes together lies in one slot.
+    stops: Arc<[Mutex<Stop<A, R>>]>,
+}
+
+struct Stop<A, R> {
+    under_way: usize,
+    waiting: Vec<Call<A, R>>,
+}
+
+/// What somebody asks for, and who waits for the answer.
+pub(super) struct Call<A, R> {
+    pub(super) ask: A,
+    pub(super) answer: oneshot::Sender<Result<R, BackendError>>,
+}
+
+/// Asks Redis for all of what went together; cheap to clone.
+pub(super) trait Carrier: Clone + Send + 'static {
+    type Ask: Send + 'static;
+    type Answer: Send + 'static;
+
+    /// The calls are in the order in which they came. Answers every one.
+    fn carry(self, bucket: Bucket, calls: Vec<Call<Self::Ask, Self::Answer>>) -> impl Future<Output = ()> + Send;
+}
+
+/// What becomes of a call.
+pub(super) enum Turn<A, R> {
+    /// It goes at once, alone, and holds this until it is answered.
+    Now(Journey<A, R>),
+    /// It goes with others.
+    Soon(Answer<R>),
+}
+
+/// An answer that is on its way, whoever else of those that wait goes away.
+pub(super) struct Answer<R>(oneshot::Receiver<Result<R, BackendError>>);
+
+impl<R> Answer<R> {
+    pub(super) async fn get(self) -> Result<R, BackendError> {
+        self.0.await.map_err(|_| BackendError::new(ErrorKind::Unavailable, "the runtime stops"))?
+    }
+}
+
+impl<A: Send + 'static, R: Send + 'static> Together<A, R> {
+    pub(super) fn new(keys: &Keys) -> Self {
+        let stop = || Mutex::new(Stop { under_way: 0, waiting: Vec::new() });
+        Self { stops: keys.buckets().map(|_| stop()).collect() }
+    }
+
+    /// A call begins.
+    pub(super) fn turn<C>(&self, bucket: Bucket, ask: impl FnOnce() -> A, carrier: &C) -> Turn<A, R>
+    where
+        C: Carrier<Ask = A, Answer = R>,
+    {
+        let mut stop = self.stop(bucket);
+        if stop.under_way == 0 {
+            stop.under_way = 1;
+            return Turn::Now(Journey { together: self.clone(), bucket });
+        }
+        let (sender, answer) = oneshot::channel();
+        stop.waiting.push(Call { ask: ask(), answer: sender });
+        let is_first = stop.waiting.len() == 1;
+        drop(stop);
+        if is_first {
+            // In a task of its own: a caller may go away, or not be polled for long.
+            let departure = Departure { together: self.clone(), bucket, has_left: false };
+            tokio::spawn(departure.leave(carrier.clone()));
+        }
+        Turn::Soon(Answer(answer))
+    }
+}
+
+impl<A, R> Together<A, R> {
+    fn stop(&self, bucket: Bucket) -> MutexGuard<'_, Stop<A, R>> {
+        self.stops[bucket.index()].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<A, R> Clone for Together<A, R> {
+    fn clone(&self) -> Self {
+        Self { stops: Arc::clone(&self.stops) }
+    }
+}
+
+/// Calls that are under way.
+pub(super) struct Journey<A, R> {
+    together: Together<A, R>,
+    bucket: Bucket,
+}
+
+impl<A, R> Drop for Journey<A, R> {
+    fn drop(&mut self) {
+        self.together.stop(self.bucket).under_way -= 1;
+    }
+}
+
+/// Sees to it that those who wait are taken along, or told that they are not where the runtime stops.
+struct Departure<A, R> {
+    together: Together<A, R>,
+    bucket: Bucket,
+    has_left: bool,
+}
+
+impl<A: Send + 'static, R: Send + 'static> Departure<A, R> {
+    async fn leave<C: Carrier<Ask = A, Answer = R>>(mut self, carrier: C) {
+        all_that_is_ready_has_its_turn().await;
+        let (mut calls, _journey) = {
+            let mut stop = self.together.stop(self.bucket);
+            self.has_left = true;
+            stop.under_way += 1;
+            (mem::take(&mut stop.waiting), Journey { together: self.together.clone(), bucket: self.bucket })
+        };
+        calls.retain(|call| !call.answer.is_closed());
+        if !calls.is_empty() {
+            carrier.carry(self.bucket, calls).await;
+        }
+    }
+}
+
+impl<A, R> Drop for Departure<A, R> {
+    fn drop(&mut self) {
+        if !self.has_left {
+            self.together.stop(self.bucket).waiting.clear();
+        }
+    }
+}
+
+/// Not by way of the driver, as tokio's own.
+async fn all_that_is_ready_has_its_turn() {
+    let mut yielded = false;
+    future::poll_fn(|cx| {
+        if mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
