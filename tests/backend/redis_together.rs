@@ -3,7 +3,10 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{future::{join, join_all}, poll};
+use futures_util::{
+    future::{join, join_all},
+    poll,
+};
 use tower_gatehouse::{
     Backend, Tag,
     backend::{BackendError, Commit, Committed, Entry, Found, Lookup, Mode, PrimaryKey, Scope, Variant, VarySpec},
