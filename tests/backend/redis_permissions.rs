@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use tower_gatehouse::{Backend, backend::Credential};
+use tower_gatehouse::{
+    Backend,
+    backend::{Acquire, Acquired, Credential, LeaseKey, LeaseKind, PrimaryKey, Variant},
+};
 
 use crate::{
     redis_connect::works,
@@ -83,4 +86,20 @@ async fn those_for_sentinels_suffice_to_follow_a_failover() {
         .await;
     assert_nothing_was_denied(set.servers());
     assert_nothing_was_denied(set.sentinels());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_subscribe_does_not_wait_for_it_each_time() {
+    let timeout = Duration::from_secs(3);
+    let rules = format!("{} -ssubscribe", rules(&[]));
+    let server = RedisServer::builder().user("gatehouse", "secret", &rules).start();
+    let backend = Backend::redis(server.url()).operation_timeout(timeout).connect().await.expect("a connection");
+    let start = std::time::Instant::now();
+    for n in 0..10 {
+        let key = LeaseKey { key: PrimaryKey::from_bytes([n; 16]), variant: Variant(None), kind: LeaseKind::Fill };
+        let _waiter = backend.watch(&key);
+        let answer = backend.acquire(Acquire { key, ttl: timeout, since: 0, tags: &[] }).await.expect("an answer");
+        assert!(matches!(answer, Acquired::Granted(_)), "{answer:?}");
+    }
+    assert!(start.elapsed() < 5 * timeout, "{:?}", start.elapsed());
 }

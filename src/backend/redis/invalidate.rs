@@ -33,11 +33,7 @@ impl RedisBackend {
         let calls = self.calls(scope);
         let deadline = Instant::now() + self.client.timeout() * PATIENCE;
         let done = calls.into_iter().map(|(bucket, cells)| async move {
-            let done = self.invalidate_bucket(bucket, &cells, scope, mode, deadline).await;
-            match done {
-                Ok(()) => (bucket, self.client.confirm(bucket).await),
-                failed => (bucket, failed),
-            }
+            (bucket, self.invalidate_and_confirm(bucket, &cells, scope, mode, deadline).await)
         });
         // Each is on its way before the first is answered.
         let mut unreached: Vec<(Bucket, BackendError)> =
@@ -74,6 +70,26 @@ impl RedisBackend {
             chunks
         };
         calls.into_iter().flat_map(chunks).collect()
+    }
+
+    /// Where replicas are waited for, they are those of the master that has done it: if another one has taken over
+    /// meanwhile, it has to do it, too.
+    async fn invalidate_and_confirm(
+        &self,
+        bucket: Bucket,
+        cells: &[Value],
+        scope: Scope<'_>,
+        mode: Mode,
+        deadline: Instant,
+    ) -> Result<(), BackendError> {
+        let place = || self.client.node(bucket).map(|node| node.to_string());
+        loop {
+            let master = place();
+            self.invalidate_bucket(bucket, cells, scope, mode, deadline).await?;
+            if !self.client.waits() || place() == master {
+                return self.client.confirm(bucket).await;
+            }
+        }
     }
 
     async fn invalidate_bucket(

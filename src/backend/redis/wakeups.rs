@@ -43,8 +43,18 @@ pub(super) struct Wakeups {
 #[derive(Default)]
 struct Subscription {
     wanted: AtomicBool,
-    /// Whether it stands.
-    stands: watch::Sender<bool>,
+    state: watch::Sender<State>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// The first attempt is under way.
+    #[default]
+    Begun,
+    /// Messages are heard.
+    Stands,
+    /// It was refused or lost; it is tried again.
+    Lost,
 }
 
 /// How often it is tried to subscribe again where that has failed.
@@ -74,18 +84,22 @@ impl Wakeups {
         waiter
     }
 
-    /// Waits until messages about this lease are heard, if somebody waits for it, but no longer than `at_most`.
+    /// Waits until messages about this lease are heard, if somebody waits for it, but no longer than `at_most`, and only
+    /// while it is tried for the first time: who cannot listen looks again now and then.
     pub(super) async fn listening(&self, key: &LeaseKey, at_most: Duration) {
         let bucket = Names::new(self.client.keys(), &key.key).bucket;
         let subscription = &self.buckets[bucket.index()];
-        if *subscription.stands.borrow()
+        if *subscription.state.borrow() != State::Begun
             || !self.waiting.is_watched(key)
             || self.client.node(bucket).is_none_or(|node| node.breaker().is_open())
         {
             return;
         }
-        let mut stands = subscription.stands.subscribe();
-        let _ = tokio::time::timeout(at_most, stands.wait_for(|stands| *stands)).await;
+        let mut state = subscription.state.subscribe();
+        let settled = state.wait_for(|state| *state != State::Begun);
+        if tokio::time::timeout(at_most, settled).await.is_err() {
+            subscription.change(State::Begun, State::Lost);
+        }
     }
 
     fn start(&self) -> mpsc::UnboundedSender<Bucket> {
@@ -100,6 +114,18 @@ impl Wakeups {
         };
         tokio::spawn(listener.run(queue));
         wanted
+    }
+}
+
+impl Subscription {
+    fn change(&self, from: State, to: State) {
+        self.state.send_if_modified(|state| {
+            let changes = *state == from;
+            if changes {
+                *state = to;
+            }
+            changes
+        });
     }
 }
 
@@ -178,7 +204,7 @@ impl Listener {
     /// No subscription stands any more.
     fn forget(&self) {
         for subscription in &self.buckets {
-            subscription.stands.send_replace(false);
+            subscription.change(State::Stands, State::Lost);
         }
     }
 
@@ -195,16 +221,16 @@ impl Listener {
             return;
         }
         for (bucket, channel) in &self.channels {
-            let stands = &self.buckets[bucket.index()].stands;
-            if !which(*stands.borrow()) {
+            let state = &self.buckets[bucket.index()].state;
+            if !which(*state.borrow() == State::Stands) {
                 continue;
             }
             match subscriber.ssubscribe(channel.as_str()).await {
                 Ok(()) => {
-                    stands.send_replace(true);
+                    state.send_replace(State::Stands);
                 }
                 Err(error) => {
-                    stands.send_replace(false);
+                    state.send_replace(State::Lost);
                     let error = Fault::from(error).into_error();
                     if error.kind() == ErrorKind::Denied && !self.refused {
                         self.refused = true;
@@ -224,7 +250,7 @@ impl Listener {
 
 impl fmt::Debug for Wakeups {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let subscribed = self.buckets.iter().filter(|bucket| *bucket.stands.borrow()).count();
+        let subscribed = self.buckets.iter().filter(|bucket| *bucket.state.borrow() == State::Stands).count();
         f.debug_struct("Wakeups")
             .field("waiting", &self.waiting)
             .field("subscribed", &subscribed)
