@@ -106,6 +106,11 @@ impl Backend {
         self.0.call(Operation::Load, self.0.store().load(key)).await
     }
 
+    /// See [`Records::load_now`](super::Records::load_now).
+    pub fn load_now(&self, key: &RecordKey) -> Option<Result<Option<Arc<Record>>, BackendError>> {
+        self.0.store().load_now(key)
+    }
+
     /// See [`Records::create`](super::Records::create).
     pub async fn create(&self, create: Create<'_>) -> Result<Saved, BackendError> {
         self.0.call(Operation::Create, self.0.store().create(create)).await
@@ -217,6 +222,7 @@ trait Erased: std::fmt::Debug + Send + Sync {
     fn watch(&self, key: &LeaseKey) -> Waiter;
     fn collect<'a>(&'a self, key: &'a LeaseKey, ticket: Ticket) -> Boxed<'a, Option<Arc<Entry>>>;
     fn load<'a>(&'a self, key: &'a RecordKey) -> Boxed<'a, Option<Arc<Record>>>;
+    fn load_now(&self, key: &RecordKey) -> Option<Result<Option<Arc<Record>>, BackendError>>;
     fn create<'a>(&'a self, create: Create<'a>) -> Boxed<'a, Saved>;
     fn commit_record<'a>(&'a self, key: &'a RecordKey, changes: Changes<'a>, expected: Option<u64>)
     -> Boxed<'a, Saved>;
@@ -301,6 +307,10 @@ impl<B: CacheBackend> Erased for B {
 
     fn load<'a>(&'a self, key: &'a RecordKey) -> Boxed<'a, Option<Arc<Record>>> {
         Box::pin(super::Records::load(self, key))
+    }
+
+    fn load_now(&self, key: &RecordKey) -> Option<Result<Option<Arc<Record>>, BackendError>> {
+        super::Records::load_now(self, key)
     }
 
     fn create<'a>(&'a self, create: Create<'a>) -> Boxed<'a, Saved> {

@@ -348,6 +348,13 @@ pub trait Records {
     /// The record, if it has not ended. One round trip.
     fn load(&self, key: &RecordKey) -> impl Future<Output = Result<Option<Arc<Record>>, BackendError>> + Send;
 
+    /// The same, for stores that live in this process and need not wait for an answer: then a session that is read
+    /// takes no future of its own. `None`, which is the default, if it has to be [`load`](Self::load)ed.
+    fn load_now(&self, key: &RecordKey) -> Option<Result<Option<Arc<Record>>, BackendError>> {
+        let _ = key;
+        None
+    }
+
     /// A new record. [`Saved::Exists`] if something is there, [`Saved::Revoked`] by its link.
     fn create(&self, create: Create<'_>) -> impl Future<Output = Result<Saved, BackendError>> + Send;
 

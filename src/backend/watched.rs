@@ -2,12 +2,12 @@
 
 use std::{fmt, future::Future};
 
-use tracing::{Instrument as _, field::Empty, trace_span};
+use tracing::{Instrument as _, field::Empty};
 
 use super::{BackendError, CacheBackend, ErrorKind, InvalidateError};
 use crate::{
     metrics::{self, Histograms, Stopwatch},
-    span::record,
+    span::{record, trace_span},
 };
 
 /// A store, and what is measured of it.

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     Identity,
     backend::{Ask, LimitKey, Take, Taken, Verdict},
-    span::record,
+    span::{debug_span, record},
 };
 
 /// Decides, for all services of a layer.
@@ -103,7 +103,7 @@ impl Decision {
 }
 
 fn span() -> Span {
-    tracing::debug_span!("rate_limit", decision = Empty)
+    debug_span!("rate_limit", decision = Empty)
 }
 
 impl Note {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, header::Entry};
 
 use super::{
     SessionError,
@@ -122,14 +122,23 @@ fn no_store(headers: &mut HeaderMap) {
 
 /// An answer that depends on who asks is for the one who asked, unless it says that it is for all.
 fn keep_private(headers: &mut HeaderMap) {
-    let lines = headers.get_all(header::CACHE_CONTROL);
-    let decided = lines.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).any(|directive| {
-        let name = directive.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
-        ["public", "private", "no-store", "s-maxage"].iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
-    });
-    if !decided {
-        headers.append(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+    let private = HeaderValue::from_static("private");
+    match headers.entry(header::CACHE_CONTROL) {
+        Entry::Vacant(vacant) => drop(vacant.insert(private)),
+        Entry::Occupied(mut lines) => {
+            let directives = lines.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+            if !directives.map(name_of).any(|name| DECIDE.iter().any(|known| name.eq_ignore_ascii_case(known))) {
+                lines.append(private);
+            }
+        }
     }
+}
+
+/// Directives that say for whom an answer is.
+const DECIDE: [&[u8]; 4] = [b"public", b"private", b"no-store", b"s-maxage"];
+
+fn name_of(directive: &[u8]) -> &[u8] {
+    directive.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii()
 }
 
 #[cfg(test)]

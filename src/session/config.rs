@@ -85,10 +85,19 @@ impl Required {
         self.under.push(normal.into());
     }
 
+    /// Whether no path is concerned.
+    pub(super) fn is_nowhere(&self) -> bool {
+        !self.is_everywhere() && self.under.is_empty()
+    }
+
+    /// A user is asked for somewhere: where no path is named, everywhere.
+    fn is_everywhere(&self) -> bool {
+        self.everywhere || (self.user && self.under.is_empty())
+    }
+
     pub(super) fn concerns(&self, path: &str) -> bool {
-        // A user is asked for somewhere: where no path is named, everywhere.
-        let everywhere = self.everywhere || (self.user && self.under.is_empty());
-        everywhere || self.under.iter().any(|prefix| is_under(prefix, path) || is_under(prefix, &normal(path)))
+        self.is_everywhere()
+            || self.under.iter().any(|prefix| is_under(prefix, path) || is_under(prefix, &normal(path)))
     }
 }
 

@@ -62,8 +62,9 @@ impl SessionCookie {
         headers
             .get_all(header::COOKIE)
             .iter()
-            .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
-            .filter_map(|pair| pair.trim_ascii().strip_prefix(self.name.as_bytes())?.strip_prefix(b"="))
+            .flat_map(|line| pairs(line.as_bytes()))
+            .filter_map(|pair| pair.trim_ascii_start().strip_prefix(self.name.as_bytes())?.strip_prefix(b"="))
+            .map(<[u8]>::trim_ascii_end)
             .map(|value| value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
     }
 
@@ -121,6 +122,17 @@ impl SessionCookie {
             field
         })
     }
+}
+
+/// What stands between semicolons. Browsers send the cookies of the whole site, so that lines may be long.
+fn pairs(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(line);
+    std::iter::from_fn(move || {
+        let line = rest.take()?;
+        let Some(end) = memchr::memchr(b';', line) else { return Some(line) };
+        rest = Some(&line[end + 1..]);
+        Some(&line[..end])
+    })
 }
 
 impl Default for SessionCookie {

@@ -3,14 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use tokio::sync::Mutex;
+use futures_util::lock::Mutex;
 use tracing::{Instrument as _, field::Empty};
 
 use super::{SessionError, config::Config, count, open::Open, resolver::Resolved, source::Presented, token::Token};
 use crate::{
     Personal,
-    backend::{Receipt, Record, RecordKey},
-    span::record,
+    backend::{BackendError, Receipt, Record, RecordKey},
+    span::{debug_span, record},
 };
 
 /// Shared by all handles of a request.
@@ -103,8 +103,12 @@ impl Core {
         let mut state = self.state.lock().await;
         if matches!(state.loaded, Loaded::NotYet) {
             let session = self.presented.handle().map(tracing::field::display);
-            let span = tracing::debug_span!("session_load", session, outcome = Empty);
-            state.loaded = self.load().instrument(span.clone()).await;
+            let span = debug_span!("session_load", session, outcome = Empty);
+            state.loaded = match span.in_scope(|| self.load_now()) {
+                Some(loaded) => loaded,
+                // Boxed, so that those that need not wait have no room for it.
+                None => Box::pin(self.load()).instrument(span.clone()).await,
+            };
             let found = count::loaded(&self.config.loads, &state.loaded);
             record(&span, "outcome", found.as_str());
         }
@@ -114,13 +118,15 @@ impl Core {
         }
     }
 
+    /// Where the answer is known without waiting.
+    fn load_now(&self) -> Option<Loaded> {
+        let Presented::Token(key, _) = &self.presented else { return None };
+        Some(Loaded::of(*key, self.config.backend.load_now(key)?))
+    }
+
     async fn load(&self) -> Loaded {
         match (&self.presented, &self.config.resolver) {
-            (Presented::Token(key, _), _) => match self.config.backend.load(key).await {
-                Ok(Some(record)) => Loaded::Live(Live { key: *key, record }),
-                Ok(None) => Loaded::Nothing { unknown: true },
-                Err(error) => Loaded::Failed(error.into()),
-            },
+            (Presented::Token(key, _), _) => Loaded::of(*key, self.config.backend.load(key).await),
             (Presented::Foreign(token), Some(authority)) => {
                 match authority.resolve(token, self.config.backend.now()).await {
                     Ok(Some(resolved)) => Loaded::Foreign(resolved),
@@ -156,7 +162,7 @@ impl Core {
 
     /// At the head of the response, if it is known without waiting that there is nothing to do.
     pub(super) fn close_quietly(&self) -> Option<Credential> {
-        let mut state = self.state.try_lock().ok()?;
+        let mut state = self.state.try_lock()?;
         if !state.pending.is_empty() || state.new.is_some() {
             return None;
         }
@@ -194,6 +200,17 @@ impl Core {
                 tracing::debug!(session = %key, %error, "a session could not be touched");
             }
         });
+    }
+}
+
+impl Loaded {
+    /// What the store says of this record.
+    fn of(key: RecordKey, answer: Result<Option<Arc<Record>>, BackendError>) -> Self {
+        match answer {
+            Ok(Some(record)) => Self::Live(Live { key, record }),
+            Ok(None) => Self::Nothing { unknown: true },
+            Err(error) => Self::Failed(error.into()),
+        }
     }
 }
 

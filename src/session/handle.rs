@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::{SessionError, core::Core, open::Open};
+use super::{SessionError, core::Core, fields, open::Open};
 use crate::{
     Timestamp,
     backend::{Epoch, Lifetime, Record, RecordKey, UserKey},
@@ -257,10 +257,13 @@ impl<T: Serialize + DeserializeOwned + Default> Login<T> {
 }
 
 fn decode<T: Serialize + DeserializeOwned + Default>(open: &Open<'_>) -> Result<T, SessionError> {
-    let json = open.json();
-    if json == b"{}" {
+    if open.fields().next().is_none() {
         return Ok(T::default());
     }
+    if let Some(data) = fields::read(open.fields()) {
+        return Ok(data);
+    }
+    let json = fields::to_json(open.fields());
     let error = match serde_json::from_slice(&json) {
         Ok(data) => return Ok(data),
         Err(error) => error,

@@ -30,10 +30,8 @@ pub struct KeyRing(Arc<[Key]>);
 pub(super) struct Key {
     /// Chooses the key without trying all. Two masters may share one: the MAC decides.
     pub(super) kid: u8,
-    /// Signs tokens.
-    pub(super) mac: [u8; 32],
-    /// Turns the id of a session into the key of its record.
-    pub(super) handle: [u8; 32],
+    /// Signs tokens, and turns the id of a session into the key of its record.
+    pub(super) token: [u8; 32],
     /// From which the keys of the services behind are derived.
     pub(super) forward: [u8; 32],
 }
@@ -71,7 +69,7 @@ impl KeyRing {
 
     /// Whether both sign with the same key.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        constant_time_eq::constant_time_eq(&self.signing().mac, &other.signing().mac)
+        constant_time_eq::constant_time_eq(&self.signing().token, &other.signing().token)
     }
 
     pub(super) fn signing(&self) -> &Key {
@@ -102,8 +100,7 @@ impl Key {
     fn of(master: &[u8]) -> Self {
         Self {
             kid: blake3::derive_key("tower-gatehouse 2026-11-21 key id", master)[0],
-            mac: blake3::derive_key("tower-gatehouse 2026-11-21 session token mac", master),
-            handle: blake3::derive_key("tower-gatehouse 2026-11-21 session record key", master),
+            token: blake3::derive_key("tower-gatehouse 2026-11-21 session token", master),
             forward: blake3::derive_key("tower-gatehouse 2026-11-21 forwarded session", master),
         }
     }
@@ -174,7 +171,7 @@ mod tests {
         let url = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&bytes);
         for text in [hex, standard, url] {
             let parsed: KeyRing = text.parse().unwrap();
-            assert_eq!(parsed.signing().mac, ring.signing().mac, "{text}");
+            assert_eq!(parsed.signing().token, ring.signing().token, "{text}");
         }
     }
 
@@ -182,7 +179,7 @@ mod tests {
     fn every_purpose_has_a_key_of_its_own() {
         let ring = KeyRing::new([9; 32]).unwrap();
         let key = ring.signing();
-        assert!(key.mac != key.handle && key.handle != key.forward && key.mac != key.forward);
-        assert!([key.mac, key.handle, key.forward].iter().all(|derived| *derived != [9; 32]));
+        assert_ne!(key.token, key.forward);
+        assert!([key.token, key.forward].iter().all(|derived| *derived != [9; 32]));
     }
 }

@@ -78,6 +78,7 @@ mod count;
 mod error;
 #[cfg(feature = "axum")]
 mod extract;
+mod fields;
 mod forward;
 mod future;
 mod handle;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::MutexGuard;
+use futures_util::lock::MutexGuard;
 
 use super::{
     SessionError,
@@ -82,29 +82,17 @@ impl<'a> Open<'a> {
         }
     }
 
-    /// All values as the handler would see them, as one JSON object.
-    pub(super) fn json(&self) -> Vec<u8> {
-        let none = BTreeMap::new();
+    /// All values as the handler would see them.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&str, &Bytes)> {
         let stored = match &self.state.loaded {
-            Loaded::Live(live) => &live.record.fields,
-            Loaded::Foreign(resolved) => resolved.fields(),
-            _ => &none,
+            Loaded::Live(live) => Some(&live.record.fields),
+            Loaded::Foreign(resolved) => Some(resolved.fields()),
+            _ => None,
         };
-        let mut json = Vec::with_capacity(256);
-        json.push(b'{');
-        let kept = stored.iter().filter(|(name, _)| !self.state.pending.contains_key(*name));
-        let changed = self.state.pending.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
-        for (name, value) in kept.chain(changed) {
-            if json.len() > 1 {
-                json.push(b',');
-            }
-            // A string always becomes JSON, and a vector takes it.
-            let _ = serde_json::to_writer(&mut json, &**name);
-            json.push(b':');
-            json.extend_from_slice(value);
-        }
-        json.push(b'}');
-        json
+        let pending = &self.state.pending;
+        let kept = stored.into_iter().flatten().filter(|(name, _)| !pending.contains_key(*name));
+        let changed = pending.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        kept.chain(changed).map(|(name, value)| (&**name, value))
     }
 
     /// Changes fields when the response's head is ready.
@@ -140,12 +128,8 @@ impl<'a> Open<'a> {
 
     /// The store checks again, with what others have changed.
     fn check_size(&self) -> Result<(), SessionError> {
-        let none = BTreeMap::new();
-        let stored = self.live().map_or(&none, |live| &live.record.fields);
-        let kept = stored.iter().filter(|(name, _)| !self.state.pending.contains_key(*name));
-        let changed = self.state.pending.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
         let (mut fields, mut size) = (0, 0);
-        for (name, value) in kept.chain(changed) {
+        for (name, value) in self.fields() {
             fields += 1;
             size += name.len() + value.len();
             if name.len() + value.len() > Record::MAX_FIELD {

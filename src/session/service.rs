@@ -140,6 +140,9 @@ struct Demand {
 
 impl Config {
     fn demand<B>(&self, request: &Request<B>) -> Option<Demand> {
+        if self.required.is_nowhere() {
+            return None;
+        }
         let (path, original) = (request.uri().path(), original_uri(request.uri(), request.extensions()).path());
         let concerned = self.required.concerns(path) || (original != path && self.required.concerns(original));
         concerned.then_some(Demand { user: self.required.user })

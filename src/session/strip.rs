@@ -1,6 +1,7 @@
 //! Removes what a client must not say: the field in which the gateway says who is asking.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use smallvec::SmallVec;
 
 /// The field in which services behind the gateway are told who is asking.
 pub(super) const FORWARDED: HeaderName = HeaderName::from_static(NAME);
@@ -11,21 +12,28 @@ const NAME: &str = "x-session";
 /// WSGI. Also removes the names of such fields from `Connection`, by which a client could have a proxy behind us drop
 /// our own, and from `Trailer`, which announces them.
 pub(super) fn strip(headers: &mut HeaderMap) {
-    let look_alikes: Vec<HeaderName> = headers.keys().filter(|name| is_look_alike(name)).cloned().collect();
-    for name in look_alikes {
+    // Most requests have none of all this: one pass, and no name is looked for.
+    let found: SmallVec<[HeaderName; 2]> =
+        headers.keys().filter(|name| is_look_alike(name) || is_list(name)).cloned().collect();
+    for name in found.iter().filter(|name| is_look_alike(name)) {
         headers.remove(name);
     }
-    for list in [header::CONNECTION, header::TRAILER] {
+    for list in found.iter().filter(|name| is_list(name)) {
         let names_it = |value: &HeaderValue| members(value).any(looks_like);
-        if !headers.get_all(&list).iter().any(names_it) {
+        if !headers.get_all(list).iter().any(names_it) {
             continue;
         }
-        let kept: Vec<HeaderValue> = headers.get_all(&list).iter().filter_map(without).collect();
-        headers.remove(&list);
+        let kept: Vec<HeaderValue> = headers.get_all(list).iter().filter_map(without).collect();
+        headers.remove(list);
         for value in kept {
-            headers.append(&list, value);
+            headers.append(list, value);
         }
     }
+}
+
+/// Whether a field of this name names other fields.
+fn is_list(name: &HeaderName) -> bool {
+    *name == header::CONNECTION || *name == header::TRAILER
 }
 
 /// Whether a service might take a field of this name for `x-session`.

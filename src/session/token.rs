@@ -47,12 +47,12 @@ impl Token {
         if let Some(home) = home {
             bytes[2..4].copy_from_slice(&home.to_be_bytes());
         }
-        let mac = mac(key, &bytes);
-        bytes[SIGNED..].copy_from_slice(&mac);
-        Self { bytes, key: record_key(key, &bytes) }
+        let hash = hash(key, &bytes);
+        bytes[SIGNED..].copy_from_slice(mac(&hash));
+        Self { bytes, key: record_key(&hash, &bytes) }
     }
 
-    /// What this text is. Costs at most two hashes, and no look-up.
+    /// What this text is. Costs a hash for each key with its id, of which there is one in general, and no look-up.
     pub(super) fn parse(text: &[u8], keys: &KeyRing) -> Parsed {
         if text.len() != TEXT {
             return Parsed::Foreign;
@@ -65,9 +65,9 @@ impl Token {
             _ => return Parsed::Foreign,
         }
         let Some((bytes, _)) = bytes.split_first_chunk::<LEN>() else { return Parsed::Foreign };
-        let ours = |key: &&Key| constant_time_eq::constant_time_eq(&mac(key, bytes), &bytes[SIGNED..]);
-        match keys.with_kid(bytes[1]).find(ours) {
-            Some(key) => Parsed::Ours(record_key(key, bytes)),
+        let ours = |hash: &blake3::Hash| constant_time_eq::constant_time_eq(mac(hash), &bytes[SIGNED..]);
+        match keys.with_kid(bytes[1]).map(|key| hash(key, bytes)).find(ours) {
+            Some(hash) => Parsed::Ours(record_key(&hash, bytes)),
             None => Parsed::Forged,
         }
     }
@@ -83,20 +83,20 @@ impl Token {
     }
 }
 
-fn mac(key: &Key, bytes: &[u8; LEN]) -> [u8; MAC] {
-    truncated(&blake3::keyed_hash(&key.mac, &bytes[..SIGNED]))
+/// Of which the client gets to see the MAC, and the store the key of the record: neither tells anything of the other.
+fn hash(key: &Key, bytes: &[u8; LEN]) -> blake3::Hash {
+    blake3::keyed_hash(&key.token, &bytes[..SIGNED])
 }
 
-fn record_key(key: &Key, bytes: &[u8; LEN]) -> RecordKey {
-    let mut record: [u8; 16] = truncated(&blake3::keyed_hash(&key.handle, &bytes[..SIGNED]));
+fn mac(hash: &blake3::Hash) -> &[u8] {
+    &hash.as_bytes()[..MAC]
+}
+
+fn record_key(hash: &blake3::Hash, bytes: &[u8; LEN]) -> RecordKey {
+    let mut record = [0; 16];
+    record.copy_from_slice(&hash.as_bytes()[MAC..MAC + 16]);
     record[..2].copy_from_slice(&bytes[2..4]);
     RecordKey::from_bytes(record)
-}
-
-fn truncated<const N: usize>(hash: &blake3::Hash) -> [u8; N] {
-    let mut short = [0; N];
-    short.copy_from_slice(&hash.as_bytes()[..N]);
-    short
 }
 
 impl fmt::Debug for Token {

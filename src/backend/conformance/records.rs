@@ -54,7 +54,11 @@ async fn put(backend: &Backend, key: &RecordKey, set: &[(&str, &str)], expected:
 }
 
 async fn load(backend: &Backend, key: &RecordKey) -> Option<Record> {
-    backend.load(key).await.expect("load").map(|record| Record::clone(&record))
+    let asked = backend.load(key).await.expect("load");
+    if let Some(at_hand) = backend.load_now(key) {
+        assert_eq!(at_hand.expect("load_now"), asked, "with and without waiting");
+    }
+    asked.map(|record| Record::clone(&record))
 }
 
 async fn is_there(backend: &Backend, key: &RecordKey) -> bool {

@@ -87,9 +87,20 @@ impl AllRecords {
     }
 }
 
+impl MemoryBackend {
+    fn record(&self, key: &RecordKey) -> Option<Arc<Record>> {
+        let now = self.0.clock.now();
+        self.0.records.shard(key.home()).session(key, now)
+    }
+}
+
 impl Records for MemoryBackend {
     async fn load(&self, key: &RecordKey) -> Result<Option<Arc<Record>>, BackendError> {
-        Ok(self.0.records.shard(key.home()).session(key, self.0.clock.now()))
+        Ok(self.record(key))
+    }
+
+    fn load_now(&self, key: &RecordKey) -> Option<Result<Option<Arc<Record>>, BackendError>> {
+        Some(Ok(self.record(key)))
     }
 
     async fn create(&self, create: Create<'_>) -> Result<Saved, BackendError> {

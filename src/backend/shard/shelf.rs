@@ -9,11 +9,13 @@ use std::{
     },
 };
 
+use quick_cache::DefaultHashBuilder;
+
 use crate::Timestamp;
 
 /// One shard. Its owner's lock makes every operation one step.
 pub(super) struct Shelf<K, V> {
-    items: HashMap<K, Item<V>>,
+    items: HashMap<K, Item<V>, DefaultHashBuilder>,
     /// The same keys by when they end.
     ends: BTreeSet<(Timestamp, K)>,
     room: Arc<Room>,
@@ -54,7 +56,7 @@ impl Room {
 
 impl<K: Clone + Eq + Hash + Ord, V> Shelf<K, V> {
     pub(super) fn new(room: Arc<Room>) -> Self {
-        Self { items: HashMap::new(), ends: BTreeSet::new(), room }
+        Self { items: HashMap::default(), ends: BTreeSet::new(), room }
     }
 
     /// What is there and has not ended.
