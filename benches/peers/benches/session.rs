@@ -19,7 +19,7 @@ use http::{Request, header};
 use redis::Redis;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
-use tower::ServiceExt;
+use tower::{ServiceExt, util::MapRequestLayer};
 use tower_gatehouse::{
     Backend,
     session::{KeyRing, Session, SessionError, SessionLayer},
@@ -45,12 +45,17 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let theirs = Visitor::new(&runtime, theirs(MemoryStore::default()));
     let ours = Visitor::new(&runtime, ours(&Backend::memory()));
-    let bare = Visitor { app: Router::new().route("/", get(async || "hello")), cookie: String::new() };
+    let route = || Router::new().route("/", get(async || "hello"));
+    let bare = Visitor { app: route(), cookie: String::new() };
+    // What both contain: the cookie, and what axum does for each layer.
+    let nothing = MapRequestLayer::new(|request: Request<Body>| request);
+    let floor = Visitor { app: route().layer(nothing), cookie: ours.cookie.clone() };
     compare(
         "in memory, one at a time",
         vec![
             theirs.asks(&runtime, "tower-sessions, loaded", "/load", 1),
             ours.asks(&runtime, "SessionLayer, loaded", "/load", 1),
+            floor.asks(&runtime, "no session: a cookie, a layer that does nothing", "/", 1),
             bare.asks(&runtime, "no session: a bare axum route", "/", 1),
         ],
     );
