@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, Request, Response, StatusCode, header};
-use tracing::{Instrument as _, Span, debug_span, field::Empty};
+use tracing::{Instrument as _, Span, field::Empty};
 
 use super::{
     HttpCache,
@@ -17,7 +17,7 @@ use crate::{
     body::CacheBody,
     metrics::{self, Counters, Histograms, Stopwatch},
     policy::cache_status::Forward,
-    span::record,
+    span::{debug_span, record},
 };
 
 /// What is counted and measured with every request.

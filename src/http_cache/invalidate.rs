@@ -18,6 +18,7 @@ use crate::{
     Problem, Tag, TagDigest,
     backend::{BackendError, InvalidateError, Mode, PrimaryKey, Scope},
     key::Target,
+    span::debug_span,
 };
 
 impl HttpCache {
@@ -220,7 +221,7 @@ impl Invalidate {
         }
         let cache = &*self.cache.config.name;
         let (tags, urls, all, mode) = (self.tags.len(), self.keys.len(), self.all, self.mode.as_str());
-        let span = tracing::debug_span!("invalidate", cache, tags, urls, all, mode, outcome = Empty);
+        let span = debug_span!("invalidate", cache, tags, urls, all, mode, outcome = Empty);
         let done = self.carry_out().instrument(span.clone()).await;
         span.record("outcome", if done.is_ok() { "done" } else { "failed" });
         done

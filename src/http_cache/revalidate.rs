@@ -23,6 +23,7 @@ use crate::{
     backend::{Acquire, Acquired, LeaseKey, LeaseKind, Release},
     body,
     key::Target,
+    span::debug_span,
 };
 
 /// The background work of one process.
@@ -59,7 +60,7 @@ impl HttpCache {
         // An answer to HEAD stores nothing.
         let visit = if visit.head.method == Method::HEAD { Arc::new(visit.as_get()) } else { Arc::clone(visit) };
         request.method_mut().clone_from(&visit.head.method);
-        let span = tracing::debug_span!("revalidate", cache = &*self.config.name, key = %visit.key, outcome = Empty);
+        let span = debug_span!("revalidate", cache = &*self.config.name, key = %visit.key, outcome = Empty);
         let own = span.clone();
         let work = async move {
             let _place = place;
