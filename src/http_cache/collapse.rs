@@ -200,8 +200,7 @@ impl HttpCache {
                     }
                     match self.follow(&visit, &shared) {
                         Some(answer) => return Ok(answer),
-                        // It has become stale before it has come to its end. Who comes now flies with the next one,
-                        // which does not wait for the lease that this one keeps.
+                        // Stale before its end. Who comes now flies with the next, which does not wait for its lease.
                         None if shared.entry.fresh_until() <= self.state.backend.now() => {
                             self.state.flights.supersede(&(visit.key, variant), &flight);
                             overdue = true;
