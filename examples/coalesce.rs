@@ -17,10 +17,10 @@ use tower_gatehouse::{Backend, CoalesceLayer};
 
 static ASKED: AtomicUsize = AtomicUsize::new(0);
 
-/// Takes 200 ms, and counts.
+/// Takes 2 s, and counts.
 async fn origin(_: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Infallible> {
     ASKED.fetch_add(1, Ordering::SeqCst);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     // What may be shared must say so.
     let mut response = Response::new(Full::from("the answer"));
     response.headers_mut().insert("cache-control", http::HeaderValue::from_static("max-age=60"));
@@ -47,7 +47,10 @@ async fn backend() -> Result<Backend, Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     match (args.next().as_deref(), args.next()) {
         (None, _) => Ok(Backend::memory()),
-        (Some("--redis"), Some(url)) => Ok(Backend::redis(url).connect().await?),
+        // The default of 100 ms is for a release build.
+        (Some("--redis"), Some(url)) => {
+            Ok(Backend::redis(url).operation_timeout(Duration::from_secs(5)).connect().await?)
+        }
         _ => Err("usage: [--redis URL]".into()),
     }
 }

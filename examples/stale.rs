@@ -32,7 +32,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // What an earlier run has left on Redis.
     cache.invalidate().url("http://example.com/slow").await?;
     let service = ServiceBuilder::new().layer(SwrLayer::new(&cache)).service(service_fn(origin));
-    for (pause, what) in [(0, "first"), (100, "soon after"), (1500, "when it is stale"), (800, "when it was refreshed")]
+    for (pause, what) in
+        [(0, "first"), (100, "soon after"), (1500, "when it is stale"), (3000, "when it was refreshed")]
     {
         tokio::time::sleep(Duration::from_millis(pause)).await;
         let start = Instant::now();
@@ -50,7 +51,10 @@ async fn backend() -> Result<Backend, Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     match (args.next().as_deref(), args.next()) {
         (None, _) => Ok(Backend::memory()),
-        (Some("--redis"), Some(url)) => Ok(Backend::redis(url).connect().await?),
+        // The default of 100 ms is for a release build.
+        (Some("--redis"), Some(url)) => {
+            Ok(Backend::redis(url).operation_timeout(Duration::from_secs(5)).connect().await?)
+        }
         _ => Err("usage: [--redis URL]".into()),
     }
 }

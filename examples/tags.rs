@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example tags --features redis [-- --redis redis://127.0.0.1:6379]`
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -30,7 +30,7 @@ where
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let lifetime = std::time::Duration::from_mins(1);
+    let lifetime = Duration::from_mins(1);
     let cache = HttpCache::new(&backend().await.map_err(|error| error.to_string())?)
         .rule("/products/{id}", Rule::ttl(lifetime).stale(lifetime).tag("product:{id}").tag("catalogue"))?;
     // What an earlier run has left on Redis.
@@ -57,7 +57,10 @@ async fn backend() -> Result<Backend, Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     match (args.next().as_deref(), args.next()) {
         (None, _) => Ok(Backend::memory()),
-        (Some("--redis"), Some(url)) => Ok(Backend::redis(url).connect().await?),
+        // The default of 100 ms is for a release build.
+        (Some("--redis"), Some(url)) => {
+            Ok(Backend::redis(url).operation_timeout(Duration::from_secs(5)).connect().await?)
+        }
         _ => Err("usage: [--redis URL]".into()),
     }
 }

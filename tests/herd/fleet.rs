@@ -2,13 +2,20 @@
 
 use std::{
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::{
+    sync::Semaphore,
+    task::{JoinHandle, JoinSet},
+};
 use tower::{Layer, Service, ServiceExt as _};
 use tower_gatehouse::{Backend, BoxError, CacheLayer, CoalesceLayer, HttpCache, ResponseExt as _, SwrLayer};
 
@@ -58,10 +65,15 @@ impl Store {
     pub(crate) async fn fleet(&self, processes: usize, set: impl Fn(HttpCache) -> HttpCache) -> Vec<HttpCache> {
         let mut fleet = Vec::new();
         for _ in 0..processes {
-            fleet.push(set(HttpCache::new(&self.process().await)));
+            fleet.push(set(patient(HttpCache::new(&self.process().await))));
         }
         fleet
     }
+}
+
+/// No busy machine makes a follower ask for itself, or ends a lease.
+pub(crate) fn patient(cache: HttpCache) -> HttpCache {
+    cache.lease(Duration::from_secs(15)).wait(Duration::from_secs(25))
 }
 
 /// An origin that takes its time.
@@ -81,6 +93,47 @@ impl Service<Request<Body>> for Slow {
         let (answer, delay) = (self.0.call(request), self.1);
         Box::pin(async move {
             tokio::time::sleep(delay).await;
+            answer.await
+        })
+    }
+}
+
+/// An origin whose answers wait until they are let go, so that a test says who has come by then.
+#[derive(Clone)]
+pub(crate) struct Held(pub(crate) Origin, Arc<Semaphore>);
+
+impl Held {
+    pub(crate) fn new(origin: Origin) -> Self {
+        Self(origin, Arc::new(Semaphore::new(0)))
+    }
+
+    /// Lets one answer go.
+    pub(crate) fn answer_one(&self) {
+        self.1.add_permits(1);
+    }
+
+    /// Lets all go, and holds no more.
+    pub(crate) fn open(&self) {
+        self.1.close();
+    }
+}
+
+impl Service<Request<Body>> for Held {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (answer, held) = (self.0.call(request), Arc::clone(&self.1));
+        Box::pin(async move {
+            // An error says that it holds no more.
+            if let Ok(permit) = held.acquire().await {
+                permit.forget();
+            }
             answer.await
         })
     }
@@ -132,23 +185,107 @@ pub(crate) fn spawn_get(app: &App, url: &str) -> JoinHandle<Answer> {
     tokio::spawn(async move { answer.await.expect("the service answers") })
 }
 
+/// Requests under way, each in a task of its own.
+pub(crate) struct Herd {
+    tasks: JoinSet<Result<Answer, BoxError>>,
+    steps: Steps,
+}
+
+impl Herd {
+    /// Sends these at once.
+    pub(crate) fn start(requests: impl IntoIterator<Item = (App, Request<Body>)>) -> Self {
+        let (mut tasks, steps) = (JoinSet::new(), Steps::default());
+        for (app, request) in requests {
+            tasks.spawn(steps.clone().count(fetch(app, request)));
+        }
+        Self { tasks, steps }
+    }
+
+    /// Waits until all wait: for the origin, or for one another.
+    pub(crate) async fn settled(&self) {
+        settled(self.tasks.len(), async || self.steps.taken()).await;
+    }
+
+    /// Waits for all answers.
+    pub(crate) async fn answers(mut self) -> Vec<Result<Answer, BoxError>> {
+        let mut answers = Vec::new();
+        while let Some(answer) = bounded(self.tasks.join_next()).await {
+            answers.push(answer.expect("no task panics"));
+        }
+        answers
+    }
+}
+
+/// How many requests have come, and how many steps they have taken.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Steps(Arc<(AtomicUsize, AtomicUsize)>);
+
+impl Steps {
+    /// Counts what this request does.
+    pub(crate) async fn count<T>(self, request: impl Future<Output = T>) -> T {
+        let (come, steps) = &*self.0;
+        come.fetch_add(1, Ordering::SeqCst);
+        let mut request = std::pin::pin!(request);
+        std::future::poll_fn(|cx| {
+            steps.fetch_add(1, Ordering::SeqCst);
+            request.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    pub(crate) fn taken(&self) -> (usize, usize) {
+        (self.0.0.load(Ordering::SeqCst), self.0.1.load(Ordering::SeqCst))
+    }
+}
+
+/// Waits until so many requests have come and none of them takes a step any more, at most 50 s.
+pub(crate) async fn settled(requests: usize, taken: impl AsyncFn() -> (usize, usize)) {
+    // Counted, not timed: while this process stands still, no time passes.
+    let (mut before, mut still) = ((0, 0), 0);
+    for _ in 0..1000 {
+        let now = taken().await;
+        still = if now == before && now.0 >= requests { still + 1 } else { 0 };
+        if still == 30 {
+            return;
+        }
+        before = now;
+        tokio::time::sleep(50 * MS).await;
+    }
+    panic!("not within 50 s: {requests} requests have come and wait: {before:?}");
+}
+
 /// Sends these requests at once, and waits for all.
 pub(crate) async fn herd(requests: impl IntoIterator<Item = (App, Request<Body>)>) -> Vec<Result<Answer, BoxError>> {
-    let mut tasks = JoinSet::new();
-    for (app, request) in requests {
-        tasks.spawn(fetch(app, request));
-    }
-    let mut answers = Vec::new();
-    while let Some(answer) = bounded(tasks.join_next()).await {
-        answers.push(answer.expect("no task panics"));
-    }
-    answers
+    Herd::start(requests).answers().await
+}
+
+/// Sends these requests at once, and lets the origin answer when all of them wait for it.
+pub(crate) async fn herd_at(
+    origin: &Held,
+    requests: impl IntoIterator<Item = (App, Request<Body>)>,
+) -> Vec<Result<Answer, BoxError>> {
+    let herd = Herd::start(requests);
+    herd.settled().await;
+    origin.open();
+    herd.answers().await
+}
+
+fn requests(apps: &[App], each: usize, url: &str) -> Vec<(App, Request<Body>)> {
+    (0..each).flat_map(|_| apps.iter().map(|app| (app.clone(), request("GET", url, &[])))).collect()
+}
+
+fn answered(answers: Vec<Result<Answer, BoxError>>) -> Vec<Answer> {
+    answers.into_iter().map(|answer| answer.expect("the request is answered")).collect()
 }
 
 /// So many GETs for one URL from each of these processes, all at once; all must be answered.
 pub(crate) async fn gets(apps: &[App], each: usize, url: &str) -> Vec<Answer> {
-    let requests = (0..each).flat_map(|_| apps.iter().map(|app| (app.clone(), request("GET", url, &[]))));
-    herd(requests).await.into_iter().map(|answer| answer.expect("the request is answered")).collect()
+    answered(herd(requests(apps, each, url)).await)
+}
+
+/// Likewise, and lets the origin answer when all of them wait for it.
+pub(crate) async fn gets_at(origin: &Held, apps: &[App], each: usize, url: &str) -> Vec<Answer> {
+    answered(herd_at(origin, requests(apps, each, url)).await)
 }
 
 /// No test waits longer than this for anything.

@@ -13,7 +13,7 @@ use tower_gatehouse::{
 
 use crate::{
     app::Origin,
-    fleet::{MS, Slow, Store, alone, bounded, spawn_get},
+    fleet::{Held, MS, Store, alone, bounded, patient, spawn_get, until},
     support::altered::{Alter, Altered},
 };
 
@@ -53,7 +53,7 @@ impl Alter for Overtaken {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_was_overtaken_by_another_that_waited_still_gets_what_the_holder_has_left() {
     for store in Store::both() {
-        let origin = Slow(Origin::with(&[("cache-control", "max-age=60")]), 1500 * MS);
+        let origin = Held::new(Origin::with(&[("cache-control", "max-age=60")]));
         let (asks_again, holder_has_ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let overtaken = Overtaken {
             inner: store.process().await,
@@ -61,12 +61,13 @@ async fn who_was_overtaken_by_another_that_waited_still_gets_what_the_holder_has
             asks_again: Arc::clone(&asks_again),
             holder_has_ended: Arc::clone(&holder_has_ended),
         };
-        let holder = alone(&HttpCache::new(&store.process().await), origin.clone());
-        let follower = alone(&HttpCache::new(&Backend::custom(Altered(overtaken))), origin.clone());
+        let holder = alone(&patient(HttpCache::new(&store.process().await)), origin.clone());
+        let follower = alone(&patient(HttpCache::new(&Backend::custom(Altered(overtaken)))), origin.clone());
         let first = spawn_get(&holder, URL);
-        tokio::time::sleep(200 * MS).await;
+        until("the origin is asked", || origin.0.count() == 1).await;
         let second = spawn_get(&follower, URL);
         bounded(asks_again.notified()).await;
+        origin.open();
         assert_eq!(first.await.unwrap().body, "answer 1");
         holder_has_ended.notify_one();
         assert_eq!(bounded(second).await.unwrap().body, "answer 1", "{}", store.name());
