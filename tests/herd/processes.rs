@@ -250,8 +250,8 @@ async fn under_load_each_time_an_entry_turns_stale_one_request_goes_to_the_origi
             fields(Answer::ok("content"))
         }
     });
-    get(&format!("{}/a", nodes[0].url)).await;
     let start = Instant::now();
+    get(&format!("{}/a", nodes[0].url)).await;
     let mut tasks = JoinSet::new();
     let mut tick = tokio::time::interval(5 * MS);
     let mut n = 0;
