@@ -38,19 +38,23 @@ pub(crate) fn channel() -> (mpsc::Sender<Bytes>, Body) {
 }
 
 /// So many chunks of this size, with a pause before each.
+pub(crate) fn drip(chunks: usize, size: usize, pause: Duration) -> Body {
+    let (sender, body) = channel();
+    tokio::spawn(async move {
+        for _ in 0..chunks {
+            tokio::time::sleep(pause).await;
+            if sender.send(Bytes::from(vec![b'x'; size])).await.is_err() {
+                return;
+            }
+        }
+    });
+    body
+}
+
 fn dripping(chunks: usize, size: usize, pause: Duration) -> Origin {
     Origin::new(move |_, _| {
-        let (sender, body) = channel();
-        tokio::spawn(async move {
-            for _ in 0..chunks {
-                tokio::time::sleep(pause).await;
-                if sender.send(Bytes::from(vec![b'x'; size])).await.is_err() {
-                    return;
-                }
-            }
-        });
         let mut response = respond(200, CACHEABLE, "");
-        *response.body_mut() = body;
+        *response.body_mut() = drip(chunks, size, pause);
         response
     })
 }
