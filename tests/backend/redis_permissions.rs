@@ -8,10 +8,10 @@ use tower_gatehouse::{
 };
 
 use crate::{
+    redis::PATIENT,
     redis_connect::works,
     redis_replicas::{check, fill, stored},
-    redis_sentinel_faults::until,
-    support::{RedisCluster, RedisSentinel, RedisServer},
+    support::{RedisCluster, RedisSentinel, RedisServer, until},
 };
 
 const DOCUMENTED: &str = include_str!("../../src/backend/redis/permissions.md");
@@ -62,7 +62,8 @@ async fn those_for_a_cluster_suffice_to_read_from_replicas_and_wait_for_them() {
     for replica in &replicas {
         replica.reset_stats();
     }
-    let lesser = builder("lesser").read_from_replicas().connect().await.expect("a connection");
+    let lesser =
+        builder("lesser").operation_timeout(PATIENT).read_from_replicas().connect().await.expect("a connection");
     tokio::time::sleep(Duration::from_secs(3)).await;
     for n in 0..20 {
         fill(&lesser, n).await.expect("a commit");

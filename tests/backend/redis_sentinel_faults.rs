@@ -13,10 +13,8 @@ use tower_gatehouse::{
 
 use crate::{
     redis_faults::is_woken,
-    support::{RedisSentinel, RedisServer, Reply, ports::Port, tls::Authority},
+    support::{RedisSentinel, RedisServer, Reply, ports::Port, tls::Authority, until},
 };
-
-pub(crate) use crate::support::until;
 
 const TIMEOUT: Duration = Duration::from_millis(500);
 /// What a failover may take on a busy machine: Sentinel itself needs several seconds.
