@@ -249,7 +249,7 @@ pub(crate) struct SharedBody {
 pub(crate) struct Source(Arc<Pipe>);
 
 impl Source {
-    /// One more reader; `None` once the beginning has been dropped.
+    /// One more reader; `None` once the beginning has been dropped, or the body has failed.
     pub(crate) fn join(&self) -> Option<SharedBody> {
         SharedBody::join(&self.0)
     }
@@ -263,7 +263,7 @@ impl SharedBody {
 
     fn join(pipe: &Arc<Pipe>) -> Option<Self> {
         let mut state = pipe.lock();
-        if state.outgrown {
+        if state.outgrown || matches!(state.end, Some(End::Failed(_))) {
             return None;
         }
         let free = state.readers.iter().position(Option::is_none);

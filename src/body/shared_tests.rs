@@ -103,7 +103,9 @@ async fn the_writer_wakes_when_the_last_reader_leaves() {
 async fn a_writer_that_is_dropped_has_failed() {
     let (mut writer, mut reader) = shared(10, 10, Some(10));
     writer.push(chunk(5)).await.unwrap();
+    let source = reader.source();
     drop(writer);
+    assert!(source.join().is_none(), "who comes now asks for another one");
     assert_eq!(reader.size_hint().exact(), Some(10), "the announced length stays announced");
     assert_eq!(next(&mut reader).await, Some(Ok(5)));
     assert!(!reader.is_end_stream());
