@@ -194,13 +194,12 @@ impl HttpCache {
         }
         let mut place = Place { cache: self.clone(), key, origin: None, _permit: permit };
         let mut origins = lock(&all.origins);
-        let count = origins.entry(origin.into()).or_default();
-        if *count >= settings.revalidations_per_origin {
+        if origins.get(origin).copied().unwrap_or_default() >= settings.revalidations_per_origin {
             drop(origins);
             self.count_revalidation("limit");
             return None;
         }
-        *count += 1;
+        *origins.entry(origin.into()).or_default() += 1;
         place.origin = Some(origin.into());
         Some(place)
     }
@@ -235,4 +234,21 @@ impl Drop for Place {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(all(test, feature = "memory"))]
+mod tests {
+    use super::*;
+    use crate::backend::{Backend, PrimaryKey, Variant};
+
+    /// Anybody can send any `Host`.
+    #[test]
+    fn of_an_origin_that_has_no_place_nothing_is_kept() {
+        let cache = HttpCache::new(&Backend::memory()).revalidations(4, 0);
+        let key = PrimaryKey::from_bytes([1; 16]);
+        let key = LeaseKey { key, variant: Variant::default(), kind: LeaseKind::Revalidate };
+        assert!(cache.place(key, "one.example").is_none());
+        assert!(lock(&cache.state.revalidations.origins).is_empty());
+        assert!(lock(&cache.state.revalidations.under_way).is_empty());
+    }
 }
