@@ -10,12 +10,13 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 use tower_gatehouse::{
     Backend, Tag, TagDigest, Timestamp,
     backend::{
         Acquire, Acquired, Ask, BackendError, CasBackend, CasStore, Changes, Commit, Committed, Create, Entry,
-        ErrorKind, LeaseKey, LeaseKind, Lifetime, Limit, LimitKey, Mode, PrimaryKey, RecordKey, Saved, Scope, Take,
-        Variant, VarySpec, Versioned,
+        ErrorKind, Lease, LeaseKey, LeaseKind, Lifetime, Limit, LimitKey, Mode, PrimaryKey, RecordKey, Release, Saved,
+        Scope, Take, Ticket, Variant, VarySpec, Versioned,
         conformance::{Facts, Harness, Loss},
     },
 };
@@ -55,6 +56,10 @@ struct Rows {
     delay: Mutex<Duration>,
     /// Keys that cannot be reached.
     broken: Mutex<Option<&'static str>>,
+    /// Keys that are not answered.
+    mute: Mutex<Option<&'static str>>,
+    /// The next write of such a key waits until it is told to go on.
+    held: Mutex<Option<(&'static str, Arc<Notify>)>>,
     /// How far the clock is behind.
     behind: Mutex<Duration>,
 }
@@ -68,6 +73,9 @@ impl Table {
             tokio::time::sleep(delay).await;
         } else if n.is_multiple_of(3) {
             tokio::task::yield_now().await;
+        }
+        if self.0.mute.lock().unwrap().is_some_and(|part| key.contains(part)) {
+            std::future::pending::<()>().await;
         }
         let is_broken = self.0.broken.lock().unwrap().is_some_and(|part| key.contains(part));
         if is_broken || n % 1000 < self.0.lost.load(Ordering::Relaxed).into() {
@@ -102,6 +110,10 @@ impl CasStore for Table {
     ) -> Result<bool, BackendError> {
         assert!(key.len() <= 200 && key.bytes().all(|byte| byte.is_ascii_graphic()), "{key}");
         self.wire(key).await?;
+        let held = self.0.held.lock().unwrap().take_if(|(part, _)| key.contains(*part));
+        if let Some((_, go_on)) = held {
+            go_on.notified().await;
+        }
         let set = {
             let mut rows = self.0.live.lock().unwrap();
             let matches = Self::live(&rows, key).map(|row| row.version).as_ref() == expected;
@@ -174,11 +186,14 @@ fn tag(n: u64) -> TagDigest {
     Tag::new(format!("tag{n}")).unwrap().digest()
 }
 
-async fn fill(backend: &Backend, key: PrimaryKey, tags: &[TagDigest], body: u64) -> Result<Committed, BackendError> {
-    let ticket = backend.ticket(&key).await?;
+fn entry(backend: &Backend, ticket: Ticket, tags: &[TagDigest], body: u64) -> Arc<Entry> {
     let keep = backend.now().plus(Duration::from_mins(1));
     let entry = Entry::builder(ticket).fresh_until(keep).keep_until(keep).tags(tags.iter().copied());
-    let entry = entry.body(Bytes::copy_from_slice(&body.to_le_bytes())).build();
+    entry.body(Bytes::copy_from_slice(&body.to_le_bytes())).build()
+}
+
+async fn fill(backend: &Backend, key: PrimaryKey, tags: &[TagDigest], body: u64) -> Result<Committed, BackendError> {
+    let entry = entry(backend, backend.ticket(&key).await?, tags, body);
     backend.commit(Commit { key, variant: Variant(None), entry, refresh: None, lease: None }).await
 }
 
@@ -310,6 +325,67 @@ async fn who_has_a_clock_that_is_a_little_behind_takes_no_second_lease() {
     *table.0.behind.lock().unwrap() = Duration::from_secs(1);
     let answer = acquire().await.expect("an answer");
     assert!(matches!(answer, Acquired::Held { left, .. } if left <= Duration::from_mins(1)), "{answer:?}");
+}
+
+const LEASE: LeaseKey = LeaseKey { key: KEY, variant: Variant(None), kind: LeaseKind::Fill };
+
+async fn acquire(backend: &Backend, ttl: Duration) -> Acquired {
+    backend.acquire(Acquire { key: LEASE, ttl, since: 0, tags: &[] }).await.expect("an answer")
+}
+
+async fn lease(backend: &Backend, ttl: Duration) -> Lease {
+    match acquire(backend, ttl).await {
+        Acquired::Granted(lease) => lease,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// One is about to take the lease, another one takes it and is paused past its end, and then the first one has it.
+#[tokio::test]
+async fn what_a_paused_holder_commits_does_not_replace_what_its_successor_has_committed() {
+    let table = Table::default();
+    let process =
+        || -> Backend { CasBackend::builder(table.clone()).operation_timeout(Duration::from_secs(20)).build().into() };
+    let (slow, paused) = (process(), process());
+    let go_on = Arc::new(Notify::new());
+    *table.0.held.lock().unwrap() = Some(("/l/", Arc::clone(&go_on)));
+    let slow_lease = async { lease(&slow, Duration::from_mins(1)).await };
+    let paused_lease = async {
+        while table.0.held.lock().unwrap().is_some() {
+            tokio::task::yield_now().await;
+        }
+        let lease = lease(&paused, Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        go_on.notify_one();
+        lease
+    };
+    let (of_slow, of_paused) = tokio::join!(slow_lease, paused_lease);
+    let answer = acquire(&paused, Duration::from_mins(1)).await;
+    assert!(matches!(answer, Acquired::Held { ticket: Some(ticket), .. } if ticket == of_slow.ticket), "{answer:?}");
+    let commit = async |backend: &Backend, lease: &Lease, body| {
+        let entry = entry(backend, lease.ticket, &[], body);
+        backend.commit(Commit { key: KEY, variant: Variant(None), entry, refresh: None, lease: Some(lease) }).await
+    };
+    assert_eq!(commit(&slow, &of_slow, 2).await.expect("a commit"), Committed::Stored);
+    assert_eq!(commit(&paused, &of_paused, 1).await.expect("an answer"), Committed::Superseded);
+    assert_eq!(body(&slow, KEY).await, Some(2));
+}
+
+#[tokio::test]
+async fn a_lease_is_given_up_also_where_nothing_can_be_handed_over() {
+    let table = Table::default();
+    let backend: Backend = CasBackend::new(table.clone()).into();
+    for kind in [ErrorKind::Unavailable, ErrorKind::Timeout] {
+        let held = lease(&backend, Duration::from_mins(1)).await;
+        let part = if kind == ErrorKind::Timeout { &table.0.mute } else { &table.0.broken };
+        *part.lock().unwrap() = Some("/h/");
+        let hand_over = Release::HandOver(entry(&backend, held.ticket, &[], 1));
+        let error = backend.release(&held, hand_over).await.expect_err("nothing is handed over");
+        assert_eq!(error.kind(), kind, "{error}");
+        *part.lock().unwrap() = None;
+        let next = lease(&backend, Duration::from_mins(1)).await;
+        assert!(backend.release(&next, Release::Free).await.expect("it is free"));
+    }
 }
 
 #[tokio::test]

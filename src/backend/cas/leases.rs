@@ -28,13 +28,13 @@ impl<S: CasStore> Leases for CasBackend<S> {
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, BackendError> {
-        self.0.timed(self.0.renew(lease, ttl)).await
+        self.0.timed(self.0.hold(lease, ttl)).await
     }
 
-    /// Fails with [`ErrorKind::TooLarge`] if what is handed over is too large for the store; the lease is given up
-    /// nevertheless.
+    /// Fails with [`ErrorKind::TooLarge`] if what is handed over is too large for the store. The lease is given up also
+    /// where nothing could be handed over.
     async fn release(&self, lease: &Lease, how: Release) -> Result<bool, BackendError> {
-        self.0.timed(self.0.release(lease, how)).await
+        self.0.release(lease, how).await
     }
 
     fn watch(&self, key: &LeaseKey) -> Waiter {
@@ -135,8 +135,8 @@ impl<S: CasStore> Inner<S> {
             };
         }
         // A tick of its own, so that what a paused holder commits is older than what its successor does.
-        let ticket = self.change_bucket(&key.key, |bucket| bucket.advance(self.now())).await?;
-        let lease = Lease { key, owner: Owner::random(), ticket };
+        let ticket = self.advance(&key).await?;
+        let mut lease = Lease { key, owner: Owner::random(), ticket };
         let taken = self.change(&lease_name, |value| {
             let now = self.now();
             let there = value.and_then(|value| Slot::decode(value));
@@ -160,7 +160,18 @@ impl<S: CasStore> Inner<S> {
             self.end(Some(&lease)).await;
             return Ok(Acquired::Filled);
         }
+        if bucket.as_ref().map(Bucket::ticket) != Some(ticket) {
+            // Whoever has moved the clock on meanwhile may have held this lease before, and may commit yet.
+            lease.ticket = self.advance(&key).await?;
+            if !self.hold(&lease, acquire.ttl).await? {
+                return Ok(Acquired::Held { left: Duration::ZERO, ticket: None });
+            }
+        }
         Ok(Acquired::Granted(lease))
+    }
+
+    async fn advance(&self, key: &LeaseKey) -> Result<Ticket, BackendError> {
+        self.change_bucket(&key.key, |bucket| bucket.advance(self.now())).await
     }
 
     async fn slot(&self, key: &LeaseKey) -> Result<Option<Slot>, BackendError> {
@@ -191,11 +202,12 @@ impl<S: CasStore> Inner<S> {
         Ok(bucket.issued(ticket) && ticket.tick > acquire.since && self.now() < entry.keep_until())
     }
 
-    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, BackendError> {
+    /// Holds a lease for longer, with its ticket; `false` if it is lost.
+    async fn hold(&self, lease: &Lease, ttl: Duration) -> Result<bool, BackendError> {
         self.change(&self.names.lease(&lease.key), |value| {
             let now = self.now();
             match value.and_then(|value| Slot::decode(value)).filter(|slot| slot.is_of(lease)) {
-                Some(slot) => Ok(Slot::new(slot.state, now, ttl).set(now, true)),
+                Some(_) => Ok(Slot::new(State::Held(lease.owner, lease.ticket), now, ttl).set(now, true)),
                 None => Ok(Step::Keep(false)),
             }
         })
@@ -203,35 +215,36 @@ impl<S: CasStore> Inner<S> {
     }
 
     async fn release(&self, lease: &Lease, how: Release) -> Result<bool, BackendError> {
-        let mut too_large = None;
+        let mut failed = None;
         let state = match &how {
             Release::Uncacheable(hold) => Some((State::Uncacheable, *hold)),
             Release::Failed(hold) => Some((State::Failed, *hold)),
             Release::HandOver(entry) => {
-                too_large = self.hand_over(lease, entry).await?.err();
+                failed = self.timed(self.hand_over(lease, entry)).await.err();
                 None
             }
             Release::Free => None,
         };
-        let released = self.replace(lease, state).await?;
-        match too_large {
+        // Also where nothing could be handed over: nobody is to wait until it ends by itself.
+        let released = self.timed(self.replace(lease, state)).await?;
+        match failed {
             Some(error) if released => Err(error),
             _ => Ok(released),
         }
     }
 
     /// Before anybody is woken. Who has lost the lease hands nothing over.
-    async fn hand_over(&self, lease: &Lease, entry: &Entry) -> Result<Result<(), BackendError>, BackendError> {
+    async fn hand_over(&self, lease: &Lease, entry: &Entry) -> Result<(), BackendError> {
         let value = blob::encode(entry)?;
         if value.len() > self.max_value_bytes {
             let message = format!("at most {} bytes are handed over, these are {}", self.max_value_bytes, value.len());
-            return Ok(Err(BackendError::new(ErrorKind::TooLarge, message)));
+            return Err(BackendError::new(ErrorKind::TooLarge, message));
         }
         if self.slot(&lease.key).await?.is_some_and(|slot| slot.is_of(lease)) {
             let name = self.names.handed_over(&lease.key, lease.ticket);
             self.change(&name, |_| Ok(Step::Set(value.clone(), Some(HANDED_OVER), ()))).await?;
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     async fn replace(&self, lease: &Lease, state: Option<(State, Duration)>) -> Result<bool, BackendError> {

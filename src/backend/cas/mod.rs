@@ -73,9 +73,9 @@
 //!
 //! # What it costs
 //! A hit is two reads at the same time (the entry, the bucket), or three where the response varies. A commit is two or
-//! three compare-and-sets and a last read, a lease two, an invalidation one for each bucket that is concerned, a limit
-//! and a change of a session one. Of those who change one value at the same time one succeeds; the others read again.
-//! Who waits for another process polls.
+//! three compare-and-sets and a last read, a lease two (four where the clock of its bucket was moved on meanwhile), an
+//! invalidation one for each bucket that is concerned, a limit and a change of a session one. Of those who change one
+//! value at the same time one succeeds; the others read again. Who waits for another process polls.
 //!
 //! # How it keeps the promise
 //! One value for each bucket holds its clock and what was invalidated last, so that an invalidation is one step and a
