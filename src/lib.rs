@@ -99,6 +99,7 @@ pub mod swr;
 mod sync;
 mod tag;
 pub mod tag_invalidation;
+mod unbroken;
 
 pub use backend::Backend;
 pub use body::CacheBody;

@@ -17,7 +17,7 @@ use super::{
     engine::{Admission, Decision, Engine, Note, Plan},
     settle::Reserved,
 };
-use crate::{Identity, ProblemBody, backend::BackendError};
+use crate::{Identity, ProblemBody, backend::BackendError, unbroken::Unbroken};
 
 pin_project! {
     /// The response of a [`RateLimit`](super::RateLimit) service.
@@ -64,7 +64,7 @@ pin_project! {
         /// The request is admitted; what was taken may have to be corrected.
         Reserved { #[pin] inner: F, engine: Arc<Engine>, note: Note, reserved: Vec<Reserved> },
         /// What was reserved is corrected.
-        Correcting { corrected: Boxed<()>, answer: Option<Box<(Note, Response<R>)>> },
+        Correcting { corrected: Unbroken<()>, answer: Option<Box<(Note, Response<R>)>> },
         /// The request is refused.
         Refused { answer: Response<Bytes> },
         /// The response was handed out.
@@ -183,11 +183,12 @@ where
                         state.set(State::Done);
                         return Poll::Ready(Ok(finish(note, response)));
                     }
-                    let corrected = Box::pin(async move { engine.correct(corrections).await });
+                    // All of it, also when the client leaves meanwhile.
+                    let corrected = Unbroken::begin(async move { engine.correct(corrections).await });
                     State::Correcting { corrected, answer: Some(Box::new((note, response))) }
                 }
                 StateProject::Correcting { corrected, answer } => {
-                    ready!(corrected.as_mut().poll(cx));
+                    ready!(corrected.poll_end(cx));
                     let (note, response) = *answer.take().expect("polled after it was ready");
                     return Poll::Ready(Ok(finish(note, response)));
                 }

@@ -3,6 +3,7 @@
 
 mod answers;
 mod concurrency;
+mod dropped;
 #[cfg(feature = "redis")]
 mod fleet;
 #[cfg(feature = "redis")]
