@@ -6,7 +6,10 @@ use bytes::Bytes;
 use futures_util::lock::Mutex;
 use tracing::{Instrument as _, field::Empty};
 
-use super::{SessionError, config::Config, count, open::Open, resolver::Resolved, source::Presented, token::Token};
+use super::{
+    SessionError, config::Config, count, moving::Moving, open::Open, resolver::Resolved, source::Presented,
+    token::Token,
+};
 use crate::{
     Personal,
     backend::{BackendError, Receipt, Record, RecordKey},
@@ -27,6 +30,8 @@ pub(super) struct State {
     pub(super) pending: Pending,
     /// The token of a session that is to be created.
     pub(super) new: Option<Token>,
+    /// The session is on its way to a new token, or was when the future was dropped.
+    pub(super) moving: Option<Moving>,
     /// What the client has to be told.
     pub(super) credential: Credential,
     /// Its end was moved in this request.
@@ -85,6 +90,7 @@ impl Core {
             loaded,
             pending: BTreeMap::new(),
             new,
+            moving: None,
             credential: Credential::Keep,
             renewed: false,
             closed: false,
@@ -101,6 +107,9 @@ impl Core {
     /// The same without making the answer personal: for layers that only have to know.
     pub(super) async fn loaded(&self) -> Result<Open<'_>, SessionError> {
         let mut state = self.state.lock().await;
+        if state.moving.is_some() {
+            Box::pin(self.catch_up(&mut state)).await?;
+        }
         if matches!(state.loaded, Loaded::NotYet) {
             let session = self.presented.handle().map(tracing::field::display);
             let span = debug_span!("session_load", session, outcome = Empty);
@@ -147,6 +156,9 @@ impl Core {
     pub(super) async fn destroy(&self) -> Result<(), SessionError> {
         self.personal.mark_credential();
         let mut state = self.state.lock().await;
+        if state.moving.is_some() {
+            Box::pin(self.catch_up(&mut state)).await?;
+        }
         let key = match (&state.loaded, &self.presented) {
             (Loaded::Live(live), _) => Some(live.key),
             (Loaded::NotYet | Loaded::Failed(_), Presented::Token(key, _)) => Some(*key),
@@ -163,7 +175,7 @@ impl Core {
     /// At the head of the response, if it is known without waiting that there is nothing to do.
     pub(super) fn close_quietly(&self) -> Option<Credential> {
         let mut state = self.state.try_lock()?;
-        if !state.pending.is_empty() || state.new.is_some() {
+        if !state.pending.is_empty() || state.new.is_some() || state.moving.is_some() {
             return None;
         }
         Some(self.close(&mut state))
@@ -171,7 +183,13 @@ impl Core {
 
     /// Stores what is not stored yet, before the head of the response goes out.
     pub(super) async fn finish(&self) -> Result<Credential, SessionError> {
-        let mut open = Open::new(self, self.state.lock().await);
+        let mut state = self.state.lock().await;
+        if state.moving.is_some()
+            && let Err(error) = Box::pin(self.catch_up(&mut state)).await
+        {
+            tracing::debug!(%error, "whether a session has moved is not known");
+        }
+        let mut open = Open::new(self, state);
         let saved = open.save().await;
         let credential = self.close(open.state_mut());
         saved.map(|()| credential)

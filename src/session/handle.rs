@@ -40,8 +40,8 @@ use crate::{
 /// }
 /// ```
 ///
-/// All methods are cancel safe: a dropped future has changed the session wholly or not at all. What was to be saved is
-/// stored with the response then.
+/// All methods are cancel safe: a dropped future has changed the session wholly or not at all, and if it has given it
+/// another token, then the response brings it. What was to be saved is stored with the response then.
 pub struct Session<T = Map<String, Value>> {
     pub(super) core: Arc<Core>,
     as_type: PhantomData<fn() -> T>,

@@ -86,6 +86,7 @@ mod handle;
 mod jwt;
 mod keys;
 mod layer;
+mod moving;
 mod open;
 mod resolver;
 mod service;

@@ -10,6 +10,7 @@ use super::{
     SessionError,
     core::{Core, Credential, Live, Loaded, Pending, State},
     count,
+    moving::OwnLink,
     token::Token,
 };
 use crate::backend::{
@@ -169,13 +170,18 @@ impl<'a> Open<'a> {
         let (set, remove) = split(&pending);
         let changes = Changes { set: &set, remove: &remove };
         let saved = self.core.config.backend.commit_record(&live.key, changes, expected).await;
-        match self.answered(count::wrote("commit", saved))? {
+        let before = self.before.take();
+        match count::wrote("commit", saved)? {
             Saved::Done(receipt) => {
                 self.state.renewed = true;
                 self.state.loaded = Loaded::Live(live.after(&pending, receipt));
                 Ok(())
             }
-            Saved::Conflict => Err(SessionError::Conflict),
+            Saved::Conflict => {
+                // What was staged before this change is still to be stored.
+                self.state.pending = before.unwrap_or_default();
+                Err(SessionError::Conflict)
+            }
             _ => {
                 // The client's cookie stays as it is: it may be a newer one by now.
                 self.state.loaded = Loaded::Nothing { unknown: false };
@@ -184,15 +190,16 @@ impl<'a> Open<'a> {
         }
     }
 
-    /// Reads the session again, without the changes that are not stored.
+    /// Reads the session again; what is staged stays staged.
     pub(super) async fn reload(&mut self) -> Result<(), SessionError> {
-        self.state.pending.clear();
         let Some(live) = self.live() else { return Ok(()) };
         let key = live.key;
         if let Some(record) = self.core.config.backend.load(&key).await? {
             self.state.loaded = Loaded::Live(Live { key, record });
             Ok(())
         } else {
+            // It would begin a new session.
+            self.state.pending.clear();
             self.state.loaded = Loaded::Nothing { unknown: false };
             Err(SessionError::Ended)
         }
@@ -213,14 +220,24 @@ impl<'a> Open<'a> {
         if home.is_none() {
             self.state.new = Some(token.clone());
         }
-        let (set, remove) = split(pending);
-        let create = Create { key: token.key(), set: &set, lifetime, link };
-        let mut saved = count::wrote("create", backend.create(create).await);
-        if let (Ok(Saved::Exists), None) = (&saved, link) {
-            // A future that was dropped has made it: nobody else has this token.
-            let changes = Changes { set: &set, remove: &remove };
-            saved = count::wrote("commit", backend.commit_record(&token.key(), changes, None).await);
-        }
+        let (key, (set, remove)) = (token.key(), split(pending));
+        let saved = if let Some(link) = link {
+            let (backend, link) = (backend.clone(), OwnLink::of(&link));
+            let work = async move {
+                let create = Create { key, set: &set, lifetime, link: Some(link.link()) };
+                count::wrote("create", backend.create(create).await)
+            };
+            self.state.follow(None, &token, work).await
+        } else {
+            match count::wrote("create", backend.create(Create { key, set: &set, lifetime, link }).await) {
+                // A future that was dropped has made it: nobody else has this token.
+                Ok(Saved::Exists) => {
+                    let changes = Changes { set: &set, remove: &remove };
+                    count::wrote("commit", backend.commit_record(&key, changes, None).await)
+                }
+                saved => saved,
+            }
+        };
         self.state.new = None;
         match saved? {
             Saved::Done(receipt) => {
@@ -320,9 +337,14 @@ impl<'a> Open<'a> {
         link: Option<Link<'_>>,
     ) -> Result<(), SessionError> {
         let (set, remove) = split(pending);
-        let changes = Changes { set: &set, remove: &remove };
-        let cycle = Cycle { from: live.key, to: token.key(), changes, lifetime, link };
-        let saved = count::wrote("cycle", self.core.config.backend.cycle(cycle).await)?;
+        let (from, to, backend) = (live.key, token.key(), self.core.config.backend.clone());
+        let own = link.as_ref().map(OwnLink::of);
+        let work = async move {
+            let changes = Changes { set: &set, remove: &remove };
+            let cycle = Cycle { from, to, changes, lifetime, link: own.as_ref().map(OwnLink::link) };
+            count::wrote("cycle", backend.cycle(cycle).await)
+        };
+        let saved = self.state.follow(Some(from), &token, work).await?;
         let Saved::Done(receipt) = saved else {
             return Err(match saved {
                 // The session is as it was before the request.

@@ -1,11 +1,22 @@
 //! What is changed is stored, once, and nothing is lost or brought back.
 
-use futures_util::future::join_all;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use axum::routing::post;
+use bytes::Bytes;
+use futures_util::{FutureExt as _, future::join_all};
 use http::StatusCode;
 use serde_json::{Map, Value};
-use tower_gatehouse::session::{KeyRing, Session, SessionError, SessionLayer, Sessions};
+use tower_gatehouse::{
+    Backend,
+    backend::{Changes, Saved},
+    session::{KeyRing, Session, SessionError, SessionLayer, Sessions},
+};
 
-use crate::app::{App, Shop, backends};
+use crate::app::{App, Shop, backends, routes};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_parallel_requests_that_change_different_fields_all_survive() {
@@ -259,4 +270,40 @@ async fn an_inner_layer_with_other_sessions_is_refused() {
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert!(response.body().contains("make both from clones of one"), "{}", response.body());
     }
+}
+
+/// Two handles of one request: what one stages between two attempts of the other is no part of what is tried again.
+#[tokio::test]
+async fn what_is_staged_while_a_strict_update_is_tried_again_is_stored() {
+    let backend = Backend::memory();
+    let (store, attempts) = (backend.clone(), Arc::new(AtomicU32::new(0)));
+    let handler = async move |s: Session<Shop>| {
+        let key = s.info().await?.expect("a session").handle;
+        let strict = s.update_strict(|shop| {
+            // Others are faster, twice.
+            if attempts.fetch_add(1, Ordering::Relaxed) < 2 {
+                let set = [("other".into(), Bytes::from_static(b"1"))];
+                let changes = Changes { set: &set, remove: &[] };
+                let saved = store.commit_record(&key, changes, None).now_or_never().expect("it answers at once");
+                assert!(matches!(saved, Ok(Saved::Done(_))), "{saved:?}");
+            }
+            shop.visits += 1;
+        });
+        let staged = async {
+            while attempts.load(Ordering::Relaxed) == 0 {
+                tokio::task::yield_now().await;
+            }
+            let staged = s.view::<Value>().insert("a", true).await;
+            staged.map(|()| attempts.load(Ordering::Relaxed))
+        };
+        let (strict, staged) = tokio::join!(strict, staged);
+        assert_eq!((staged?, attempts.load(Ordering::Relaxed)), (1, 3), "between the first attempt and the second");
+        strict
+    };
+    let app = routes().route("/both", post(handler));
+    let client = App(app.layer(SessionLayer::new(&backend, KeyRing::ephemeral()))).client();
+    client.ok("POST", "/visit").await;
+    client.ok("POST", "/both").await;
+    let all: Map<String, Value> = client.json("/all").await;
+    assert_eq!((&all["visits"], &all["other"], all.get("a")), (&2.into(), &1.into(), Some(&true.into())));
 }
