@@ -65,7 +65,7 @@ async fn redis_is_slow_or_takes_everything_and_answers_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_is_full() {
     let server = RedisServer::builder().config("maxmemory-policy noeviction").start();
-    let load = Load::start(&server.url(), &[]).await;
+    let load = Load::start(&server.url(), PATIENT).await;
     server.command(&["CONFIG", "SET", "maxmemory", "1"]);
     load.run(200).await;
     let refused = Counts::of(&load.counts().refused);
