@@ -22,4 +22,5 @@ mod privacy;
 mod resolver;
 mod round_trips;
 mod secrets;
+mod six_layers;
 mod strangers;

@@ -10,23 +10,32 @@ use crate::{
 };
 
 /// Sees what clients send (not what scripts do).
-struct Counter<'a> {
+pub(crate) struct Counter<'a> {
     server: &'a RedisServer,
     monitor: Monitor,
     namespace: String,
 }
 
 impl<'a> Counter<'a> {
-    fn new(server: &'a RedisServer, namespace: &str) -> Self {
+    pub(crate) fn new(server: &'a RedisServer, namespace: &str) -> Self {
         Self { server, monitor: server.monitor(), namespace: format!("{namespace}:") }
     }
 
     /// The commands on our keys since the last call.
     fn commands(&mut self) -> Vec<String> {
+        self.calls().into_iter().map(|(command, _)| command).collect()
+    }
+
+    /// The same, each with the first of its keys.
+    pub(crate) fn calls(&mut self) -> Vec<(String, String)> {
         let lines = self.monitor.lines(self.server);
         let ours = lines.iter().filter(|line| line.contains(&self.namespace) && !line.contains(" lua]"));
         // 1690000000.000000 [0 127.0.0.1:50000] "HGETALL" "key"
-        ours.filter_map(|line| Some(line.split('"').nth(1)?.to_ascii_uppercase())).collect()
+        let call = |line: &String| {
+            let mut words = line.split('"').skip(1).step_by(2);
+            Some((words.next()?.to_ascii_uppercase(), words.find(|word| word.starts_with(&self.namespace))?.to_owned()))
+        };
+        ours.filter_map(call).collect()
     }
 }
 
