@@ -133,6 +133,12 @@ fn clients_send_the_token_only_where_the_flags_say() {
     }
 }
 
+/// Another token, as long, that is none of ours.
+fn altered(token: &str) -> String {
+    let other = if token.ends_with('A') { 'E' } else { 'A' };
+    format!("{}{other}", &token[..42])
+}
+
 #[test]
 fn where_a_session_is_required_it_is_401_without_one_and_503_while_redis_is_away() {
     let mut redis = RedisServer::builder().config("appendonly yes").start();
@@ -147,7 +153,7 @@ fn where_a_session_is_required_it_is_401_without_one_and_503_while_redis_is_away
     assert_eq!(client.get("/", "").status(), 200);
     for path in ["/account", "/account/x", "/%61ccount", "//account", "/x/../account", "/admin", "/admin/x"] {
         client.get(path, "").problem(401);
-        let refused = client.get(path, &bearer(&format!("{}A", &token[..42])));
+        let refused = client.get(path, &bearer(&altered(&token)));
         refused.problem(401);
         let challenge = refused.head.get("www-authenticate");
         assert_eq!(challenge, Some(r#"Bearer error="invalid_token""#), "{path}");
@@ -179,7 +185,6 @@ fn each_origin_gets_one_field_for_it_alone_whatever_the_client_sent() {
     let gateway = Gateway::patient(&[&FROM_ENV[..], &more, &named].concat());
     let mut client = gateway.connect();
     let token = log_in(&redis, "ann");
-    let other = if token.ends_with('A') { 'E' } else { 'A' };
     let forged = "X-Session: forged\r\nx_session: forged\r\nX-SESSION: forged\r\nConnection: X-Session, keep-alive\r\n";
     let cookies = format!("Cookie: a=1; __Host-sid={token}; b=2\r\n");
     let websocket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -189,7 +194,7 @@ fn each_origin_gets_one_field_for_it_alone_whatever_the_client_sent() {
         (format!("{forged}{}", bearer(&token)), json!("ann")),
         (format!("{forged}{cookies}"), json!("ann")),
         (format!("{forged}{}{websocket}", bearer(&token)), json!("ann")),
-        (format!("{forged}{}", bearer(&format!("{}{other}", &token[..42]))), json!(null)),
+        (format!("{forged}{}", bearer(&altered(&token))), json!(null)),
     ] {
         for (path, origin, name) in [("/orders/1?x=y", &orders, "orders"), ("/other", &shop, to_shop.as_str())] {
             assert_eq!(client.get(path, &lines).status(), 200);
