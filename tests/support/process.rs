@@ -61,6 +61,20 @@ impl Process {
     pub fn signal(&self, name: &str) {
         let status = Command::new("sh").arg("-c").arg(format!("kill -s {name} {}", self.id())).status();
         assert!(status.is_ok_and(|status| status.success()), "process {} takes no signal {name}", self.id());
+        if name == "STOP" {
+            super::wait::wait_until("it stands still", std::time::Duration::from_secs(20), || self.stands_still());
+        }
+    }
+
+    /// Whether all of its threads have stopped: one is told first, and the others go on until it has had its turn. Where
+    /// the system does not show that, `true`.
+    fn stands_still(&self) -> bool {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.id())) else { return true };
+        threads.flatten().all(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // The name in brackets may hold anything; the state is the letter behind it.
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X']))
+        })
     }
 
     /// Kills it (SIGKILL) and waits for its end. Where it has ended already, this does nothing.
