@@ -107,9 +107,7 @@ impl Core {
     /// The same without making the answer personal: for layers that only have to know.
     pub(super) async fn loaded(&self) -> Result<Open<'_>, SessionError> {
         let mut state = self.state.lock().await;
-        if state.moving.is_some() {
-            Box::pin(self.catch_up(&mut state)).await?;
-        }
+        self.catch_up(&mut state).await?;
         if matches!(state.loaded, Loaded::NotYet) {
             let session = self.presented.handle().map(tracing::field::display);
             let span = debug_span!("session_load", session, outcome = Empty);
@@ -156,9 +154,7 @@ impl Core {
     pub(super) async fn destroy(&self) -> Result<(), SessionError> {
         self.personal.mark_credential();
         let mut state = self.state.lock().await;
-        if state.moving.is_some() {
-            Box::pin(self.catch_up(&mut state)).await?;
-        }
+        self.catch_up(&mut state).await?;
         let key = match (&state.loaded, &self.presented) {
             (Loaded::Live(live), _) => Some(live.key),
             (Loaded::NotYet | Loaded::Failed(_), Presented::Token(key, _)) => Some(*key),
@@ -184,9 +180,7 @@ impl Core {
     /// Stores what is not stored yet, before the head of the response goes out.
     pub(super) async fn finish(&self) -> Result<Credential, SessionError> {
         let mut state = self.state.lock().await;
-        if state.moving.is_some()
-            && let Err(error) = Box::pin(self.catch_up(&mut state)).await
-        {
+        if let Err(error) = self.catch_up(&mut state).await {
             tracing::debug!(%error, "whether a session has moved is not known");
         }
         let mut open = Open::new(self, state);

@@ -63,6 +63,14 @@ impl Core {
     /// Sees what came of a move that nobody has seen the end of. Only what is there counts: a session that was ended
     /// meanwhile stays ended.
     pub(super) async fn catch_up(&self, state: &mut State) -> Result<(), SessionError> {
+        if state.moving.is_some() {
+            // Boxed, so that the others have no room for it.
+            Box::pin(self.see_end(state)).await?;
+        }
+        Ok(())
+    }
+
+    async fn see_end(&self, state: &mut State) -> Result<(), SessionError> {
         let Some(moving) = &mut state.moving else { return Ok(()) };
         let refused = matches!(moving.work.end().await, Some(Ok(saved)) if !matches!(saved, Saved::Done(_)));
         let (backend, key) = (&self.config.backend, moving.token.key());

@@ -82,11 +82,14 @@ impl RedisBackend {
         mode: Mode,
         deadline: Instant,
     ) -> Result<(), BackendError> {
+        if !self.client.waits() {
+            return self.invalidate_bucket(bucket, cells, scope, mode, deadline).await;
+        }
         let place = || self.client.node(bucket).map(|node| node.to_string());
         loop {
             let master = place();
             self.invalidate_bucket(bucket, cells, scope, mode, deadline).await?;
-            if !self.client.waits() || place() == master {
+            if place() == master {
                 return self.client.confirm(bucket).await;
             }
         }
