@@ -25,6 +25,8 @@ mod redis_from_replicas;
 #[cfg(feature = "redis")]
 mod redis_hits;
 #[cfg(feature = "redis")]
+mod redis_loads;
+#[cfg(feature = "redis")]
 mod redis_permissions;
 #[cfg(feature = "redis")]
 mod redis_replicas;

@@ -87,26 +87,29 @@ fn on_redis(runtime: &Runtime) {
         let _: () = pool.set("floor", vec![b'x'; 300].as_slice(), None, None, false).await.unwrap();
         (Backend::redis(server.url()).connect().await.unwrap(), pool)
     });
-    let theirs = Visitor::new(runtime, theirs(RedisStore::new(pool.clone())));
-    let ours = Visitor::new(runtime, ours(&backend));
-    for at_once in [1, 64] {
-        let get = async || {
+    // At once, the same visitor or each one of their own.
+    let visitors = |app: Router| (0..64).map(|_| Visitor::new(runtime, app.clone())).collect::<Vec<_>>();
+    let (theirs, ours) = (visitors(theirs(RedisStore::new(pool.clone()))), visitors(ours(&backend)));
+    let (theirs, ours) = (&theirs, &ours);
+    for (at_once, of) in [(1, 1), (64, 1), (64, 64)] {
+        let get = async |_| {
             let value: fred::types::Value = pool.get("floor").await.unwrap();
             assert_eq!(value.as_bytes().map(<[u8]>::len), Some(300));
         };
+        let title = format!("on Redis, {at_once} at once, of {of} sessions: one round of all");
         compare(
-            &format!("on Redis, {at_once} at once: one round of all"),
+            &title,
             vec![
-                theirs.asks(runtime, "tower-sessions, loaded", "/load", at_once),
-                ours.asks(runtime, "SessionLayer, loaded", "/load", at_once),
+                rounds(runtime, "tower-sessions, loaded", at_once, move |n| theirs[n % of].ask("/load")),
+                rounds(runtime, "SessionLayer, loaded", at_once, move |n| ours[n % of].ask("/load")),
                 rounds(runtime, "a bare GET of 300 bytes, no route", at_once, get),
             ],
         );
         compare(
-            &format!("on Redis, {at_once} at once: one round of all"),
+            &title,
             vec![
-                theirs.asks(runtime, "tower-sessions, changed", "/change", at_once),
-                ours.asks(runtime, "SessionLayer, changed", "/change", at_once),
+                rounds(runtime, "tower-sessions, changed", at_once, move |n| theirs[n % of].ask("/change")),
+                rounds(runtime, "SessionLayer, changed", at_once, move |n| ours[n % of].ask("/change")),
             ],
         );
     }
@@ -174,7 +177,7 @@ impl Visitor {
     }
 
     fn asks<'a>(&'a self, runtime: &'a Runtime, name: &'a str, path: &'a str, at_once: usize) -> Subject<'a> {
-        rounds(runtime, name, at_once, move || self.ask(path))
+        rounds(runtime, name, at_once, move |_| self.ask(path))
     }
 }
 
@@ -183,15 +186,15 @@ fn rounds<'a, F: Future + 'a>(
     runtime: &'a Runtime,
     name: &'a str,
     at_once: usize,
-    once: impl Fn() -> F + 'a,
+    once: impl Fn(usize) -> F + 'a,
 ) -> Subject<'a> {
     let many = move |times| {
         runtime.block_on(async {
             for _ in 0..times {
                 if at_once == 1 {
-                    once().await;
+                    once(0).await;
                 } else {
-                    join_all((0..at_once).map(|_| once())).await;
+                    join_all((0..at_once).map(&once)).await;
                 }
             }
         });

@@ -83,7 +83,7 @@ use futures_util::future;
 
 use self::{
     builder::MakeSubscriber, client::Client, hints::Hints, looks::Looks, malformed::Malformed, rates::Rates,
-    wakeups::Wakeups,
+    records::Loads, wakeups::Wakeups,
 };
 use crate::{
     Timestamp,
@@ -99,6 +99,7 @@ pub(crate) struct RedisBackend {
     client: Client,
     looks: Looks,
     rates: Rates,
+    loads: Loads,
     hints: Hints,
     wakeups: Wakeups,
     denials: Denials,
@@ -116,7 +117,18 @@ impl RedisBackend {
         let invalidated = client.keys().buckets().map(|_| AtomicU64::new(0)).collect();
         let malformed = Malformed::default();
         let (looks, rates) = (Looks::new(client.clone(), malformed.clone()), Rates::new(client.clone()));
-        Self { client, looks, rates, hints: Hints::new(), wakeups, denials: Denials::new(), invalidated, malformed }
+        let loads = Loads::new(client.clone());
+        Self {
+            client,
+            looks,
+            rates,
+            loads,
+            hints: Hints::new(),
+            wakeups,
+            denials: Denials::new(),
+            invalidated,
+            malformed,
+        }
     }
 }
 

@@ -12,9 +12,12 @@
 //!
 //! The keys are hashes: a dump of Redis has no token in it.
 
+mod loads;
 mod maps;
 mod names;
 mod sessions;
+
+pub(super) use self::loads::Loads;
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,7 +29,7 @@ use crate::backend::{
 
 impl Records for RedisBackend {
     async fn load(&self, key: &RecordKey) -> Result<Option<Arc<Record>>, BackendError> {
-        self.load_record(key).await
+        self.loads.load(key).await
     }
 
     async fn create(&self, create: Create<'_>) -> Result<Saved, BackendError> {

@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 
-use super::super::keys::{Bucket, Keys};
+use super::super::{
+    keys::{Bucket, Keys},
+    names::hex,
+};
 use crate::backend::{MapKey, MapOwner, OpId, RecordKey, UserKey};
 
 /// Names the keys of one home.
@@ -20,7 +23,7 @@ impl<'a> Home<'a> {
     }
 
     pub(super) fn record(&self, key: &RecordKey) -> Bytes {
-        self.keys.key(self.bucket, "session", &[key.to_string().as_bytes()])
+        self.keys.key(self.bucket, "session", &[&hex(*key.as_bytes())])
     }
 
     /// What the keys of all records of this home begin with.

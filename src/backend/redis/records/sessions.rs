@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -46,13 +45,6 @@ struct Write<'a> {
 }
 
 impl RedisBackend {
-    pub(super) async fn load_record(&self, key: &RecordKey) -> Result<Option<Arc<Record>>, BackendError> {
-        let home = Home::new(self.client.keys(), key.home());
-        let args = vec![home.record(key).into()];
-        let reply = self.client.command(home.bucket, "HGETALL", args, self.client.timeout()).await?;
-        Ok(read(reply).map(Arc::new))
-    }
-
     pub(super) async fn create_record(&self, create: Create<'_>) -> Result<Saved, BackendError> {
         let Create { key, set, lifetime, link } = create;
         let changes = Changes { set, remove: &[] };
@@ -229,7 +221,7 @@ fn receipt(reply: &[Reply]) -> Option<Receipt> {
 }
 
 /// A record as HGETALL shows it; `None` if there is none, or it is none of ours.
-fn read(reply: Reply) -> Option<Record> {
+pub(super) fn read(reply: Reply) -> Option<Record> {
     let (mut numbers, mut user, mut began_as, mut fields) = (None, None, None, BTreeMap::new());
     let mut pairs = reply.into_array()?.into_iter();
     while let (Some(name), Some(value)) = (pairs.next(), pairs.next()) {
