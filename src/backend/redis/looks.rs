@@ -4,8 +4,6 @@
 //! A look-up has part only in what is asked for after it began, so that it sees whatever was invalidated before.
 
 use std::{
-    collections::HashMap,
-    mem,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,7 +15,6 @@ use std::{
 use bytes::Bytes;
 use fred::types::Value;
 use futures_util::future;
-use tokio::sync::oneshot;
 
 use super::{
     cells::{Cell, Clock, Primary, TagCells},
@@ -28,7 +25,7 @@ use super::{
     names::{self, Names},
     node::Node,
     reply::Reply,
-    together::{Call, Carrier, Together, Turn},
+    together::{Alike, Call, Carrier, Together, Turn, in_parts},
 };
 use crate::{
     TagDigest,
@@ -72,7 +69,6 @@ pub(super) struct Seen {
 }
 
 type Answer = Result<Arc<Seen>, BackendError>;
-type Asking = (Look, Vec<oneshot::Sender<Answer>>);
 
 impl Looks {
     pub(super) fn new(client: Client, malformed: Malformed) -> Self {
@@ -127,36 +123,30 @@ impl Looks {
     }
 
     /// Asks for all of them at once.
-    async fn at_once(&self, bucket: Bucket, all: Vec<Asking>) {
+    async fn at_once(&self, bucket: Bucket, all: Vec<Alike<Look, Arc<Seen>>>) {
         let deadline = Instant::now() + self.client.timeout();
-        let keys = self.keys(bucket, all.iter().map(|(look, _)| look));
-        match self.client.call(bucket, "MGET", keys, self.client.timeout()).await {
-            Ok(reply) => {
-                let mut seen = self.read(all.iter().map(|(look, _)| look), reply).map(Vec::into_iter);
-                for (_, callers) in all {
-                    let seen = match &mut seen {
-                        Ok(seen) => seen.next().ok_or_else(|| Reply::unexpected("MGET")),
-                        Err(error) => Err(error.clone()),
-                    };
-                    tell(callers, &seen);
-                }
-            }
+        let looks = || all.iter().map(|alike| &alike.ask);
+        let answer = self.client.call(bucket, "MGET", self.keys(bucket, looks()), self.client.timeout()).await;
+        let seen = match answer {
+            Ok(reply) => self.read(looks(), reply),
             // Some of the keys have moved and some have not. One by one it is known where each is.
             Err(Fault::TryAgain) => {
-                let one = |(look, callers)| async move {
+                let one = |alike: Alike<Look, _>| async move {
                     let left = deadline.saturating_duration_since(Instant::now());
-                    tell(callers, &self.alone(bucket, &look, left).await);
+                    let answer = self.alone(bucket, &alike.ask, left).await;
+                    alike.tell(&answer);
                 };
                 future::join_all(all.into_iter().map(one)).await;
+                return;
             }
             Err(fault) => {
-                let callers = all.iter().map(|(_, callers)| callers.len()).sum();
-                self.client.failed_for(bucket, &fault, callers);
-                let error = Err(fault.into_error());
-                for (_, callers) in all {
-                    tell(callers, &error);
-                }
+                self.client.failed_for(bucket, &fault, all.iter().map(Alike::callers).sum());
+                Err(fault.into_error())
             }
+        };
+        match seen {
+            Ok(seen) => all.into_iter().zip(seen).for_each(|(alike, seen)| alike.tell(&Ok(seen))),
+            Err(error) => all.into_iter().for_each(|alike| alike.tell(&Err(error.clone()))),
         }
     }
 
@@ -217,24 +207,8 @@ impl Carrier for Looks {
     type Answer = Arc<Seen>;
 
     async fn carry(self, bucket: Bucket, calls: Vec<Call<Look, Arc<Seen>>>) {
-        let mut alike: HashMap<Look, Vec<_>> = HashMap::with_capacity(calls.len());
-        for Call { ask, answer } in calls {
-            alike.entry(ask).or_default().push(answer);
-        }
         let most = (LONGEST / self.typical.load(Ordering::Relaxed).max(1)).clamp(1, MOST);
-        let mut all: Vec<Asking> = alike.into_iter().collect();
-        let mut commands = Vec::with_capacity(all.len().div_ceil(most));
-        while !all.is_empty() {
-            let rest = all.split_off(all.len().min(most));
-            commands.push(self.at_once(bucket, mem::replace(&mut all, rest)));
-        }
-        future::join_all(commands).await;
-    }
-}
-
-fn tell(callers: Vec<oneshot::Sender<Answer>>, answer: &Answer) {
-    for caller in callers {
-        let _ = caller.send(answer.clone());
+        future::join_all(in_parts(Alike::of(calls), most).map(|part| self.at_once(bucket, part))).await;
     }
 }
 

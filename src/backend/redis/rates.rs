@@ -14,7 +14,7 @@ use super::{
     limits::{Mode, Numbers, parse},
     reply::Reply,
     script::Script,
-    together::{Call, Carrier, Together, Turn},
+    together::{Call, Carrier, Together, Turn, in_parts},
 };
 use crate::{
     Timestamp,
@@ -114,13 +114,8 @@ impl Carrier for Rates {
     type Ask = One;
     type Answer = Taken;
 
-    async fn carry(self, bucket: Bucket, mut calls: Vec<Call<One, Taken>>) {
-        let mut scripts = Vec::with_capacity(calls.len().div_ceil(MOST));
-        while !calls.is_empty() {
-            let rest = calls.split_off(calls.len().min(MOST));
-            scripts.push(self.ask_all(bucket, std::mem::replace(&mut calls, rest)));
-        }
-        future::join_all(scripts).await;
+    async fn carry(self, bucket: Bucket, calls: Vec<Call<One, Taken>>) {
+        future::join_all(in_parts(calls, MOST).map(|part| self.ask_all(bucket, part))).await;
     }
 }
 

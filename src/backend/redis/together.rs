@@ -5,8 +5,10 @@
 //! once.
 
 use std::{
+    collections::HashMap,
     future::Future,
-    mem,
+    hash::Hash,
+    iter, mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Poll,
 };
@@ -32,6 +34,42 @@ struct Stop<A, R> {
 pub(super) struct Call<A, R> {
     pub(super) ask: A,
     pub(super) answer: oneshot::Sender<Result<R, BackendError>>,
+}
+
+/// What several ask for alike, and all who wait for the answer.
+pub(super) struct Alike<A, R> {
+    pub(super) ask: A,
+    callers: Vec<oneshot::Sender<Result<R, BackendError>>>,
+}
+
+impl<A: Eq + Hash, R: Clone> Alike<A, R> {
+    /// Each is asked for once.
+    pub(super) fn of(calls: Vec<Call<A, R>>) -> Vec<Self> {
+        let mut alike: HashMap<A, Vec<_>> = HashMap::with_capacity(calls.len());
+        for Call { ask, answer } in calls {
+            alike.entry(ask).or_default().push(answer);
+        }
+        alike.into_iter().map(|(ask, callers)| Self { ask, callers }).collect()
+    }
+
+    /// How many wait.
+    pub(super) fn callers(&self) -> usize {
+        self.callers.len()
+    }
+
+    pub(super) fn tell(self, answer: &Result<R, BackendError>) {
+        for caller in self.callers {
+            let _ = caller.send(answer.clone());
+        }
+    }
+}
+
+/// In parts of at most so many.
+pub(super) fn in_parts<T>(mut all: Vec<T>, most: usize) -> impl Iterator<Item = Vec<T>> {
+    iter::from_fn(move || {
+        let rest = all.split_off(all.len().min(most));
+        Some(mem::replace(&mut all, rest)).filter(|part| !part.is_empty())
+    })
 }
 
 /// Asks Redis for all of what went together; cheap to clone.

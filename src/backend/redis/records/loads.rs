@@ -3,21 +3,18 @@
 //! A load has part only in what is asked for after it began, so that it sees whatever was saved before.
 
 use std::{
-    collections::HashMap,
-    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures_util::future;
-use tokio::sync::oneshot;
 
 use super::{
     super::{
         client::Client,
         error::Fault,
         keys::Bucket,
-        together::{Call, Carrier, Together, Turn},
+        together::{Alike, Call, Carrier, Together, Turn, in_parts},
     },
     names::Home,
     sessions::read,
@@ -36,7 +33,6 @@ pub(in super::super) struct Loads {
 
 type Loaded = Option<Arc<Record>>;
 type Answer = Result<Loaded, BackendError>;
-type Asking = (RecordKey, Vec<oneshot::Sender<Answer>>);
 
 impl Loads {
     pub(in super::super) fn new(client: Client) -> Self {
@@ -57,29 +53,27 @@ impl Loads {
         Ok(read(reply).map(Arc::new))
     }
 
-    async fn at_once(&self, bucket: Bucket, all: Vec<Asking>) {
+    async fn at_once(&self, bucket: Bucket, all: Vec<Alike<RecordKey, Loaded>>) {
         let deadline = Instant::now() + self.client.timeout();
-        let mut replies = if let [_] = all[..] {
-            Vec::new().into_iter()
-        } else {
-            let names = all.iter().map(|(key, _)| self.home(key).record(key)).collect();
-            self.client.hashes(bucket, names, self.client.timeout()).await.into_iter()
-        };
-        let answers = all.into_iter().map(|(key, callers)| {
+        let mut replies = Vec::new();
+        if all.len() > 1 {
+            let names = all.iter().map(|alike| self.home(&alike.ask).record(&alike.ask)).collect();
+            replies = self.client.hashes(bucket, names, self.client.timeout()).await;
+        }
+        let mut replies = replies.into_iter();
+        let answers = all.into_iter().map(|alike| {
             let reply = replies.next();
             async move {
                 let answer = match reply {
                     Some(Ok(reply)) => Ok(read(reply).map(Arc::new)),
-                    Some(Err(Fault::Failed(error))) => {
-                        self.client.failed_for(bucket, &Fault::Failed(error.clone()), callers.len());
-                        Err(error)
+                    Some(Err(fault @ Fault::Failed(_))) => {
+                        self.client.failed_for(bucket, &fault, alike.callers());
+                        Err(fault.into_error())
                     }
                     // It is the only one, or has moved: that is found out by itself.
-                    _ => self.alone(&key, deadline.saturating_duration_since(Instant::now())).await,
+                    _ => self.alone(&alike.ask, deadline.saturating_duration_since(Instant::now())).await,
                 };
-                for caller in callers {
-                    let _ = caller.send(answer.clone());
-                }
+                alike.tell(&answer);
             }
         });
         future::join_all(answers).await;
@@ -95,16 +89,6 @@ impl Carrier for Loads {
     type Answer = Loaded;
 
     async fn carry(self, bucket: Bucket, calls: Vec<Call<RecordKey, Loaded>>) {
-        let mut alike: HashMap<RecordKey, Vec<_>> = HashMap::with_capacity(calls.len());
-        for Call { ask, answer } in calls {
-            alike.entry(ask).or_default().push(answer);
-        }
-        let mut all: Vec<Asking> = alike.into_iter().collect();
-        let mut pipelines = Vec::with_capacity(all.len().div_ceil(MOST));
-        while !all.is_empty() {
-            let rest = all.split_off(all.len().min(MOST));
-            pipelines.push(self.at_once(bucket, mem::replace(&mut all, rest)));
-        }
-        future::join_all(pipelines).await;
+        future::join_all(in_parts(Alike::of(calls), MOST).map(|part| self.at_once(bucket, part))).await;
     }
 }
