@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -36,6 +36,26 @@ pub(super) struct Node {
     breaker: Breaker,
     read_only: Mutex<Option<ReadOnly>>,
     connecting: AtomicBool,
+    /// How many are under way.
+    reads: AtomicUsize,
+}
+
+/// A read that is under way.
+struct Read<'a> {
+    reads: &'a AtomicUsize,
+    is_alone: bool,
+}
+
+impl<'a> Read<'a> {
+    fn begin(reads: &'a AtomicUsize) -> Self {
+        Self { reads, is_alone: reads.fetch_add(1, Ordering::Relaxed) == 0 }
+    }
+}
+
+impl Drop for Read<'_> {
+    fn drop(&mut self) {
+        self.reads.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -49,6 +69,8 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// How much later than fred's timer ours goes off. fred's marks the command, so that it is not sent any more if it
 /// still waits in a queue; ours holds whatever happens inside fred.
 const BACKSTOP: Duration = Duration::from_millis(5);
+/// So many keys are worth a packet of their own.
+const WORTH_A_PACKET: usize = 16;
 /// A server that refuses writes for this long may not be the one any more that its name stands for.
 const READ_ONLY_PATIENCE: Duration = Duration::from_secs(1);
 /// How often the connection is made anew while writes are refused.
@@ -67,6 +89,7 @@ impl Node {
             breaker: Breaker::default(),
             read_only: Mutex::default(),
             connecting: AtomicBool::new(false),
+            reads: AtomicUsize::new(0),
         })
     }
 
@@ -179,20 +202,37 @@ impl Node {
         if matches!(name, "MGET" | "HGETALL" | "GET") {
             return self.read(name, args, timeout).await;
         }
+        self.raw(name, args, options(timeout), timeout + BACKSTOP).await
+    }
+
+    /// Sends a command that fred need not know, and has its reply as it is: fred would look at every byte of what it
+    /// knows, whether it is text. It is written to the socket by itself, however many wait.
+    async fn raw(
+        &self,
+        name: &'static str,
+        args: Vec<Value>,
+        options: Options,
+        timeout: Duration,
+    ) -> Result<Reply, Fault> {
         let command = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
-        let client = self.fred.with_options(&options(timeout));
+        let client = self.fred.with_options(&options);
         // Boxed: a future of fred has several kilobytes, which every future around it would move along.
-        match tokio::time::timeout(timeout + BACKSTOP, Box::pin(client.custom_raw(command, args))).await {
+        match tokio::time::timeout(timeout, Box::pin(client.custom_raw(command, args))).await {
             Ok(Ok(frame)) => Reply::from_frame(frame),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(timed_out().into()),
         }
     }
 
-    /// Reads, as a command that fred knows: those of concurrent requests go out together, where one that it does not
-    /// know is written to the socket by itself. Its timer is not needed: a read that is sent too late does no harm.
-    async fn read(&self, name: &str, keys: Vec<Value>, timeout: Duration) -> Result<Reply, Fault> {
-        let client = self.fred.with_options(&options(Duration::ZERO));
+    /// Reads. What is alone, or is worth a packet of its own, goes by itself; the others as commands that fred knows,
+    /// which go out together. fred's timer is not needed: a read that is sent too late does no harm.
+    async fn read(&self, name: &'static str, keys: Vec<Value>, timeout: Duration) -> Result<Reply, Fault> {
+        let options = options(Duration::ZERO);
+        let read = Read::begin(&self.reads);
+        if read.is_alone || keys.len() >= WORTH_A_PACKET {
+            return self.raw(name, keys, options, timeout).await;
+        }
+        let client = self.fred.with_options(&options);
         let mut keys = keys.into_iter().filter_map(|key| key.into_bytes().map(Key::from));
         // Boxed, as above.
         let answer = Box::pin(async {

@@ -238,11 +238,11 @@ pub(super) fn read(reply: Reply) -> Option<Record> {
 }
 
 fn parse(numbers: &[u8], user: Option<Box<str>>, began_as: Option<RecordKey>, fields: Fields) -> Option<Record> {
-    let mut numbers = std::str::from_utf8(numbers).ok()?.split(' ');
-    if numbers.next() != Some("1") {
+    let mut numbers = numbers.split(|byte| *byte == b' ');
+    if numbers.next() != Some(b"1") {
         return None;
     }
-    let mut number = || numbers.next()?.parse::<u64>().ok();
+    let mut number = || std::str::from_utf8(numbers.next()?).ok()?.parse::<u64>().ok();
     Some(Record {
         version: number()?,
         deadline: from_millis(number()?),
