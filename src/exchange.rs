@@ -1,44 +1,106 @@
 //! What layers leave for each other in the extensions of requests and responses.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU8, Ordering},
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
 };
 
-use crate::{Tag, backend::PrimaryKey};
+use http::Extensions;
+
+use crate::{Tag, backend::PrimaryKey, caller::Session};
 
 /// Says whether the answer to a request depends on who asks.
 ///
-/// `SessionLayer` leaves it in the extensions of the request, for layers within; the session's handle sets it when a
-/// handler reads or writes the session; and the answer carries it too, for layers around. A layer that shares answers
-/// looks at it when the head of the answer has come, and does not share what is personal, unless the answer says that
-/// it is public. What [brings a credential](Self::is_credential) is not shared whatever it says. Clones share the mark.
-#[derive(Clone, Debug, Default)]
-pub struct Personal(Arc<AtomicU8>);
+/// `SessionLayer` leaves it in the extensions of the request, for layers within, who find it with
+/// [`Personal::of`]; the session's handle sets it when a handler reads or writes the session; and the answer carries it
+/// too, for layers around. A layer that shares answers looks at it when the head of the answer has come, and does not
+/// share what is personal, unless the answer says that it is public. What [brings a credential](Self::is_credential) is
+/// not shared whatever it says. Clones share the mark.
+#[derive(Clone)]
+pub struct Personal(Arc<dyn Marked>);
+
+/// What is marked when an answer depends on who asks; for good.
+#[derive(Default)]
+pub(crate) struct Mark(AtomicU8);
+
+/// What has a mark: a session layer keeps it beside the session.
+pub(crate) trait Marked: Send + Sync {
+    fn mark(&self) -> &Mark;
+}
 
 const PERSONAL: u8 = 1;
 const CREDENTIAL: u8 = 2;
 
+impl Mark {
+    pub(crate) fn set(&self) {
+        self.0.fetch_max(PERSONAL, Ordering::AcqRel);
+    }
+
+    pub(crate) fn set_credential(&self) {
+        self.0.fetch_max(CREDENTIAL, Ordering::AcqRel);
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire) >= PERSONAL
+    }
+
+    fn is_credential(&self) -> bool {
+        self.0.load(Ordering::Acquire) >= CREDENTIAL
+    }
+}
+
+impl Marked for Mark {
+    fn mark(&self) -> &Mark {
+        self
+    }
+}
+
 impl Personal {
+    /// The mark of a request: that of its session layer, or one that was left in its extensions as it is.
+    pub fn of(extensions: &Extensions) -> Option<Self> {
+        let of_session = extensions.get::<Session>().map(|session| Self(session.caller().clone()));
+        of_session.or_else(|| extensions.get().cloned())
+    }
+
+    pub(crate) fn shared(marked: Arc<dyn Marked>) -> Self {
+        Self(marked)
+    }
+
     /// Marks the answer; for good.
     pub fn mark(&self) {
-        self.0.fetch_max(PERSONAL, Ordering::AcqRel);
+        self.0.mark().set();
     }
 
     /// Marks the answer as one that brings or ends a credential, as that to a login; for good.
     pub fn mark_credential(&self) {
-        self.0.fetch_max(CREDENTIAL, Ordering::AcqRel);
+        self.0.mark().set_credential();
     }
 
     /// Whether the answer is marked.
     pub fn is_marked(&self) -> bool {
-        self.0.load(Ordering::Acquire) >= PERSONAL
+        self.0.mark().is_set()
     }
 
     /// Whether the answer brings or ends a credential, and therefore is for nobody else even if it says that it is
     /// public: a layer around adds the credential.
     pub fn is_credential(&self) -> bool {
-        self.0.load(Ordering::Acquire) >= CREDENTIAL
+        self.0.mark().is_credential()
+    }
+}
+
+impl Default for Personal {
+    fn default() -> Self {
+        Self(Arc::new(Mark::default()))
+    }
+}
+
+impl fmt::Debug for Personal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (marked, credential) = (self.is_marked(), self.is_credential());
+        f.debug_struct("Personal").field("is_marked", &marked).field("is_credential", &credential).finish()
     }
 }
 

@@ -1,21 +1,29 @@
 //! Who is asking: what a session layer found, left in the request's extensions for the layers inside.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
+use std::{fmt, sync::Arc};
 
-use crate::backend::BackendError;
+use http::Extensions;
+
+use crate::{
+    backend::BackendError,
+    caller::{Caller, Session},
+};
 
 /// Who is asking, as an authenticating layer found it.
 ///
-/// `SessionLayer` leaves one in the extensions of **every** request, also of an anonymous one: its absence means that
-/// no such layer stands outside. An authenticating layer of one's own does the same:
+/// **Every** request that went through a `SessionLayer` has one, also an anonymous one: its absence means that no such
+/// layer stands outside. An authenticating layer of one's own leaves one in the extensions of the request:
 ///
 /// ```
 /// use tower_gatehouse::Identity;
 ///
 /// let mut request = http::Request::new(());
+/// assert_eq!(Identity::of(request.extensions()), None);
 /// request.extensions_mut().insert(Identity::anonymous().with_user("u17"));
-/// assert_eq!(request.extensions().get::<Identity>().unwrap().user(), Some("u17"));
+/// assert_eq!(Identity::of(request.extensions()).unwrap().user(), Some("u17"));
 /// ```
+///
+/// The nearest of such layers is the one that is believed.
 ///
 /// Who it is may cost a look-up, which is made once for a request and only if somebody asks: read it from what
 /// [`known`](Self::known) returns.
@@ -23,13 +31,7 @@ use crate::backend::BackendError;
 pub struct Identity {
     user: Option<Arc<str>>,
     session: Option<[u8; 16]>,
-    lookup: Option<Arc<dyn Lookup>>,
-}
-
-/// Finds out who it is.
-pub(crate) trait Lookup: Send + Sync {
-    /// The same every time, without another look-up.
-    fn identity(&self) -> Pin<Box<dyn Future<Output = Result<Identity, BackendError>> + Send + '_>>;
+    lookup: Option<Arc<dyn Caller>>,
 }
 
 impl Identity {
@@ -38,9 +40,13 @@ impl Identity {
         Self { user: None, session: None, lookup: None }
     }
 
-    /// Whoever the look-up finds.
-    pub(crate) fn looked_up_by(lookup: Arc<dyn Lookup>) -> Self {
-        Self { lookup: Some(lookup), ..Self::anonymous() }
+    /// Who sends the request with these extensions; `None` if no layer has said so.
+    pub fn of(extensions: &Extensions) -> Option<Self> {
+        if let Some(known) = extensions.get::<Self>() {
+            return Some(known.clone());
+        }
+        let caller = extensions.get::<Session>()?.caller();
+        Some(Self { lookup: caller.needs_lookup().then(|| caller.clone()), ..Self::anonymous() })
     }
 
     /// Whether who it is has to be looked up.

@@ -77,6 +77,7 @@ pub mod backend;
 mod body;
 pub mod body_key;
 pub mod cache;
+mod caller;
 mod clock;
 pub mod coalesce;
 mod exchange;

@@ -23,7 +23,10 @@ const LEVELS: [(Level, &[&str]); 6] = [
     (Level::Base, &["clock", "metrics", "ready", "span", "sync", "tag", "unbroken"]),
     (Level::Backend, &["backend"]),
     (Level::Pure, &["key", "policy", "status", "stored"]),
-    (Level::Middle, &["body", "exchange", "extract", "http_cache", "identity", "problem", "response_ext", "upstream"]),
+    (
+        Level::Middle,
+        &["body", "caller", "exchange", "extract", "http_cache", "identity", "problem", "response_ext", "upstream"],
+    ),
     (
         Level::Capability,
         &["aggregate", "body_key", "cache", "coalesce", "rate_limit", "session", "swr", "tag_invalidation"],

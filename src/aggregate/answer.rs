@@ -42,8 +42,8 @@ pub(super) fn answer(blueprint: &Blueprint, head: &Head, outcomes: &[Outcome]) -
         }
     }
     // A handler within a part may have marked the incoming request's own mark, which the parts share.
-    let mark = head.extensions.get::<Personal>();
-    if marked || mark.is_some_and(Personal::is_marked) {
+    let mark = Personal::of(&head.extensions);
+    if marked || mark.as_ref().is_some_and(Personal::is_marked) {
         merged.personal();
     }
     merged.write(head.headers.contains_key(header::AUTHORIZATION), headers);
@@ -51,7 +51,7 @@ pub(super) fn answer(blueprint: &Blueprint, head: &Head, outcomes: &[Outcome]) -
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     if marked {
-        let mark = mark.cloned().unwrap_or_default();
+        let mark = mark.unwrap_or_default();
         mark.mark();
         response.extensions_mut().insert(mark);
     }

@@ -229,9 +229,18 @@ impl Forward {
     /// Who is asking stays the same whatever is forwarded, and a handler within a part that marks its answer as
     /// personal marks the whole.
     fn extensions(&self, from: &Extensions, to: &mut Extensions) -> bool {
-        copy::<Identity>(from, to);
-        copy::<Personal>(from, to);
+        give(Identity::of, from, to);
+        give(Personal::of, from, to);
         self.extensions.iter().filter(|copy| copy(from, to)).count() > 0
+    }
+}
+
+/// What a layer has left, in whatever it stands.
+fn give<T: Clone + Send + Sync + 'static>(of: fn(&Extensions) -> Option<T>, from: &Extensions, to: &mut Extensions) {
+    if to.get::<T>().is_none()
+        && let Some(extension) = of(from)
+    {
+        to.insert(extension);
     }
 }
 

@@ -165,10 +165,10 @@ impl HttpCache {
     /// The visit that a layer outside of the same cache has left.
     pub(crate) fn visit_of<B>(&self, request: &Request<B>) -> Option<Arc<Visit>> {
         let visit = request.extensions().get::<Arc<Visit>>().filter(|visit| visit.cache == self.id())?;
-        if let Some(personal) = request.extensions().get::<Personal>() {
+        if let Some(personal) = Personal::of(request.extensions()) {
             // The session layer stands between the layer that made this and the one that asks. Set once: it is the same
             // mark all the way in.
-            let _ = visit.personal.set(personal.clone());
+            let _ = visit.personal.set(personal);
         }
         Some(visit.clone())
     }
@@ -192,7 +192,7 @@ impl HttpCache {
             },
             rule: admitted.rule,
             credentials: Credentials::of(request.headers(), &self.config.policy.identity),
-            personal: request.extensions().get::<Personal>().cloned().map_or_else(OnceLock::new, OnceLock::from),
+            personal: Personal::of(request.extensions()).map_or_else(OnceLock::new, OnceLock::from),
             lookup,
             at,
             claimed: AtomicBool::new(false),

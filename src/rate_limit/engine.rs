@@ -125,7 +125,7 @@ impl Engine {
         if !self.config.asks_who {
             return None;
         }
-        parts.extensions.get::<Identity>().filter(|identity| identity.needs_lookup()).cloned()
+        Identity::of(&parts.extensions).filter(Identity::needs_lookup)
     }
 
     /// Keys, quotas and costs of a request. No subject is left where no policy applies.

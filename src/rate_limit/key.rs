@@ -274,8 +274,8 @@ fn plain_key(address: IpAddr, policies: &[u8; 16]) -> Option<LimitKey> {
     Some(LimitKey::from_bytes(key))
 }
 
-fn identity(parts: &Parts) -> Result<&Identity, Unwired> {
-    parts.extensions.get().ok_or(Unwired::NO_IDENTITY)
+fn identity(parts: &Parts) -> Result<Identity, Unwired> {
+    Identity::of(&parts.extensions).ok_or(Unwired::NO_IDENTITY)
 }
 
 /// The scheme is not case-sensitive (RFC 9110 §11.1); blanks around the token do not belong to it.

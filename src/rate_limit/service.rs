@@ -90,7 +90,10 @@ fn identified<B>(engine: &Engine, known: Known, request: Request<B>) -> (Next, R
             // For us alone: whoever is within asks for himself, and learns of the outage.
             let asking = parts.extensions.insert(Identity::anonymous());
             let next = next(engine, &parts);
-            asking.and_then(|asking| parts.extensions.insert(asking));
+            match asking {
+                Some(asking) => parts.extensions.insert(asking),
+                None => parts.extensions.remove::<Identity>(),
+            };
             next
         }
     };

@@ -1,6 +1,6 @@
 //! What a session changes in the response.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, header::Entry};
 
@@ -17,7 +17,7 @@ use crate::{Personal, Problem, ProblemBody, Timestamp};
 pub(super) fn answer<B>(
     response: Response<B>,
     finished: Result<Credential, SessionError>,
-    core: &Core,
+    core: &Arc<Core>,
     guarded: bool,
 ) -> Response<ProblemBody<B>> {
     let credential = match finished {
@@ -30,9 +30,9 @@ pub(super) fn answer<B>(
         Credential::Issue(token, receipt) => issue(&token, receipt.deadline, core, response.headers_mut()),
         Credential::Expire => expire(core, response.headers_mut()),
     }
-    if core.personal().is_marked() {
+    if core.mark.is_set() {
         keep_private(response.headers_mut());
-        response.extensions_mut().insert(core.personal().clone());
+        response.extensions_mut().insert(Personal::shared(core.clone()));
     } else if guarded {
         guard(&mut response);
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::HeaderName;
+use http::{Extensions, HeaderName};
 
 use super::{cookie::SessionCookie, count::Loads, keys::KeyRing, resolver::ResolverCache, source::Source};
 use crate::{
@@ -29,6 +29,8 @@ pub(super) struct Config {
     pub(super) eager: bool,
     pub(super) resolver: Option<Arc<ResolverCache>>,
     pub(super) loads: Loads,
+    /// None, in a map that has room for ours and for those that a router leaves: one that grows is made twice.
+    pub(super) extensions: Extensions,
 }
 
 /// Which requests are answered with 401 unless they come with a live session.
@@ -58,6 +60,7 @@ impl Config {
             eager: false,
             resolver: None,
             loads: Loads::default(),
+            extensions: roomy(),
         }
     }
 
@@ -72,6 +75,16 @@ impl Config {
         let spent = record.idle.saturating_sub(left);
         record.expires < record.deadline && spent >= record.idle / 100 * self.touch_after
     }
+}
+
+fn roomy() -> Extensions {
+    let mut extensions = Extensions::new();
+    extensions.insert(0_u8);
+    extensions.insert(0_u16);
+    extensions.insert(0_u32);
+    extensions.insert(0_u64);
+    extensions.clear();
+    extensions
 }
 
 impl Required {

@@ -11,8 +11,8 @@ use super::{
     token::Token,
 };
 use crate::{
-    Personal,
     backend::{BackendError, Receipt, Record, RecordKey},
+    exchange::Mark,
     span::{debug_span, record},
 };
 
@@ -20,7 +20,8 @@ use crate::{
 pub(super) struct Core {
     pub(super) config: Arc<Config>,
     pub(super) presented: Presented,
-    personal: Personal,
+    /// Whether the answer depends on who asks.
+    pub(super) mark: Mark,
     state: Mutex<State>,
 }
 
@@ -31,7 +32,9 @@ pub(super) struct State {
     /// The token of a session that is to be created.
     pub(super) new: Option<Token>,
     /// The session is on its way to a new token, or was when the future was dropped.
-    pub(super) moving: Option<Moving>,
+    ///
+    /// Boxed, so that the others have no room for it.
+    pub(super) moving: Option<Box<Moving>>,
     /// What the client has to be told.
     pub(super) credential: Credential,
     /// Its end was moved in this request.
@@ -73,7 +76,8 @@ pub(super) enum Credential {
 }
 
 impl Core {
-    pub(super) fn new(config: Arc<Config>, presented: Presented, personal: Personal) -> Self {
+    pub(super) fn new(config: &Arc<Config>, presented: Presented) -> Arc<Self> {
+        let mark = Mark::default();
         let loaded = match &presented {
             Presented::Token(..) => Loaded::NotYet,
             Presented::Foreign(_) if config.resolver.is_some() => Loaded::NotYet,
@@ -84,23 +88,27 @@ impl Core {
         let begin = config.begin_at_once && matches!(presented, Presented::Nothing);
         let new = begin.then(|| Token::mint(&config.keys, None));
         if new.is_some() {
-            personal.mark_credential();
+            mark.set_credential();
         }
-        let state = State {
-            loaded,
-            pending: BTreeMap::new(),
-            new,
-            moving: None,
-            credential: Credential::Keep,
-            renewed: false,
-            closed: false,
-        };
-        Self { config, presented, personal, state: Mutex::new(state) }
+        Arc::new(Self {
+            config: config.clone(),
+            presented,
+            mark,
+            state: Mutex::new(State {
+                loaded,
+                pending: BTreeMap::new(),
+                new,
+                moving: None,
+                credential: Credential::Keep,
+                renewed: false,
+                closed: false,
+            }),
+        })
     }
 
     /// What the handler does from here on depends on who asks.
     pub(super) async fn open(&self) -> Result<Open<'_>, SessionError> {
-        self.personal.mark();
+        self.mark.set();
         self.loaded().await
     }
 
@@ -145,14 +153,9 @@ impl Core {
         }
     }
 
-    /// Whether the answer depends on who asks.
-    pub(super) fn personal(&self) -> &Personal {
-        &self.personal
-    }
-
     /// Ends the session of the request without loading it.
     pub(super) async fn destroy(&self) -> Result<(), SessionError> {
-        self.personal.mark_credential();
+        self.mark.set_credential();
         let mut state = self.state.lock().await;
         self.catch_up(&mut state).await?;
         let key = match (&state.loaded, &self.presented) {

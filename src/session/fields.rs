@@ -1,5 +1,7 @@
 //! The fields of a session as the type that a handler wants to see.
 
+use std::collections::{BTreeMap, btree_map::Iter};
+
 use bytes::Bytes;
 use serde::{
     Deserializer,
@@ -7,6 +9,32 @@ use serde::{
     forward_to_deserialize_any,
 };
 use serde_json::Error;
+
+use super::{core::Pending, json::Json};
+
+/// The fields that are stored, with what is pending in their place.
+pub(super) struct Fields<'a> {
+    stored: Option<Iter<'a, Box<str>, Bytes>>,
+    pending: &'a Pending,
+    changed: Iter<'a, Box<str>, Option<Bytes>>,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn new(stored: Option<&'a BTreeMap<Box<str>, Bytes>>, pending: &'a Pending) -> Self {
+        Self { stored: stored.map(BTreeMap::iter), pending, changed: pending.iter() }
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (&'a str, &'a Bytes);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let pending = self.pending;
+        let kept = self.stored.as_mut().and_then(|stored| stored.find(|(name, _)| !pending.contains_key(*name)));
+        let field = kept.or_else(|| self.changed.find_map(|(name, value)| Some((name, value.as_ref()?))));
+        field.map(|(name, value)| (&**name, value))
+    }
+}
 
 /// Reads a `T` from the fields as they are, without making one text of them. `None` if they do not fit, or if `T` wants
 /// more from JSON than an object with names has: keys that are numbers, variants of an enum. Then
@@ -71,16 +99,12 @@ impl<'de, I: Iterator<Item = (&'de str, &'de Bytes)>> MapAccess<'de> for Members
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
-        let mut value = serde_json::Deserializer::from_slice(self.value);
-        let read = seed.deserialize(&mut value)?;
-        value.end().map(|()| read)
+        seed.deserialize(Json(self.value))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use serde::{Deserialize, Serialize};
     use serde_json::{Map, Value};
 

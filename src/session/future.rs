@@ -12,11 +12,7 @@ use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::{
-    SessionError,
-    answer::answer,
-    core::{Core, Credential},
-};
+use super::{answer::answer, core::Core};
 use crate::{Problem, ProblemBody};
 
 pin_project! {
@@ -33,12 +29,10 @@ pin_project! {
         Refused { problem: Option<Problem> },
         Passing { #[pin] inner: F },
         Inside { #[pin] inner: F, core: Arc<Core> },
-        Finishing { finish: Finish, response: Option<Response<B>>, core: Arc<Core> },
         After { whole: Whole<B, E> },
     }
 }
 
-type Finish = Pin<Box<dyn Future<Output = Result<Credential, SessionError>> + Send>>;
 type Whole<B, E> = Pin<Box<dyn Future<Output = Result<Response<ProblemBody<B>>, E>> + Send>>;
 
 impl<F, B, E> ResponseFuture<F, B, E> {
@@ -66,7 +60,8 @@ impl<F, B, E> ResponseFuture<F, B, E> {
 impl<F, B, E> Future for ResponseFuture<F, B, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Send + 'static,
+    E: 'static,
 {
     type Output = Result<Response<ProblemBody<B>>, E>;
 
@@ -87,14 +82,12 @@ where
                     if let Some(credential) = core.close_quietly() {
                         return Poll::Ready(Ok(answer(response, Ok(credential), core, false)));
                     }
-                    let (core, finishing) = (core.clone(), core.clone());
-                    let finish: Finish = Box::pin(async move { finishing.finish().await });
-                    State::Finishing { finish, response: Some(response), core }
-                }
-                StateProject::Finishing { finish, response, core } => {
-                    let finished = ready!(finish.as_mut().poll(cx));
-                    let response = response.take().expect("polled after it was ready");
-                    return Poll::Ready(Ok(answer(response, finished, core, false)));
+                    let core = core.clone();
+                    let whole = Box::pin(async move {
+                        let finished = core.finish().await;
+                        Ok(answer(response, finished, &core, false))
+                    });
+                    State::After { whole }
                 }
             };
             state.set(next);

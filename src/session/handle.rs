@@ -1,51 +1,16 @@
 //! The handle that handlers work with.
 
-use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
+use std::{any::Any, fmt, time::Duration};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::{SessionError, core::Core, fields, open::Open};
+use super::{Session, SessionError, core::Core, fields, open::Open};
 use crate::{
     Timestamp,
     backend::{Epoch, Lifetime, Record, RecordKey, UserKey},
 };
-
-/// The session of a request, seen as a `T`.
-///
-/// It is a cheap clone in the extensions of every request that went through a [`SessionLayer`](super::SessionLayer),
-/// as `Session` (seen as a map); with the feature `axum` it is also an extractor. Nothing is loaded before it is asked
-/// for, and nothing is stored before a handler changes something. Changes are stored before the head of the response
-/// goes out, whatever its status: only fields that changed, and only if the session still exists.
-///
-/// `T` is a struct that serde turns into a JSON object; each of its fields is stored on its own, so that requests that
-/// change different fields do not undo each other, and several types (an application's, a login crate's) share a
-/// session. Fields that are not there come from `T::default()`. At most 256 fields, 4 KiB a field, 16 KiB in all.
-///
-/// ```
-/// use serde::{Deserialize, Serialize};
-/// use tower_gatehouse::session::{Session, SessionError};
-///
-/// #[derive(Default, Serialize, Deserialize)]
-/// struct Shop {
-///     theme: String,
-///     visits: u32,
-/// }
-///
-/// async fn handler(request: http::Request<()>) -> Result<u32, SessionError> {
-///     let session = Session::<Shop>::of(&request)?;
-///     session.update(|shop| shop.visits += 1).await?;
-///     Ok(session.load().await?.visits)
-/// }
-/// ```
-///
-/// All methods are cancel safe: a dropped future has changed the session wholly or not at all, and if it has given it
-/// another token, then the response brings it. What was to be saved is stored with the response then.
-pub struct Session<T = Map<String, Value>> {
-    pub(super) core: Arc<Core>,
-    as_type: PhantomData<fn() -> T>,
-}
 
 /// What is known of a session besides its data.
 #[derive(Clone, Debug)]
@@ -76,13 +41,15 @@ impl Session {
     pub(super) fn from_extensions(extensions: &http::Extensions) -> Result<&Self, SessionError> {
         extensions.get::<Self>().ok_or(SessionError::NoLayer)
     }
-
-    pub(super) fn new(core: Arc<Core>) -> Self {
-        Self { core, as_type: PhantomData }
-    }
 }
 
 impl<T> Session<T> {
+    pub(super) fn core(&self) -> Result<&Core, SessionError> {
+        let caller: &dyn Any = &**self.caller();
+        // Only session layers leave sessions.
+        caller.downcast_ref().ok_or(SessionError::NoLayer)
+    }
+
     /// The session of a request.
     ///
     /// # Errors
@@ -91,14 +58,9 @@ impl<T> Session<T> {
         Ok(Session::from_extensions(request.extensions())?.view())
     }
 
-    /// The same session, seen as another type.
-    pub fn view<U>(&self) -> Session<U> {
-        Session { core: self.core.clone(), as_type: PhantomData }
-    }
-
     /// What is known of the session; `None` if there is none (yet), or a foreign token says who it is.
     pub async fn info(&self) -> Result<Option<SessionInfo>, SessionError> {
-        let open = self.core.open().await?;
+        let open = self.core()?.open().await?;
         Ok(open.live().map(|live| SessionInfo {
             handle: live.key,
             user: live.record.user.clone(),
@@ -111,24 +73,24 @@ impl<T> Session<T> {
 
     /// The user who is logged in.
     pub async fn user(&self) -> Result<Option<String>, SessionError> {
-        Ok(self.core.open().await?.user().map(ToOwned::to_owned))
+        Ok(self.core()?.open().await?.user().map(ToOwned::to_owned))
     }
 
     /// A value by its key; `None` if it is not there.
     pub async fn get<V: DeserializeOwned>(&self, key: &str) -> Result<Option<V>, SessionError> {
-        let field = self.core.open().await?.field(key);
+        let field = self.core()?.open().await?.field(key);
         field.map(|json| serde_json::from_slice(&json).map_err(|error| data(&error))).transpose()
     }
 
     /// Sets a value by its key.
     pub async fn insert(&self, key: &str, value: impl Serialize + Send) -> Result<(), SessionError> {
         let json = serde_json::to_vec(&value).map_err(|error| data(&error))?;
-        self.core.open().await?.stage([(key.into(), Some(json.into()))])
+        self.core()?.open().await?.stage([(key.into(), Some(json.into()))])
     }
 
     /// Removes a value by its key.
     pub async fn remove(&self, key: &str) -> Result<(), SessionError> {
-        let mut open = self.core.open().await?;
+        let mut open = self.core()?.open().await?;
         if open.field(key).is_none() {
             return Ok(());
         }
@@ -137,32 +99,33 @@ impl<T> Session<T> {
 
     /// Stores the changes now, not only when the response's head is ready.
     pub async fn save(&self) -> Result<(), SessionError> {
-        self.core.open().await?.save().await
+        self.core()?.open().await?.save().await
     }
 
     /// A new token for the session; the old one is dead at once. For a change of privileges.
     pub async fn cycle(&self) -> Result<(), SessionError> {
-        self.core.open().await?.cycle().await
+        self.core()?.open().await?.cycle().await
     }
 
     /// Ends the session, at once. What is changed afterwards begins a new one.
     pub async fn destroy(&self) -> Result<(), SessionError> {
-        self.core.destroy().await
+        self.core()?.destroy().await
     }
 
     /// Ends all sessions of the user who is logged in, also on other devices, at once, and every login of the user that
     /// is under way; says how many sessions there were. Of an anonymous session only itself.
     pub async fn revoke_all(&self) -> Result<u64, SessionError> {
-        self.core.open().await?.revoke_all().await
+        self.core()?.open().await?.revoke_all().await
     }
 
     /// Begins a login; to be called **before** the credentials are checked. If all sessions of the user are revoked
     /// between this and [`Login::finish`], then the login fails: whoever got in with a password that was changed
     /// meanwhile does not stay.
     pub async fn begin_login(&self, user: impl Into<Box<str>> + Send) -> Result<Login<T>, SessionError> {
-        self.core.personal().mark();
+        let core = self.core()?;
+        core.mark.set();
         let user = user.into();
-        let backend = &self.core.config.backend;
+        let backend = &core.config.backend;
         let epoch = backend.epoch(&UserKey::of(&user)).await?;
         Ok(Login { session: self.view(), user, epoch, began: backend.now() })
     }
@@ -171,7 +134,7 @@ impl<T> Session<T> {
 impl<T: Serialize + DeserializeOwned + Default> Session<T> {
     /// The session's data. One round trip in the first call of a request, none without a token.
     pub async fn load(&self) -> Result<T, SessionError> {
-        decode(&self.core.open().await?)
+        decode(&self.core()?.open().await?)
     }
 
     /// Changes the data, and says what the closure says. Stored before the response's head goes out: only the fields
@@ -180,7 +143,7 @@ impl<T: Serialize + DeserializeOwned + Default> Session<T> {
     /// Of two requests that change one field at the same time the later one wins; where that matters, use
     /// [`update_strict`](Self::update_strict).
     pub async fn update<R>(&self, change: impl FnOnce(&mut T) -> R + Send) -> Result<R, SessionError> {
-        apply(&mut self.core.open().await?, change)
+        apply(&mut self.core()?.open().await?, change)
     }
 
     /// Changes the data and stores it at once, only if nobody else has changed the session in between; else it is read
@@ -189,10 +152,11 @@ impl<T: Serialize + DeserializeOwned + Default> Session<T> {
     /// # Errors
     /// [`SessionError::Conflict`] if others were faster 200 times.
     pub async fn update_strict<R>(&self, mut change: impl FnMut(&mut T) -> R + Send) -> Result<R, SessionError> {
+        let core = self.core()?;
         // What was changed before is no part of this.
-        self.core.open().await?.save().await?;
+        core.open().await?.save().await?;
         for attempt in 0..ATTEMPTS {
-            let mut open = self.core.open().await?;
+            let mut open = core.open().await?;
             open.begin();
             let result = apply(&mut open, &mut change)?;
             match open.save_strictly().await {
@@ -239,16 +203,17 @@ impl<T: Serialize + DeserializeOwned + Default> Login<T> {
     /// [`SessionError::Revoked`] if all sessions of the user were revoked since the login began, or that was more than
     /// an hour ago.
     pub async fn finish(self, change: impl FnOnce(&mut T) + Send) -> Result<(), SessionError> {
-        let lifetime = self.session.core.config.user;
+        let lifetime = self.session.core()?.config.user;
         self.finish_for(lifetime, change).await
     }
 
     /// The same for a session that lives as long as this ("remember me").
     pub async fn finish_for(self, lifetime: Lifetime, change: impl FnOnce(&mut T) + Send) -> Result<(), SessionError> {
-        if self.session.core.config.backend.now().since(self.began) > Self::MAX_AGE {
+        let core = self.session.core()?;
+        if core.config.backend.now().since(self.began) > Self::MAX_AGE {
             return Err(SessionError::Revoked);
         }
-        let mut open = self.session.core.open().await?;
+        let mut open = core.open().await?;
         open.make_way_for(&self.user).await?;
         open.begin();
         apply(&mut open, change)?;
@@ -318,19 +283,6 @@ fn back_off(attempt: u32) -> Duration {
     // Without random bytes they run into each other more often, no more.
     let _ = getrandom::fill(&mut random);
     Duration::from_micros(u64::from(u16::from_le_bytes(random)) * u64::from(attempt.min(9) + 1) / 20)
-}
-
-impl<T> Clone for Session<T> {
-    fn clone(&self) -> Self {
-        self.view()
-    }
-}
-
-impl<T> fmt::Debug for Session<T> {
-    /// Neither token nor data.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").finish_non_exhaustive()
-    }
 }
 
 impl<T> fmt::Debug for Login<T> {

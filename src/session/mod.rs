@@ -82,6 +82,7 @@ mod fields;
 mod forward;
 mod future;
 mod handle;
+mod json;
 #[cfg(feature = "jwt")]
 mod jwt;
 mod keys;
@@ -106,7 +107,7 @@ pub use self::{
         VerifySessionLayer, VerifySessionService,
     },
     future::ResponseFuture,
-    handle::{Login, Session, SessionInfo},
+    handle::{Login, SessionInfo},
     keys::{KeyError, KeyRing},
     layer::SessionLayer,
     resolver::{ResolveError, Resolved, TokenResolver},
@@ -115,7 +116,10 @@ pub use self::{
     shared_map::{MapContent, MapError, SharedData, SharedMap, merge},
     source::{BearerToken, Source},
 };
-pub use crate::backend::{Lifetime, RecordKey};
+pub use crate::{
+    backend::{Lifetime, RecordKey},
+    caller::Session,
+};
 /// How a JWT is signed (RFC 7518, section 3.1).
 #[cfg(feature = "jwt")]
 pub use jsonwebtoken::Algorithm as JwtAlgorithm;

@@ -49,7 +49,7 @@ impl State {
         token: &Token,
         work: impl Future<Output = Result<Saved, SessionError>> + Send + 'static,
     ) -> Result<Saved, SessionError> {
-        let moving = Moving { from, token: token.clone(), work: Unbroken::begin(work) };
+        let moving = Box::new(Moving { from, token: token.clone(), work: Unbroken::begin(work) });
         let saved = self.moving.insert(moving).work.end().await;
         let saved = saved.unwrap_or_else(|| Err(BackendError::new(ErrorKind::Unavailable, "the runtime stops").into()));
         if saved.is_ok() {

@@ -10,6 +10,7 @@ use super::{
     SessionError,
     core::{Core, Credential, Live, Loaded, Pending, State},
     count,
+    fields::Fields,
     moving::OwnLink,
     token::Token,
 };
@@ -84,16 +85,13 @@ impl<'a> Open<'a> {
     }
 
     /// All values as the handler would see them.
-    pub(super) fn fields(&self) -> impl Iterator<Item = (&str, &Bytes)> {
+    pub(super) fn fields(&self) -> Fields<'_> {
         let stored = match &self.state.loaded {
             Loaded::Live(live) => Some(&live.record.fields),
             Loaded::Foreign(resolved) => Some(resolved.fields()),
             _ => None,
         };
-        let pending = &self.state.pending;
-        let kept = stored.into_iter().flatten().filter(|(name, _)| !pending.contains_key(*name));
-        let changed = pending.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
-        kept.chain(changed).map(|(name, value)| (&**name, value))
+        Fields::new(stored, &self.state.pending)
     }
 
     /// Changes fields when the response's head is ready.
@@ -116,7 +114,7 @@ impl<'a> Open<'a> {
 
     /// The client will be told of a new token, or that its token is dead.
     fn brings_credential(&self) {
-        self.core.personal().mark_credential();
+        self.core.mark.set_credential();
     }
 
     fn check_writable(&self) -> Result<(), SessionError> {

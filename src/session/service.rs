@@ -1,31 +1,32 @@
 //! The service.
 
 use std::{
+    any::Any,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    SessionError,
+    Session, SessionError,
     answer::{answer, guard, refuse},
     config::Config,
     core::Core,
     future::ResponseFuture,
-    handle::Session,
     source::{self, Presented, Source},
-    strip::strip,
+    strip::{Credentials, strip},
 };
 use crate::{
-    Identity, Personal, Problem, ProblemBody,
+    Identity, Problem, ProblemBody,
     backend::{BackendError, ErrorKind},
+    caller::Caller,
+    exchange::{Mark, Marked},
     http_cache::original_uri,
-    identity::Lookup,
     ready::take_ready,
 };
 
@@ -59,25 +60,29 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        strip(request.headers_mut());
-        if let Some(session) = request.extensions().get::<Session>() {
-            let outer = session.core.clone();
+        let credentials = strip(request.headers_mut());
+        if let Some(outer) = Core::of(request.extensions()) {
             return self.call_within(request, outer);
         }
         let config = &self.config;
-        let (headers, others) = (request.headers(), config.resolver.is_some());
-        let presented = match source::read(headers, &config.sources, &config.cookie, &config.keys, others) {
-            Ok(presented) => presented,
-            Err(detail) => return ResponseFuture::refused(bad_request(detail)),
+        let presented = match credentials {
+            Credentials::Some => match config.presented(request.headers()) {
+                Ok(presented) => presented,
+                Err(detail) => return ResponseFuture::refused(bad_request(detail)),
+            },
+            Credentials::None => Presented::Nothing,
         };
         let demand = config.demand(&request);
         let at_once = demand.is_some() || (config.eager && presented.source().is_some());
-        let personal = Personal::default();
-        let core = Arc::new(Core::new(config.clone(), presented, personal.clone()));
+        let core = Core::new(config, presented);
         let extensions = request.extensions_mut();
-        extensions.insert(personal);
-        extensions.insert(core.identity());
-        extensions.insert(Session::new(core.clone()));
+        if extensions.is_empty() {
+            *extensions = config.extensions.clone();
+        } else if extensions.get::<Identity>().is_some() {
+            // The nearest is believed: what a layer outside has found is not who the session says it is.
+            extensions.remove::<Identity>();
+        }
+        extensions.insert::<Session>(Session::new(core.clone()));
         if !at_once {
             return ResponseFuture::inside(self.inner.call(request), core);
         }
@@ -139,6 +144,10 @@ struct Demand {
 }
 
 impl Config {
+    fn presented(&self, headers: &HeaderMap) -> Result<Presented, &'static str> {
+        source::read(headers, &self.sources, &self.cookie, &self.keys, self.resolver.is_some())
+    }
+
     fn demand<B>(&self, request: &Request<B>) -> Option<Demand> {
         if self.required.is_nowhere() {
             return None;
@@ -150,13 +159,10 @@ impl Config {
 }
 
 impl Core {
-    /// Who is asking, for layers within. Costs a look-up only if the request has a token and somebody asks.
-    fn identity(self: &Arc<Self>) -> Identity {
-        match &self.presented {
-            Presented::Nothing | Presented::Bad(_) => Identity::anonymous(),
-            Presented::Foreign(_) if self.config.resolver.is_none() => Identity::anonymous(),
-            Presented::Token(..) | Presented::Foreign(_) => Identity::looked_up_by(self.clone()),
-        }
+    /// That of a session layer outside.
+    fn of(extensions: &Extensions) -> Option<Arc<Self>> {
+        let caller: Arc<dyn Any + Send + Sync> = extensions.get::<Session>()?.caller().clone();
+        caller.downcast().ok()
     }
 
     /// Loads the session, and says no where one is required and there is none.
@@ -179,7 +185,22 @@ impl Core {
     }
 }
 
-impl Lookup for Core {
+impl Marked for Core {
+    fn mark(&self) -> &Mark {
+        &self.mark
+    }
+}
+
+impl Caller for Core {
+    /// Costs a look-up only if the request has a token and somebody asks.
+    fn needs_lookup(&self) -> bool {
+        match &self.presented {
+            Presented::Nothing | Presented::Bad(_) => false,
+            Presented::Foreign(_) => self.config.resolver.is_some(),
+            Presented::Token(..) => true,
+        }
+    }
+
     fn identity(&self) -> Pin<Box<dyn Future<Output = Result<Identity, BackendError>> + Send + '_>> {
         Box::pin(async move {
             let open = self.loaded().await.map_err(|error| match error {

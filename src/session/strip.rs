@@ -11,8 +11,31 @@ const NAME: &str = "x-session";
 /// Removes every field that a service might take for `x-session`: `X_Session` becomes the same variable in CGI and
 /// WSGI. Also removes the names of such fields from `Connection`, by which a client could have a proxy behind us drop
 /// our own, and from `Trailer`, which announces them.
-pub(super) fn strip(headers: &mut HeaderMap) {
-    // Most requests have none of all this: one pass, and no name is looked for.
+///
+/// One pass over the names, which most requests have none of, says on the way whether there may be a credential.
+pub(super) fn strip(headers: &mut HeaderMap) -> Credentials {
+    let (mut found, mut credentials) = (false, Credentials::None);
+    for name in headers.keys().map(HeaderName::as_str) {
+        match name {
+            "cookie" | "authorization" => credentials = Credentials::Some,
+            "connection" | "trailer" => found = true,
+            name => found |= looks_like(name.as_bytes()),
+        }
+    }
+    if found {
+        strip_found(headers);
+    }
+    credentials
+}
+
+/// Whether a request has fields in which credentials stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Credentials {
+    None,
+    Some,
+}
+
+fn strip_found(headers: &mut HeaderMap) {
     let found: SmallVec<[HeaderName; 2]> =
         headers.keys().filter(|name| is_look_alike(name) || is_list(name)).cloned().collect();
     for name in found.iter().filter(|name| is_look_alike(name)) {

@@ -1,9 +1,10 @@
 //! What a session's answer tells caches.
 
-use axum::{Router, routing::get};
+use axum::{Router, extract::Request, routing::get};
 use http::header::{self, CACHE_CONTROL};
+use tower::util::MapRequestLayer;
 use tower_gatehouse::{
-    Backend, Personal,
+    Backend, Identity, Personal,
     session::{KeyRing, Session, SessionError, SessionLayer},
 };
 
@@ -60,8 +61,8 @@ async fn an_answer_that_depends_on_the_session_is_private_and_marked() {
 async fn what_only_those_with_a_session_get_is_private_outside_of_the_layer_and_not_inside() {
     let inside = std::sync::Arc::new(std::sync::Mutex::new(None));
     let seen = inside.clone();
-    let looks = tower::util::MapRequestLayer::new(move |request: axum::extract::Request| {
-        *seen.lock().unwrap() = request.extensions().get::<Personal>().cloned();
+    let looks = MapRequestLayer::new(move |request: Request| {
+        *seen.lock().unwrap() = Personal::of(request.extensions());
         request
     });
     let layer = SessionLayer::new(&Backend::memory(), KeyRing::ephemeral()).required_under("/members");
@@ -75,4 +76,26 @@ async fn what_only_those_with_a_session_get_is_private_outside_of_the_layer_and_
     let response = app.client().get("/members").await;
     assert_eq!((response.status().as_u16(), &response.headers()[CACHE_CONTROL]), (401, &"no-store".parse().unwrap()));
     assert!(response.headers().contains_key(header::WWW_AUTHENTICATE));
+}
+
+#[tokio::test]
+async fn of_the_layers_that_say_who_is_asking_the_nearest_is_believed() {
+    let who = async |request: Request| {
+        let identity = Identity::of(request.extensions()).expect("every request has one");
+        identity.known().await.unwrap().user().unwrap_or("nobody").to_owned()
+    };
+    let says = |user: &'static str| {
+        MapRequestLayer::new(move |mut request: Request| {
+            request.extensions_mut().insert(Identity::anonymous().with_user(user));
+            request
+        })
+    };
+    let session = SessionLayer::new(&Backend::memory(), KeyRing::ephemeral());
+    let routes = || routes().route("/who", get(who));
+    let inside = App(routes().layer(says("inside")).layer(session.clone()));
+    assert_eq!(inside.client().get("/who").await.body(), "inside");
+    let outside = App(routes().layer(session).layer(says("outside"))).client();
+    assert_eq!(outside.get("/who").await.body(), "nobody");
+    outside.ok("POST", "/login/ann").await;
+    assert_eq!(outside.get("/who").await.body(), "ann");
 }

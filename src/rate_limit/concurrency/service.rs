@@ -76,8 +76,8 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (parts, body) = request.into_parts();
-        let unknown = parts.extensions.get::<Identity>().filter(|identity| identity.needs_lookup());
-        if let Some(unknown) = unknown.filter(|_| self.config.key.asks_who()).cloned() {
+        let unknown = || Identity::of(&parts.extensions).filter(Identity::needs_lookup);
+        if let Some(unknown) = self.config.key.asks_who().then(unknown).flatten() {
             let inner = take_ready(&mut self.inner);
             let (config, request) = (self.config.clone(), Request::from_parts(parts, body));
             return ConcurrencyFuture::identify(

@@ -21,8 +21,7 @@ use crate::{
     Problem, ProblemBody,
     ready::take_ready,
     session::{
-        SessionError,
-        handle::Session,
+        Session, SessionError,
         open::Open,
         source::{Presented, Source, has_our_bearer},
         strip::{FORWARDED, strip},
@@ -77,10 +76,10 @@ impl Config {
     async fn tell(&self, parts: &mut http::request::Parts) -> Result<(), Problem> {
         strip(&mut parts.headers);
         let session = Session::from_extensions(&parts.extensions)?.clone();
-        let core = &session.core;
+        let core = session.core()?;
         if core.presented.source().is_some() {
             // What the service answers may depend on who asks.
-            core.personal().mark();
+            core.mark.set();
         }
         let open = core.loaded().await?;
         core.config.cookie.remove(&mut parts.headers);

@@ -44,7 +44,7 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::error::MapError;
-use super::handle::Session;
+use super::Session;
 use crate::{
     Backend,
     backend::{Changes, MapChange, MapChanged, MapKey, MapOp, MapOwner, MapSnapshot, OpId, UserKey},
@@ -271,7 +271,10 @@ impl<D: SharedData> SharedMap<D> {
     async fn key(&self) -> Result<(Backend, MapKey), MapError> {
         let (backend, owner) = match &self.whose {
             Whose::Known(backend, owner) => (backend.clone(), *owner),
-            Whose::Session(session) => (session.core.config.backend.clone(), session.core.open().await?.owner()?),
+            Whose::Session(session) => {
+                let core = session.core()?;
+                (core.config.backend.clone(), core.open().await?.owner()?)
+            }
         };
         Ok((backend, MapKey { owner, name: D::NAME }))
     }
@@ -279,7 +282,7 @@ impl<D: SharedData> SharedMap<D> {
     /// The same without giving a session to a visitor who has none, and therefore has no map.
     async fn key_for_reading(&self) -> Result<Option<(Backend, MapKey)>, MapError> {
         if let Whose::Session(session) = &self.whose
-            && !session.core.open().await?.has_owner()
+            && !session.core()?.open().await?.has_owner()
         {
             return Ok(None);
         }
@@ -291,8 +294,9 @@ impl<D: SharedData> SharedMap<D> {
             Whose::Known(_, MapOwner::User(_)) => None,
             Whose::Known(backend, owner) => Some((backend.clone(), *owner)),
             Whose::Session(session) => {
-                let owner = session.core.open().await?.known_anonymous_owner();
-                owner.map(|owner| (session.core.config.backend.clone(), owner))
+                let core = session.core()?;
+                let owner = core.open().await?.known_anonymous_owner();
+                owner.map(|owner| (core.config.backend.clone(), owner))
             }
         })
     }
