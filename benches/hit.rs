@@ -2,8 +2,8 @@
 //! bytes. Run with `cargo bench --all-features --bench hit`; the second half needs a `redis-server`.
 //!
 //! With `-- --times N WHAT` it only does one thing N times, for callgrind: what 2 N take more than N is what N of them
-//! cost. WHAT is `request`, `route`, `hit`, `router`, `stack` (the four cache layers) or
-//! `six` (all layers).
+//! cost. WHAT is `request`, `route`, `hit`, `router`, `stack` (the four cache layers), `each` (each of the six layers),
+//! `six` (the same with a second limit) or `pass LAYER` (a request that the layer does not concern).
 
 mod support;
 
@@ -20,12 +20,12 @@ use futures_util::FutureExt;
 use http::{Request, Response, header};
 use http_body_util::BodyExt;
 use servers::RedisServer;
-use support::{compare, each};
+use support::{Subject, compare, each};
 use tokio::runtime::{Handle, Runtime};
 use tower::{Layer, Service, ServiceExt};
 use tower_gatehouse::{
     Backend, BoxError, CacheLayer, CoalesceLayer, HttpCache, ResponseExt, Rule, SwrLayer, TagInvalidationLayer,
-    rate_limit::{Key, Quota, RateLimitLayer},
+    rate_limit::{Key, PeerAddr, Quota, RateLimitLayer},
     session::{KeyRing, SessionLayer},
 };
 
@@ -46,7 +46,7 @@ fn main() {
         at_once(size);
     }
     all_six();
-    unconcerned();
+    compare("A request that no layer concerns", unconcerned());
     let server = RedisServer::start();
     for size in SIZES {
         on_redis(&runtime, &server, size);
@@ -104,7 +104,16 @@ fn only(what: &str, times: u64) {
             let mut six = six(&Backend::memory(), &cache, route);
             many(Box::new(move || ask(&mut six)));
         }
-        other => panic!("{other} is not known"),
+        "each" => {
+            let mut each = once_each(&Backend::memory(), &cache, route);
+            many(Box::new(move || ask(&mut each)));
+        }
+        other => {
+            match other.strip_prefix("pass ").and_then(|layer| unconcerned().into_iter().find(|(n, _)| *n == layer)) {
+                Some((_, mut passes)) => passes(times),
+                None => panic!("{other} is not known"),
+            }
+        }
     }
 }
 
@@ -143,28 +152,30 @@ where
     futures_util::future::join_all(tasks).await;
 }
 
-/// A hit through everything: two limits, a session that nobody asks for, the four cache layers.
+/// A hit through everything: a limit or two, a session that nobody asks for, the four cache layers.
 fn all_six() {
     let content = content(SIZES[0]);
     let route = Router::new().route("/products/{id}", get(async move || (FIELDS, content)));
     let backend = Backend::memory();
     let cache = HttpCache::new(&backend);
     let mut alone = CacheLayer::new(&cache).layer(route.clone());
+    let mut once = once_each(&backend, &cache, route.clone());
     let mut six = six(&backend, &cache, route);
     Handle::current().block_on(answer(&mut alone));
     compare(
-        "A hit in memory through all six layers (limit by IP, session, limit by user, tags, swr, cache, coalesce)",
+        "A hit in memory through all six layers",
         vec![
             each("CacheLayer alone", move || ask(&mut alone)),
-            each("all six", move || ask(&mut six)),
+            each("limit by address, session, tags, swr, cache, coalesce", move || ask(&mut once)),
+            each("the same with a limit by user within the session", move || ask(&mut six)),
             each("the request alone", || request(PATH)),
         ],
     );
 }
 
 /// What a layer costs a request that it has nothing to do with: a rule says that it is not cached, it has no session,
-/// and it is of nobody whom a limit counts.
-fn unconcerned() {
+/// and it has no key by which a limit counts it.
+fn unconcerned() -> Vec<Subject<'static>> {
     let route = Router::new().route("/live/{id}", get(async || content(0)));
     let backend = Backend::memory();
     let cache = HttpCache::new(&backend).rule("/live/{id}", Rule::bypass()).unwrap();
@@ -173,26 +184,24 @@ fn unconcerned() {
         let response = bare.call(request("/live/17")).now_or_never().expect("nothing waits").unwrap();
         response.status()
     };
-    let nobody = RateLimitLayer::new(&backend, "nobody", Key::user(), Quota::per_minute(PLENTY));
-    compare(
-        "A request that no layer concerns",
-        vec![
-            each("bare route", ask_bare),
-            each("RateLimitLayer", asks(nobody.layer(route.clone()))),
-            each("SessionLayer", asks(SessionLayer::new(&backend, KeyRing::ephemeral()).layer(route.clone()))),
-            each("TagInvalidationLayer", asks(TagInvalidationLayer::new(&cache).layer(route.clone()))),
-            each("SwrLayer", asks(SwrLayer::new(&cache).layer(route.clone()))),
-            each("CacheLayer", asks(CacheLayer::new(&cache).layer(route.clone()))),
-            each("CoalesceLayer", asks(CoalesceLayer::new(&cache).layer(route.clone()))),
-            each("the four cache layers", asks(stack(&cache, route.clone()))),
-            each("the request alone", || request("/live/17")),
-        ],
-    );
+    let api_key = Key::header(header::HeaderName::from_static("x-api-key"));
+    let limit = RateLimitLayer::new(&backend, "key", api_key, Quota::per_minute(PLENTY));
+    vec![
+        each("bare route", ask_bare),
+        each("RateLimitLayer", asks(limit.layer(route.clone()))),
+        each("SessionLayer", asks(SessionLayer::new(&backend, KeyRing::ephemeral()).layer(route.clone()))),
+        each("TagInvalidationLayer", asks(TagInvalidationLayer::new(&cache).layer(route.clone()))),
+        each("SwrLayer", asks(SwrLayer::new(&cache).layer(route.clone()))),
+        each("CacheLayer", asks(CacheLayer::new(&cache).layer(route.clone()))),
+        each("CoalesceLayer", asks(CoalesceLayer::new(&cache).layer(route.clone()))),
+        each("the four cache layers", asks(stack(&cache, route.clone()))),
+        each("the request alone", || request("/live/17")),
+    ]
 }
 
-fn asks<S, R>(mut service: S) -> impl FnMut() -> http::StatusCode
+fn asks<S, R>(mut service: S) -> impl FnMut() -> http::StatusCode + 'static
 where
-    S: Service<Request<Body>, Response = Response<R>, Error = Infallible>,
+    S: Service<Request<Body>, Response = Response<R>, Error = Infallible> + 'static,
 {
     move || service.call(request("/live/17")).now_or_never().expect("nothing waits").unwrap().status()
 }
@@ -200,6 +209,7 @@ where
 /// Never used up.
 const PLENTY: u32 = 1_000_000_000;
 
+/// All six layers as they are recommended, with two limits.
 fn six(
     backend: &Backend,
     cache: &HttpCache,
@@ -212,10 +222,30 @@ fn six(
 > + Clone
 + Send
 + 'static {
-    let by_ip = RateLimitLayer::new(backend, "ip", Key::from_fn(|_| Some("192.0.2.1")), Quota::per_minute(PLENTY));
     let by_user = RateLimitLayer::new(backend, "user", Key::user(), Quota::per_minute(PLENTY));
     let session = SessionLayer::new(backend, KeyRing::ephemeral());
-    by_ip.layer(session.layer(by_user.layer(stack(cache, route))))
+    by_address(backend).layer(session.layer(by_user.layer(stack(cache, route))))
+}
+
+/// Each of the six layers once.
+fn once_each(
+    backend: &Backend,
+    cache: &HttpCache,
+    route: Router,
+) -> impl Service<
+    Request<Body>,
+    Response = Response<impl http_body::Body<Data = Bytes, Error: Into<BoxError> + std::fmt::Debug> + Send + 'static>,
+    Error = Infallible,
+    Future: Send + 'static,
+> + Clone
++ Send
++ 'static {
+    let session = SessionLayer::new(backend, KeyRing::ephemeral());
+    by_address(backend).layer(session.layer(stack(cache, route)))
+}
+
+fn by_address(backend: &Backend) -> RateLimitLayer {
+    RateLimitLayer::new(backend, "ip", Key::peer_ip(), Quota::per_minute(PLENTY))
 }
 
 /// The four cache layers in their order.
@@ -244,14 +274,17 @@ fn content(size: usize) -> Bytes {
     Bytes::from(vec![b'x'; size])
 }
 
+/// A request as a server hands it over: it says who is connected.
 fn request(path: &str) -> Request<Body> {
-    Request::get(format!("http://shop.example{path}"))
+    let mut request = Request::get(format!("http://shop.example{path}"))
         .header(header::ACCEPT, "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
         .header(header::ACCEPT_ENCODING, "gzip, br")
         .header(header::ACCEPT_LANGUAGE, "de,en;q=0.7")
         .header(header::USER_AGENT, "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
         .body(Body::empty())
-        .unwrap()
+        .unwrap();
+    request.extensions_mut().insert(PeerAddr(([192, 0, 2, 1], 50_000).into()));
+    request
 }
 
 /// Sends a request and reads the answer.

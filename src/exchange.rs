@@ -162,8 +162,8 @@ mod parts {
     }
 }
 
-/// Left in requests by a layer that will carry out [`InvalidateTags`], so that a cache layer can tell when nobody
-/// does.
+/// Left in requests with unsafe methods by a layer that will carry out [`InvalidateTags`], so that a cache layer can tell
+/// when nobody does.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InvalidatesTags;
 
@@ -177,7 +177,7 @@ pub(crate) struct Answered(pub(crate) CacheId);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Invalidated(pub(crate) CacheId, pub(crate) Option<PrimaryKey>);
 
-/// Tells a cache from others: where its state is, and where its settings are, for a clone with others goes by other
+/// Tells a cache from others: where its settings are, for no two caches share them, and a clone with others goes by other
 /// keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CacheId(pub(crate) usize, pub(crate) usize);
+pub(crate) struct CacheId(pub(crate) usize);

@@ -6,7 +6,7 @@ use tracing::{Instrument as _, field::Empty};
 
 use super::{BackendError, CacheBackend, ErrorKind, InvalidateError};
 use crate::{
-    metrics::{self, Histograms, Stopwatch},
+    metrics::{self, Histograms},
     span::{record, trace_span},
 };
 
@@ -38,11 +38,12 @@ impl<B: ?Sized> Watched<B> {
         call: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
         let span = trace_span!("backend_call", backend = self.name, operation = operation.as_str(), outcome = Empty);
-        let since = self.is_measured.then(Stopwatch::start);
+        let words = || [self.name.into(), operation.as_str().into()];
+        let start = || self.seconds.start(operation as usize, &metrics::BACKEND_SECONDS, words);
+        let since = self.is_measured.then(start);
         let done = call.instrument(span.clone()).await;
         if let Some(since) = since {
-            let words = || [self.name.into(), operation.as_str().into()];
-            self.seconds.observe(operation as usize, &metrics::BACKEND_SECONDS, words, since.seconds());
+            self.seconds.observe(operation as usize, &metrics::BACKEND_SECONDS, words, since);
         }
         let mut outcome = "done";
         if let Err(error) = &done {

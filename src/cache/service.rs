@@ -29,13 +29,13 @@ where
 {
     type Response = Response<CacheBody<R>>;
     type Error = S::Error;
-    type Future = CacheFuture<R, S::Error>;
+    type Future = CacheFuture<S::Future, R, S::Error>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        self.cache.serve(Role::Cache, &self.inner, request)
+        self.cache.serve(Role::Cache, &mut self.inner, request)
     }
 }

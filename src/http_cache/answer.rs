@@ -112,6 +112,7 @@ impl HttpCache {
     }
 }
 
+#[inline]
 fn with_head<R>(status: StatusCode, headers: HeaderMap, content: Option<Bytes>) -> Response<CacheBody<R>> {
     let mut response = Response::new(content.map_or_else(CacheBody::empty, CacheBody::stored));
     *response.status_mut() = status;

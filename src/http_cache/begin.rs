@@ -29,6 +29,12 @@ pub(crate) enum Ahead {
     Pass(Bypass),
 }
 
+impl From<Arc<Visit>> for Ahead {
+    fn from(visit: Arc<Visit>) -> Self {
+        Self::Judge(visit)
+    }
+}
+
 /// Which layer is the first that looks a request up.
 pub(crate) enum Seen {
     /// One outside.
@@ -47,6 +53,7 @@ impl HttpCache {
     }
 
     /// Answers a request, if a stored response that is at hand does; else says what is left to do.
+    #[inline]
     pub(crate) fn begin<B: Body, R>(&self, request: &Request<B>) -> Result<Response<CacheBody<R>>, Ahead> {
         if let Some(visit) = self.visit_of(request) {
             return Err(Ahead::Judge(visit));
@@ -60,7 +67,7 @@ impl HttpCache {
             Some(lookup) if Self::is_packed(&lookup) => Err(Ahead::LookUp(admitted)),
             Some(lookup) => {
                 lookup_ended(&self.lookup_span(&admitted.key), &lookup);
-                self.with_found(request, &glance, admitted, Some(lookup), now).map_err(Ahead::Judge)
+                self.with_found(request, &glance, admitted, Some(lookup), now)
             }
             None => Err(Ahead::LookUp(admitted)),
         }
@@ -78,19 +85,20 @@ impl HttpCache {
     }
 
     /// Most requests end here; the visit is made for the others.
-    fn with_found<B, R>(
+    #[inline]
+    fn with_found<B, R, E: From<Arc<Visit>>>(
         &self,
         request: &Request<B>,
         glance: &Glance<'_>,
         admitted: Admitted,
         lookup: Option<Lookup>,
         now: Timestamp,
-    ) -> Result<Response<CacheBody<R>>, Arc<Visit>> {
+    ) -> Result<Response<CacheBody<R>>, E> {
         let (method, headers) = (request.method(), request.headers());
         let directives = if glance.steered { self.directives(headers) } else { None };
         let Judged::Hit { stored, age, report } = self.judge_at(lookup.as_ref(), headers, directives.as_ref(), now)
         else {
-            return Err(Arc::new(self.visit(request, admitted, lookup, now)));
+            return Err(Arc::new(self.visit(request, admitted, lookup, now)).into());
         };
         let mut response = if glance.steered {
             self.answer(&admitted.key, method, headers, &stored, age, &report)
@@ -98,7 +106,7 @@ impl HttpCache {
             self.answer_whole(&admitted.key, method, &stored, age, &report)
         };
         // For most answers no layer outside asks who gave them; that it has looked up, it would have said.
-        if self.has_passed(request) {
+        if self.passed(request).is_some() {
             response.extensions_mut().insert(Answered(self.id()));
         }
         Ok(response)

@@ -13,8 +13,9 @@ use super::{
     follow::is_variant,
     judge::{Failure, Stored},
     lease::HeldLease,
+    pass::pass_on,
     receive::{Arriving, Asked, Reception},
-    serve::{Content, Origin, oneshot},
+    serve::{Content, Origin},
     turn::{Turn, TurnRequest},
     visit::Visit,
 };
@@ -72,18 +73,17 @@ const JOINS: usize = 4;
 
 impl HttpCache {
     /// Collapses a request with others for the same answer.
-    pub(crate) fn collapse<S, B, R>(&self, inner: &S, request: Request<B>) -> CacheFuture<R, S::Error>
+    pub(crate) fn collapse<S, B, R>(&self, inner: &mut S, request: Request<B>) -> CacheFuture<S::Future, R, S::Error>
     where
         S: Origin<B, R>,
         S::Error: 'static,
         B: Content,
         R: Content,
     {
-        let inner = inner.clone();
         match self.seen(&request) {
-            Ok(seen) => CacheFuture::new(self.clone().collapse_seen(seen, inner, request)),
-            // In a small future: it is none of this layer's business.
-            Err(_) => CacheFuture::new(async move { Ok(oneshot(inner, request).await?.map(CacheBody::inner)) }),
+            Ok(seen) => CacheFuture::new(self.clone().collapse_seen(seen, inner.clone(), request)),
+            // None of this layer's business.
+            Err(_) => pass_on(inner, request, None),
         }
     }
 

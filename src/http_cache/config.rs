@@ -8,8 +8,10 @@ use super::{
     HttpCache,
     count::Counts,
     rule::{PathTable, Rule, RuleError},
+    status::BypassValues,
 };
 use crate::{
+    exchange::CacheId,
     key::{KeyScheme, Query},
     policy::{Policy, Profile, cache_status::is_token, vary::Normalisers},
 };
@@ -32,6 +34,7 @@ pub(crate) struct Config {
     pub(crate) coalesce: CoalesceSettings,
     pub(crate) stale: StaleSettings,
     pub(crate) counts: Counts,
+    pub(super) bypasses: BypassValues,
     #[cfg(feature = "compression")]
     pub(super) compression: Option<super::Compression>,
 }
@@ -86,9 +89,17 @@ impl Default for Config {
                 jitter: 0.0,
             },
             counts: Counts::default(),
+            bypasses: BypassValues::default(),
             #[cfg(feature = "compression")]
             compression: None,
         }
+    }
+}
+
+impl Config {
+    /// Tells a cache from others.
+    pub(super) fn id(self: &Arc<Self>) -> CacheId {
+        CacheId(Arc::as_ptr(self) as usize)
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, header};
 use tracing::{Instrument as _, Span, field::Empty};
 
 use super::{
     HttpCache,
+    config::Config,
     reason::Reason,
     serve::{Origin, oneshot},
     status::{Kind, Report},
@@ -50,7 +51,7 @@ const FRESH_HIT: usize = 0;
 
 /// How a request to the inner service has ended.
 #[derive(Clone, Copy, Debug)]
-enum Ended {
+pub(super) enum Ended {
     /// With a status of this class; `Other` for those above 599.
     Status1xx,
     Status2xx,
@@ -65,8 +66,9 @@ enum Ended {
 impl Ended {
     const ALL: usize = Self::GivenUp as usize + 1;
 
-    fn with(status: StatusCode) -> Self {
-        match status.as_u16() {
+    pub(super) fn of<R, E>(outcome: &Result<Response<R>, E>) -> Self {
+        let Ok(response) = outcome else { return Self::Error };
+        match response.status().as_u16() {
             ..200 => Self::Status1xx,
             200..300 => Self::Status2xx,
             300..400 => Self::Status3xx,
@@ -124,9 +126,9 @@ impl Purpose {
 }
 
 impl HttpCache {
-    /// An answer is on its way to its client. What is passed on unseen is counted where that is decided.
+    /// An answer is on its way to its client.
     pub(super) fn count_answer(&self, report: &Report) {
-        if report.late || report.kind == Kind::Bypass {
+        if report.late {
             return;
         }
         let known = (report.kind == Kind::Hit && !report.collapsed && report.forward.is_none()).then_some(FRESH_HIT);
@@ -140,13 +142,6 @@ impl HttpCache {
 
     pub(super) fn lookup_span(&self, key: &PrimaryKey) -> Span {
         debug_span!("cache_lookup", cache = &*self.config.name, %key, outcome = Empty)
-    }
-
-    /// The inner service is asked without a look-up.
-    pub(super) fn count_bypass(&self, bypass: Bypass) -> AskedInner<'_> {
-        let words = || [(&self.config.name).into(), "bypass".into(), bypass.as_str().into()];
-        self.config.counts.bypasses.count(bypass as usize, &metrics::CACHE_REQUESTS, words);
-        self.ask_for(None, Purpose::Bypass)
     }
 
     pub(super) fn count_not_stored(&self, reason: Reason) {
@@ -211,7 +206,8 @@ impl HttpCache {
 
     /// The inner service is asked. Layers may stand in each other: the innermost of them counts.
     pub(super) fn ask_inner<'a>(&'a self, visit: &'a Visit, headers: &HeaderMap) -> AskedInner<'a> {
-        self.ask_for(Some(visit), Purpose::of(visit, headers))
+        let asked = self.config.ask_for(Some(&visit.key), Purpose::of(visit, headers));
+        AskedInner { cache: self, visit, asked, is_open: true }
     }
 
     /// Asks for one request only, and touches nothing.
@@ -229,11 +225,46 @@ impl HttpCache {
         asking.ended(&outcome);
         outcome.map(|response| response.map(CacheBody::inner))
     }
+}
 
-    fn ask_for<'a>(&'a self, visit: Option<&'a Visit>, purpose: Purpose) -> AskedInner<'a> {
-        let (cache, key) = (&*self.config.name, visit.map(|visit| tracing::field::display(visit.key)));
+impl Config {
+    /// The inner service is asked without a look-up.
+    pub(super) fn count_bypass(&self, bypass: Bypass) -> AskedFor {
+        let words = || [(&self.name).into(), "bypass".into(), bypass.as_str().into()];
+        self.counts.bypasses.count(bypass as usize, &metrics::CACHE_REQUESTS, words);
+        self.ask_for(None, Purpose::Bypass)
+    }
+
+    fn ask_for(&self, key: Option<&PrimaryKey>, purpose: Purpose) -> AskedFor {
+        let (cache, key) = (&*self.name, key.map(tracing::field::display));
         let span = debug_span!("origin_fetch", cache, key, purpose = purpose.as_str(), status = Empty);
-        AskedInner { cache: self, visit, purpose, since: Stopwatch::start(), span, is_open: true }
+        let words = || [(&self.name).into(), purpose.as_str().into()];
+        let since = self.counts.seconds.start(purpose as usize, &metrics::ORIGIN_SECONDS, words);
+        AskedFor { purpose, since, span }
+    }
+
+    /// A request to the inner service has ended.
+    pub(super) fn count_asked(&self, asked: &AskedFor, ended: Ended) {
+        record(&asked.span, "status", ended.as_str());
+        let (purpose, index) = (asked.purpose.as_str(), asked.purpose as usize);
+        let words = || [(&self.name).into(), purpose.into(), ended.as_str().into()];
+        self.counts.asked.count(index * Ended::ALL + ended as usize, &metrics::ORIGIN_REQUESTS, words);
+        let words = || [(&self.name).into(), purpose.into()];
+        self.counts.seconds.observe(index, &metrics::ORIGIN_SECONDS, words, asked.since);
+    }
+}
+
+/// What the inner service is asked for, and since when.
+pub(super) struct AskedFor {
+    purpose: Purpose,
+    since: Stopwatch,
+    span: Span,
+}
+
+impl AskedFor {
+    /// Around the request.
+    pub(super) fn span(&self) -> &Span {
+        &self.span
     }
 }
 
@@ -241,44 +272,37 @@ impl HttpCache {
 #[must_use]
 pub(super) struct AskedInner<'a> {
     cache: &'a HttpCache,
-    visit: Option<&'a Visit>,
-    purpose: Purpose,
-    since: Stopwatch,
-    span: Span,
+    visit: &'a Visit,
+    asked: AskedFor,
     is_open: bool,
 }
 
 impl AskedInner<'_> {
     /// Around the request.
     pub(super) fn span(&self) -> Span {
-        self.span.clone()
+        self.asked.span.clone()
     }
 
     /// The head of the answer is there, or there will be none.
     pub(super) fn ended<R, E>(mut self, outcome: &Result<Response<R>, E>) {
-        match outcome {
-            Ok(response) if self.visit.is_some() && self.cache.has_answered(response) => {
-                // A layer of this cache within had the answer.
-                self.is_open = false;
-                record(&self.span, "status", "not-asked");
-            }
-            Ok(response) => self.end(Ended::with(response.status())),
-            Err(_) => self.end(Ended::Error),
+        if let Ok(response) = outcome
+            && self.cache.has_answered(response)
+        {
+            // A layer of this cache within had the answer.
+            self.is_open = false;
+            record(&self.asked.span, "status", "not-asked");
+        } else {
+            self.end(Ended::of(outcome));
         }
     }
 
     fn end(&mut self, ended: Ended) {
         self.is_open = false;
-        record(&self.span, "status", ended.as_str());
-        if self.visit.is_some_and(|visit| !visit.set_counted()) {
-            return;
+        if self.visit.set_counted() {
+            self.cache.config.count_asked(&self.asked, ended);
+        } else {
+            record(&self.asked.span, "status", ended.as_str());
         }
-        let (name, counts) = (&self.cache.config.name, &self.cache.config.counts);
-        let (purpose, index) = (self.purpose.as_str(), self.purpose as usize);
-        let words = || [name.into(), purpose.into(), ended.as_str().into()];
-        counts.asked.count(index * Ended::ALL + ended as usize, &metrics::ORIGIN_REQUESTS, words);
-        let words = || [name.into(), purpose.into()];
-        counts.seconds.observe(index, &metrics::ORIGIN_SECONDS, words, self.since.seconds());
     }
 }
 
@@ -304,7 +328,6 @@ fn result_of(report: &Report) -> (&'static str, &'static str) {
         Kind::Hit => ("hit", forward),
         Kind::Stale => ("stale", report.detail.unwrap_or("max-stale")),
         Kind::Revalidated => ("revalidated", forward),
-        Kind::Bypass => ("bypass", report.detail.unwrap_or("method")),
         Kind::Miss => match report.detail {
             // Answers of our own.
             Some(detail @ ("only-if-cached" | "failed")) => ("miss", detail),

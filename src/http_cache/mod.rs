@@ -16,6 +16,7 @@ mod invalidate;
 mod judge;
 mod lease;
 mod memo;
+mod pass;
 mod progress;
 mod reason;
 mod receive;

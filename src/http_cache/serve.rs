@@ -8,26 +8,24 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body;
 use tokio::sync::oneshot;
 use tower_service::Service;
-use tracing::{Instrument as _, Span};
+use tracing::Instrument as _;
 
 use super::{
     CacheFuture, HttpCache,
     answer::shape_streaming,
     begin::Ahead,
-    count::AskedInner,
     judge::{Failure, Judged, Stored},
     reason::Reason,
     receive::{Arriving, Asked, Reception},
     status::{Kind, Report},
-    visit::{Bypass, Visit, original_uri},
+    visit::Visit,
 };
 use crate::{
     BoxError,
-    backend::{LeaseKey, LeaseKind, PrimaryKey},
+    backend::{LeaseKey, LeaseKind},
     body::{self, CacheBody},
-    exchange::{Answered, CacheId, InvalidateTags, Invalidated, InvalidatesTags},
-    key::Target,
-    policy::{Why, cache_status::Forward, invalidation, validation::Conditions},
+    exchange::Answered,
+    policy::{Why, cache_status::Forward, validation::Conditions},
 };
 
 /// What a layer does beyond looking up and storing.
@@ -76,7 +74,12 @@ impl HttpCache {
     }
 
     /// Answers a request from the store or by the inner service.
-    pub(crate) fn serve<S, B, R>(&self, role: Role, inner: &S, request: Request<B>) -> CacheFuture<R, S::Error>
+    pub(crate) fn serve<S, B, R>(
+        &self,
+        role: Role,
+        inner: &mut S,
+        request: Request<B>,
+    ) -> CacheFuture<S::Future, R, S::Error>
     where
         S: Origin<B, R>,
         S::Error: 'static,
@@ -85,16 +88,7 @@ impl HttpCache {
     {
         match self.begin(&request) {
             Ok(response) => CacheFuture::ready(response),
-            Err(Ahead::Pass(bypass)) => {
-                let changes = may_change(request.method(), bypass);
-                let passed = self.clone().pass(inner.clone(), request, bypass);
-                if !changes {
-                    return CacheFuture::new(passed);
-                }
-                // The client may leave: what it changed is invalidated all the same.
-                let (tasks, limit) = (self.state.tasks.clone(), self.config.stale.revalidation_timeout);
-                CacheFuture::new(async move { tasks.finish(limit, passed).await })
-            }
+            Err(Ahead::Pass(bypass)) => self.pass(inner, request, bypass),
             Err(Ahead::Judge(visit)) => CacheFuture::new(self.clone().go_on(role, inner.clone(), request, visit)),
             Err(Ahead::LookUp(admitted)) => {
                 let (cache, inner) = (self.clone(), inner.clone());
@@ -368,118 +362,5 @@ impl HttpCache {
             CacheBody::shared(reader)
         };
         self.shape(visit, Response::from_parts(head, content))
-    }
-
-    /// A request that is not looked up.
-    async fn pass<S, B, R>(
-        self,
-        inner: S,
-        mut request: Request<B>,
-        bypass: Bypass,
-    ) -> Result<Response<CacheBody<R>>, S::Error>
-    where
-        S: Origin<B, R>,
-        R: Content,
-    {
-        let has_invalidator =
-            !invalidation::is_safe(request.method()) && request.extensions().get::<InvalidatesTags>().is_some();
-        let changed = may_change(request.method(), bypass).then(|| Changed {
-            method: request.method().clone(),
-            uri: original_uri(request.uri(), request.extensions()).clone(),
-            host: request.headers().get(http::header::HOST).cloned(),
-        });
-        // Layers of this cache within pass it on, too.
-        let is_first = !self.has_passed(&request);
-        if is_first {
-            request.extensions_mut().insert(Passed(self.id()));
-        }
-        let asking = is_first.then(|| self.count_bypass(bypass));
-        let span = asking.as_ref().map_or_else(Span::none, AskedInner::span);
-        let outcome = oneshot(inner, request).instrument(span).await;
-        if let Some(asking) = asking {
-            asking.ended(&outcome);
-        }
-        let mut response = outcome?;
-        if let Some(changed) = changed
-            && invalidation::applies(&changed.method, response.status())
-            && let invalidated = self.invalidated(&changed)
-            && response.extensions().get() != Some(&invalidated)
-        {
-            self.invalidate_changed(&changed, response.headers()).await;
-            if !has_invalidator && response.extensions().get::<InvalidateTags>().is_some() {
-                tracing::warn!("a handler asks to invalidate tags, but no TagInvalidationLayer stands outside");
-            }
-            response.extensions_mut().insert(invalidated);
-        }
-        // What becomes another protocol is not ours to write into.
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS
-            && !self.has_answered(&response)
-            && !matches!(bypass, Bypass::Grpc | Bypass::Upgrade)
-        {
-            let forward = if bypass == Bypass::Method { Forward::Method } else { Forward::Bypass };
-            let detail = Some(bypass.as_str()).filter(|_| bypass != Bypass::Method);
-            let (kind, forward, leave_groups) = (Kind::Bypass, Some(forward), has_invalidator);
-            let report = Report { kind, forward, detail, leave_groups, ..Report::default() };
-            self.report(response.headers_mut(), None::<&PrimaryKey>, &report);
-            if !is_first {
-                response.extensions_mut().insert(Answered(self.id()));
-            }
-        }
-        Ok(response.map(CacheBody::inner))
-    }
-
-    /// Whether a layer of this cache outside has passed the request on. It looks for what the one within says.
-    pub(super) fn has_passed<B>(&self, request: &Request<B>) -> bool {
-        request.extensions().get() == Some(&Passed(self.id()))
-    }
-
-    /// The mark that what a request has changed is invalidated.
-    fn invalidated(&self, changed: &Changed) -> Invalidated {
-        let headers = changed.headers();
-        let key = Target::of(&changed.uri, &headers)
-            .map(|target| self.config.keys.primary(&target, &Method::GET, &HeaderMap::new(), &[], None));
-        Invalidated(self.id(), key)
-    }
-
-    /// What a successful unsafe request has made untrue (RFC 9111 §4.4), before its head goes out.
-    async fn invalidate_changed(&self, changed: &Changed, response: &HeaderMap) {
-        let headers = changed.headers();
-        let Some(target) = Target::of(&changed.uri, &headers) else { return };
-        let mut order = self.invalidate();
-        order.target(&target);
-        let (scheme, path) = (if target.https { "https" } else { "http" }, target.path);
-        if let Ok(absolute) = format!("{scheme}://{}{path}", target.authority).parse() {
-            for uri in invalidation::also(&absolute, response) {
-                if let Some(target) = Target::of(&uri, &headers) {
-                    order.target(&target);
-                }
-            }
-        }
-        order.insist().await;
-    }
-}
-
-/// Whether the request may change what is stored. What gRPC calls change has no URLs that GET asks for; they are POSTs,
-/// and another method is none because its client says so.
-fn may_change(method: &Method, bypass: Bypass) -> bool {
-    let is_call = bypass == Bypass::Grpc && *method == Method::POST;
-    !invalidation::is_safe(method) && !is_call && bypass != Bypass::Upgrade
-}
-
-/// In the extensions of a request: a layer of this cache has passed it on without a look-up.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Passed(CacheId);
-
-/// A request that has changed something.
-struct Changed {
-    method: Method,
-    uri: http::Uri,
-    host: Option<http::HeaderValue>,
-}
-
-impl Changed {
-    /// Those that say what its URL is.
-    fn headers(&self) -> HeaderMap {
-        self.host.iter().map(|host| (http::header::HOST, host.clone())).collect()
     }
 }

@@ -1,10 +1,10 @@
 //! What a layer tells the client of what it did: `Cache-Status` (RFC 9211), `X-Cache`, `Age`.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::HttpCache;
+use super::{HttpCache, config::Config, visit::Bypass};
 use crate::{
     backend::PrimaryKey,
     policy::{
@@ -19,7 +19,6 @@ const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
 /// What was done with one request.
 #[derive(Clone, Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each says something of its own")]
 pub(crate) struct Report {
     pub(crate) kind: Kind,
     pub(crate) forward: Option<Forward>,
@@ -29,8 +28,6 @@ pub(crate) struct Report {
     pub(crate) stored: bool,
     pub(crate) collapsed: bool,
     pub(crate) detail: Option<&'static str>,
-    /// A layer outside has yet to read which groups the origin invalidates (RFC 9875 §3); it strips the field itself.
-    pub(crate) leave_groups: bool,
     /// The client has got another answer meanwhile: this one is for nobody.
     pub(crate) late: bool,
 }
@@ -42,7 +39,6 @@ pub(crate) enum Kind {
     #[default]
     Miss,
     Stale,
-    Bypass,
     Revalidated,
 }
 
@@ -52,7 +48,6 @@ impl Kind {
             Self::Hit => "HIT",
             Self::Miss => "MISS",
             Self::Stale => "STALE",
-            Self::Bypass => "BYPASS",
             Self::Revalidated => "REVALIDATED",
         }
     }
@@ -61,13 +56,7 @@ impl Kind {
 impl HttpCache {
     /// Writes the fields into an answer, and strips those that are for caches.
     pub(crate) fn report(&self, headers: &mut HeaderMap, key: Option<&PrimaryKey>, report: &Report) {
-        if self.config.strip_tags && headers.keys().any(|name| tags::FIELDS.contains(name)) {
-            for name in
-                tags::FIELDS.iter().filter(|name| !report.leave_groups || **name != tags::CACHE_GROUP_INVALIDATION)
-            {
-                headers.remove(name);
-            }
-        }
+        self.config.strip(headers, false);
         self.mark(headers, key, report);
     }
 
@@ -127,9 +116,6 @@ impl HttpCache {
         {
             return cache_status::hit(&self.config.name, ttl);
         }
-        if let Report { kind: Kind::Bypass, forward: Some(forward), detail, .. } = *report {
-            return cache_status::passed_on(&self.config.name, forward, detail);
-        }
         let mut status = Builder::new(&self.config.name);
         status = match report.forward {
             None => status.hit(),
@@ -154,6 +140,50 @@ impl HttpCache {
             status = status.detail(detail);
         }
         status.build()
+    }
+}
+
+impl Config {
+    /// Writes the fields into the answer to a request that was passed on, and strips those that are for caches.
+    pub(super) fn report_bypass(&self, headers: &mut HeaderMap, bypass: Bypass, leave_groups: bool) {
+        self.strip(headers, leave_groups);
+        if self.x_cache {
+            headers.insert(X_CACHE, HeaderValue::from_static("BYPASS"));
+        }
+        if self.cache_status {
+            headers.append(CACHE_STATUS, self.bypasses.value(&self.name, bypass));
+        }
+    }
+
+    /// Strips the fields that are for caches; `leave_groups` where a layer outside has yet to read which groups the origin
+    /// invalidates (RFC 9875 §3), and strips that field itself.
+    fn strip(&self, headers: &mut HeaderMap, leave_groups: bool) {
+        if self.strip_tags && headers.keys().any(|name| tags::FIELDS.contains(name)) {
+            for name in tags::FIELDS.iter().filter(|name| !leave_groups || **name != tags::CACHE_GROUP_INVALIDATION) {
+                headers.remove(name);
+            }
+        }
+    }
+}
+
+/// What `Cache-Status` says of requests that are passed on, each made when it is first said.
+#[derive(Debug, Default)]
+pub(super) struct BypassValues([OnceLock<HeaderValue>; Bypass::ALL]);
+
+/// A clone, which may have another name, says its own.
+impl Clone for BypassValues {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl BypassValues {
+    fn value(&self, name: &str, bypass: Bypass) -> HeaderValue {
+        let make = || match bypass {
+            Bypass::Method => cache_status::passed_on(name, Forward::Method, None),
+            _ => cache_status::passed_on(name, Forward::Bypass, Some(bypass.as_str())),
+        };
+        self.0[bypass as usize].get_or_init(make).clone()
     }
 }
 

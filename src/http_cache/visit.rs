@@ -211,7 +211,7 @@ impl HttpCache {
 
     /// Tells this cache from others.
     pub(crate) fn id(&self) -> CacheId {
-        CacheId(Arc::as_ptr(&self.state) as usize, Arc::as_ptr(&self.config) as usize)
+        self.config.id()
     }
 }
 

@@ -1,8 +1,8 @@
 //! Recording through the `metrics` facade.
 
-use std::{fmt, sync::OnceLock, time::Instant};
+use std::{cell::Cell, fmt, sync::OnceLock, time::Instant};
 
-use ::metrics::{Key, Label, Metadata, SharedString, with_recorder};
+use ::metrics::{IntoF64, Key, Label, Metadata, SharedString, with_recorder};
 
 use super::{ALL, Kind, Metric, Word};
 
@@ -68,15 +68,41 @@ impl<const N: usize> Counters<N> {
 pub(crate) struct Histograms<const N: usize>(Handles<::metrics::Histogram, N>);
 
 impl<const N: usize> Histograms<N> {
-    /// Adds a value; `index` stands for the labels.
+    /// Begins to measure; `index` stands for the labels. A look at the clock costs as much as several layers, so that none
+    /// is had where nobody records.
+    pub(crate) fn start<'a, const M: usize>(
+        &self,
+        index: usize,
+        metric: &'static Metric,
+        words: impl FnOnce() -> [Word<'a>; M],
+    ) -> Stopwatch {
+        let recorded = Cell::new(false);
+        // The value is asked for by those that record, and it is recorded not once.
+        self.0.get(index, || histogram(metric, &words())).record_many(Asked(&recorded), 0);
+        Stopwatch(recorded.get().then(Instant::now))
+    }
+
+    /// Adds what was measured, in seconds; `index` stands for the labels.
     pub(crate) fn observe<'a, const M: usize>(
         &self,
         index: usize,
         metric: &'static Metric,
         words: impl FnOnce() -> [Word<'a>; M],
-        value: f64,
+        since: Stopwatch,
     ) {
-        self.0.get(index, || histogram(metric, &words())).record(value);
+        if let Some(seconds) = since.seconds() {
+            self.0.get(index, || histogram(metric, &words())).record(seconds);
+        }
+    }
+}
+
+/// A value that notices whether it is asked for.
+struct Asked<'a>(&'a Cell<bool>);
+
+impl IntoF64 for Asked<'_> {
+    fn into_f64(self) -> f64 {
+        self.0.set(true);
+        0.0
     }
 }
 
@@ -94,17 +120,13 @@ impl<H, const N: usize> Default for Handles<H, N> {
     }
 }
 
-/// Measures how long something takes.
+/// Measures how long something takes, if anybody wants to know.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stopwatch(Instant);
+pub(crate) struct Stopwatch(Option<Instant>);
 
 impl Stopwatch {
-    pub(crate) fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    pub(crate) fn seconds(self) -> f64 {
-        self.0.elapsed().as_secs_f64()
+    fn seconds(self) -> Option<f64> {
+        self.0.map(|since| since.elapsed().as_secs_f64())
     }
 }
 

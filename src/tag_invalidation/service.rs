@@ -58,10 +58,10 @@ where
                 Ok(answer.await.unwrap_or_else(Problem::into_response_with_bytes).map(CacheBody::stored))
             });
         }
-        request.extensions_mut().insert(InvalidatesTags);
         if policy::invalidation::is_safe(request.method()) {
             return TagInvalidationFuture { kind: Kind::Inner { future: self.inner.call(request) } };
         }
+        request.extensions_mut().insert(InvalidatesTags);
         let shared = Arc::clone(&self.shared);
         let uri = original_uri(request.uri(), request.extensions()).clone();
         let (method, headers) = (request.method().clone(), request.headers().get(http::header::HOST).cloned());

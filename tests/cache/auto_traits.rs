@@ -52,5 +52,5 @@ fn public_types_are_send_sync_clone_and_debug() {
     shown::<gh::ForwardError>();
     shown::<gh::TagError>();
     shown::<gh::CacheBody<Full<Bytes>>>();
-    sent::<gh::CacheFuture<Full<Bytes>, std::io::Error>>();
+    sent::<gh::CacheFuture<std::future::Ready<()>, Full<Bytes>, std::io::Error>>();
 }

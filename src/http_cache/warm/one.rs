@@ -112,8 +112,8 @@ where
     B: Content,
     R: Content,
 {
-    let collapsing = Collapsing { cache: cache.clone(), inner: service };
-    let response = cache.serve(Role::Cache, &collapsing, request).await.map_err(Into::into)?;
+    let mut collapsing = Collapsing { cache: cache.clone(), inner: service };
+    let response = cache.serve(Role::Cache, &mut collapsing, request).await.map_err(Into::into)?;
     let detail = CacheStatus::from_headers(response.headers()).and_then(|status| status.detail().map(str::to_owned));
     let status = response.status();
     let mut body = pin!(response.into_body());
@@ -141,14 +141,14 @@ where
 {
     type Response = Response<CacheBody<R>>;
     type Error = S::Error;
-    type Future = CacheFuture<R, S::Error>;
+    type Future = CacheFuture<S::Future, R, S::Error>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        self.cache.collapse(&self.inner, request)
+        self.cache.collapse(&mut self.inner, request)
     }
 }
 
