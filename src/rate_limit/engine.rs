@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, request};
+use http::{Response, request};
 use smallvec::SmallVec;
 use tracing::{Instrument as _, Span, field::Empty};
 
@@ -107,14 +107,10 @@ fn span() -> Span {
 }
 
 impl Note {
-    pub(super) fn is_empty(&self) -> bool {
-        matches!(self.fields, Fields::None) && self.shadow_denied.is_empty()
-    }
-
-    pub(super) fn write(self, headers: &mut HeaderMap, extensions: &mut http::Extensions) {
-        self.fields.write(headers);
+    pub(super) fn write<R>(self, response: &mut Response<R>) {
+        self.fields.write(response.headers_mut());
         if !self.shadow_denied.is_empty() {
-            extensions.insert(ShadowDenied(self.shadow_denied.into()));
+            response.extensions_mut().insert(ShadowDenied(self.shadow_denied.into()));
         }
     }
 }

@@ -54,8 +54,8 @@ pub(super) enum Fields {
 /// Limit, remaining and reset.
 type Names = [HeaderName; 3];
 
-static POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-static STATE: HeaderName = HeaderName::from_static("ratelimit");
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const STATE: HeaderName = HeaderName::from_static("ratelimit");
 static TRIPLE: Names = [
     HeaderName::from_static("ratelimit-limit"),
     HeaderName::from_static("ratelimit-remaining"),
@@ -90,8 +90,8 @@ impl Fields {
         match self {
             Self::None => {}
             Self::Draft { policy, state } => {
-                headers.append(&POLICY, policy);
-                headers.append(&STATE, state);
+                headers.append(POLICY, policy);
+                headers.append(STATE, state);
             }
             Self::Older { names: [limit_name, remaining_name, reset_name], limit, remaining, reset, denied } => {
                 // They can tell of one policy only: the tightest one of all layers.

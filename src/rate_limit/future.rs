@@ -13,10 +13,7 @@ use http::Response;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{
-    engine::{Admission, Decision, Engine, Note, Plan},
-    settle::Reserved,
-};
+use super::engine::{Admission, Decision, Engine, Note, Plan};
 use crate::{Identity, ProblemBody, backend::BackendError, unbroken::Unbroken};
 
 pin_project! {
@@ -53,16 +50,12 @@ pin_project! {
     #[project = StateProject]
     #[project_replace = StateReplace]
     enum State<S, Q, F, R> {
-        /// Nothing is left to do.
-        Bypass { #[pin] inner: F },
+        /// The request goes on. What was taken may have to be corrected: by the engine, if it is there.
+        Admitted { #[pin] inner: F, admission: Admission, corrects: Option<Arc<Engine>> },
         /// Who is asking is looked up.
         Identifying { known: Boxed<Known>, identified: Identified<Q>, held: Box<Held<S, Q>> },
         /// The counters are asked.
         Deciding { decision: Boxed<Decision>, held: Box<Held<S, Q>> },
-        /// The request is admitted; there is something to tell.
-        Noted { #[pin] inner: F, note: Note },
-        /// The request is admitted; what was taken may have to be corrected.
-        Reserved { #[pin] inner: F, engine: Arc<Engine>, note: Note, reserved: Vec<Reserved> },
         /// What was reserved is corrected.
         Correcting { corrected: Unbroken<()>, answer: Option<Box<(Note, Response<R>)>> },
         /// The request is refused.
@@ -82,7 +75,7 @@ struct Held<S, Q> {
 
 impl<S: Service<Q>, Q, R> ResponseFuture<S, Q, R> {
     pub(super) fn bypass(inner: S::Future) -> Self {
-        Self { state: State::Bypass { inner } }
+        Self { state: State::Admitted { inner, admission: Admission::default(), corrects: None } }
     }
 
     pub(super) fn admitted(engine: &Arc<Engine>, inner: S::Future, admission: Admission) -> Self {
@@ -110,14 +103,9 @@ impl<S: Service<Q>, Q, R> ResponseFuture<S, Q, R> {
 }
 
 impl<S, Q, F, R> State<S, Q, F, R> {
-    fn admitted(engine: &Arc<Engine>, inner: F, Admission { note, reserved }: Admission) -> Self {
-        if !reserved.is_empty() {
-            Self::Reserved { inner, engine: Arc::clone(engine), note, reserved }
-        } else if !note.is_empty() {
-            Self::Noted { inner, note }
-        } else {
-            Self::Bypass { inner }
-        }
+    fn admitted(engine: &Arc<Engine>, inner: F, admission: Admission) -> Self {
+        let corrects = (!admission.reserved.is_empty()).then(|| Arc::clone(engine));
+        Self::Admitted { inner, admission, corrects }
     }
 
     fn deciding(held: Box<Held<S, Q>>, plan: Plan, is_grpc: bool) -> Self {
@@ -136,9 +124,6 @@ where
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                StateProject::Bypass { inner } => {
-                    return Poll::Ready(Ok(ready!(inner.poll(cx))?.map(ProblemBody::inner)));
-                }
                 StateProject::Identifying { known, .. } => {
                     let known = ready!(known.as_mut().poll(cx));
                     let StateReplace::Identifying { identified, held, .. } =
@@ -149,7 +134,7 @@ where
                     let Held { engine, mut inner, request } = *held;
                     let (next, request) = identified(&engine, known, request);
                     match next {
-                        Next::Pass => State::Bypass { inner: inner.call(request) },
+                        Next::Pass => State::admitted(&engine, inner.call(request), Admission::default()),
                         Next::Admitted(admission) => State::admitted(&engine, inner.call(request), admission),
                         Next::Refused(answer) => State::Refused { answer: *answer },
                         Next::Ask { plan, is_grpc } => {
@@ -168,19 +153,14 @@ where
                         Decision::Refused(answer) => State::Refused { answer: *answer },
                     }
                 }
-                StateProject::Noted { inner, note } => {
+                StateProject::Admitted { inner, admission, corrects } => {
                     let response = ready!(inner.poll(cx))?;
-                    let note = std::mem::take(note);
-                    state.set(State::Done);
-                    return Poll::Ready(Ok(finish(note, response)));
-                }
-                StateProject::Reserved { inner, engine, note, reserved } => {
-                    let (parts, body) = ready!(inner.poll(cx))?.into_parts();
-                    let corrections = engine.corrections(reserved, &parts);
+                    let Admission { note, reserved } = std::mem::take(admission);
+                    let Some(engine) = corrects.take() else { return Poll::Ready(Ok(finish(note, response))) };
+                    let (parts, body) = response.into_parts();
+                    let corrections = engine.corrections(&reserved, &parts);
                     let response = Response::from_parts(parts, body);
-                    let (engine, note) = (Arc::clone(engine), std::mem::take(note));
                     if corrections.is_empty() {
-                        state.set(State::Done);
                         return Poll::Ready(Ok(finish(note, response)));
                     }
                     // All of it, also when the client leaves meanwhile.
@@ -204,10 +184,9 @@ where
     }
 }
 
-fn finish<R>(note: Note, response: Response<R>) -> Response<ProblemBody<R>> {
-    let (mut parts, body) = response.into_parts();
-    note.write(&mut parts.headers, &mut parts.extensions);
-    Response::from_parts(parts, ProblemBody::inner(body))
+fn finish<R>(note: Note, mut response: Response<R>) -> Response<ProblemBody<R>> {
+    note.write(&mut response);
+    response.map(ProblemBody::inner)
 }
 
 impl<S: Service<Q>, Q, R> fmt::Debug for ResponseFuture<S, Q, R> {
