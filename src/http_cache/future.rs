@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use http::Response;
@@ -63,9 +63,13 @@ where
             KindProj::Ready { answer } => Poll::Ready(Ok(answer.take().expect("polled after it was ready"))),
             KindProj::Passed { future, passing: None } => future.poll(cx).map_ok(|answer| answer.map(CacheBody::inner)),
             KindProj::Passed { future, passing: Some(passing) } => {
-                let mut outcome = ready!(passing.span().in_scope(|| future.poll(cx)));
-                passing.ended(&mut outcome);
-                Poll::Ready(outcome.map(|answer| answer.map(CacheBody::inner)))
+                let entered = passing.span().enter();
+                let mut answer = future.poll(cx);
+                drop(entered);
+                if let Poll::Ready(outcome) = &mut answer {
+                    passing.ended(outcome);
+                }
+                answer.map_ok(|answer| answer.map(CacheBody::inner))
             }
             KindProj::Waiting { future } => future.as_mut().poll(cx),
         }

@@ -278,11 +278,11 @@ impl PathTable {
         Ok(())
     }
 
-    pub(crate) fn find(&self, path: &str) -> Option<Arc<(Box<str>, Rule)>> {
+    pub(crate) fn find(&self, path: &str) -> Option<&Arc<(Box<str>, Rule)>> {
         if self.len == 0 {
             return None;
         }
-        self.router.at(path).ok().map(|found| Arc::clone(found.value))
+        self.router.at(path).ok().map(|found| found.value)
     }
 }
 

@@ -108,7 +108,7 @@ impl HttpCache {
     /// Decides whether a request is looked up, and under which key.
     pub(crate) fn admit<B: Body>(&self, request: &Request<B>, glance: &Glance<'_>) -> Result<Admitted, Bypass> {
         let headers = request.headers();
-        let body_key = request.extensions().get::<BodyKey>();
+        let body_key = || request.extensions().get::<BodyKey>();
         // Before the method: its calls are POSTs, and go through untouched.
         if glance.steered && headers.get(header::CONTENT_TYPE).is_some_and(is_grpc) {
             return Err(Bypass::Grpc);
@@ -126,19 +126,20 @@ impl HttpCache {
                 }
             }
             Method::CONNECT => return Err(Bypass::Upgrade),
-            _ if body_key.is_none() => return Err(Bypass::Method),
+            _ if body_key().is_none() => return Err(Bypass::Method),
             _ => {}
         }
         let uri = original_uri(request.uri(), request.extensions());
         let rule = self.config.paths.find(uri.path());
-        if parts(rule.as_deref()).bypass == Some(true) {
+        let said = parts(rule.map(AsRef::as_ref));
+        if said.bypass == Some(true) {
             return Err(Bypass::Rule);
         }
         let target = Target::at(uri, glance.host).ok_or(Bypass::Host)?;
-        let more = &*parts(rule.as_deref()).key_headers;
+        let (more, body_key) = (&*said.key_headers, body_key());
         let key = self.config.keys.primary(&target, request.method(), headers, more, body_key);
         let keyed_beyond_url = body_key.is_some() || !more.is_empty() || !self.config.keys.headers.is_empty();
-        Ok(Admitted { key, rule, keyed_beyond_url })
+        Ok(Admitted { key, rule: rule.cloned(), keyed_beyond_url })
     }
 
     /// Looks up, once per request; `Err` holds the error of the backend, which costs a miss and no more.

@@ -11,7 +11,8 @@ pub(crate) fn applies(method: &Method, status: StatusCode) -> bool {
 
 /// The methods known to be safe (RFC 9110 §9.2.1; QUERY, PROPFIND, REPORT and SEARCH by their registrations).
 pub(crate) fn is_safe(method: &Method) -> bool {
-    matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "QUERY" | "PROPFIND" | "REPORT" | "SEARCH" | "PRI")
+    matches!(*method, Method::GET | Method::HEAD)
+        || matches!(method.as_str(), "OPTIONS" | "TRACE" | "QUERY" | "PROPFIND" | "REPORT" | "SEARCH" | "PRI")
 }
 
 /// The URIs in `Location` and `Content-Location` that have the origin of `target`, absolute. The target itself is not

@@ -21,6 +21,17 @@ pub(crate) const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static(
 pub(crate) static FIELDS: [HeaderName; 5] =
     [SURROGATE_KEY, CACHE_TAG, EDGE_CACHE_TAG, CACHE_GROUPS, CACHE_GROUP_INVALIDATION];
 
+/// Whether there is one of them.
+pub(crate) fn is_in(headers: &HeaderMap) -> bool {
+    let is_one = |name: &HeaderName| {
+        matches!(
+            name.as_str(),
+            "surrogate-key" | "cache-tag" | "edge-cache-tag" | "cache-groups" | "cache-group-invalidation"
+        )
+    };
+    headers.keys().any(is_one)
+}
+
 /// The most tags of one response.
 pub(crate) const MAX_TAGS: usize = 64;
 

@@ -6,10 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use http::{HeaderMap, request::Parts};
+use http::HeaderMap;
 use ipnet::IpNet;
 
-use super::forwarded::Field;
+use super::{forwarded::Field, head::Head};
 
 /// Left in the extensions of requests by a server that is not axum's: who is connected.
 ///
@@ -119,8 +119,8 @@ impl ClientIp {
     }
 
     /// The address of a request whose peer is in its extensions.
-    pub(super) fn of(&self, parts: &Parts) -> Option<IpAddr> {
-        self.find(peer_of(parts), &parts.headers)
+    pub(super) fn of(&self, head: Head<'_>) -> Option<IpAddr> {
+        self.find(peer_of(head), head.headers)
     }
 
     /// What is the same for all addresses of one client.
@@ -146,13 +146,12 @@ fn canonical_net(network: IpNet) -> IpNet {
     }
 }
 
-fn peer_of(parts: &Parts) -> Option<IpAddr> {
-    if let Some(PeerAddr(address)) = parts.extensions.get() {
+fn peer_of(head: Head<'_>) -> Option<IpAddr> {
+    if let Some(PeerAddr(address)) = head.extensions.get() {
         return Some(address.ip());
     }
     #[cfg(feature = "axum")]
-    if let Some(axum::extract::ConnectInfo(address)) = parts.extensions.get::<axum::extract::ConnectInfo<SocketAddr>>()
-    {
+    if let Some(axum::extract::ConnectInfo(address)) = head.extensions.get::<axum::extract::ConnectInfo<SocketAddr>>() {
         return Some(address.ip());
     }
     None

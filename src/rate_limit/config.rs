@@ -8,6 +8,7 @@ use http::{HeaderValue, Method, Response, header, request};
 use super::{
     Headers, Key, OnError, Policy, Rejection,
     fields::{self, Fields},
+    head::Head,
 };
 use crate::backend::{Ask, Backend};
 
@@ -21,6 +22,8 @@ pub(super) struct Config {
     pub(super) on_reject: Option<Arc<OnReject>>,
     /// Whether keys, quotas or costs depend on who is asking, as far as can be told.
     pub(super) asks_who: bool,
+    /// Whether a function of the user's looks at the head of a request.
+    pub(super) reads_whole: bool,
 }
 
 type Exempt = dyn Fn(&request::Parts) -> bool + Send + Sync;
@@ -63,6 +66,7 @@ impl Config {
             self.groups.insert(place, group);
         }
         self.asks_who = self.groups.iter().any(|group| group.same.is_none() || group.key.asks_who());
+        self.reads_whole |= self.groups.iter().any(|group| group.same.is_none() || group.key.calls_function());
     }
 
     /// Whether a request is refused where it cannot be told who asks.
@@ -72,11 +76,11 @@ impl Config {
     }
 
     /// Preflights carry no credentials, and a browser takes a refused one for a refusal of CORS.
-    pub(super) fn is_exempt(&self, parts: &request::Parts) -> bool {
-        let is_preflight = parts.method == Method::OPTIONS
-            && parts.headers.contains_key(header::ORIGIN)
-            && parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-        is_preflight || self.exempt.as_ref().is_some_and(|exempt| exempt(parts))
+    pub(super) fn is_exempt(&self, head: Head<'_>) -> bool {
+        let is_preflight = *head.method == Method::OPTIONS
+            && head.headers.contains_key(header::ORIGIN)
+            && head.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        is_preflight || self.exempt.as_ref().zip(head.whole).is_some_and(|(exempt, whole)| exempt(whole))
     }
 
     pub(super) fn refuse(&self, rejection: &Rejection, fields: Fields, is_grpc: bool) -> Response<Bytes> {

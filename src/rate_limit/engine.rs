@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Response, request};
+use http::Response;
 use smallvec::SmallVec;
 use tracing::{Instrument as _, Span, field::Empty};
 
@@ -12,6 +12,7 @@ use super::{
     config::{Config, Group},
     count::{By, Decided},
     fields::{Fields, Reported},
+    head::Head,
     key::Unwired,
     outage::Outage,
     reject,
@@ -116,36 +117,42 @@ impl Note {
 }
 
 impl Engine {
+    /// An admission, and who corrects what was taken for it, where that may have to be done.
+    pub(super) fn corrects(self: &Arc<Self>, admission: Admission) -> (Admission, Option<Arc<Self>>) {
+        let corrects = (!admission.reserved.is_empty()).then(|| Arc::clone(self));
+        (admission, corrects)
+    }
+
     /// Who is asking, if that has to be looked up before keys and quotas can be told.
-    pub(super) fn unknown_identity(&self, parts: &request::Parts) -> Option<Identity> {
+    pub(super) fn unknown_identity(&self, head: Head<'_>) -> Option<Identity> {
         if !self.config.asks_who {
             return None;
         }
-        Identity::of(&parts.extensions).filter(Identity::needs_lookup)
+        Identity::of(head.extensions).filter(Identity::needs_lookup)
     }
 
     /// Keys, quotas and costs of a request. No subject is left where no policy applies.
-    pub(super) fn plan(&self, parts: &request::Parts) -> Result<Plan, Unwired> {
+    pub(super) fn plan(&self, head: Head<'_>) -> Result<Plan, Unwired> {
         let mut subjects = SmallVec::new();
         let plain = self.config.backend.takes_plain_keys();
         for (index, group) in self.config.groups.iter().enumerate() {
             let own = group.same.is_none().then(|| {
-                let quotas: Vec<_> = group.policies.iter().map(|policy| policy.quota_of(parts)).collect();
+                let quotas: Vec<_> = group.policies.iter().map(|policy| policy.quota_of(head)).collect();
                 let asks = group.policies.iter().zip(&quotas).map(|(policy, quota)| Ask {
                     limit: policy.limit(*quota),
-                    cost: policy.cost.as_ref().map_or(1, |cost| cost(parts)),
+                    cost: policy.cost.as_ref().zip(head.whole).map_or(1, |(cost, whole)| cost(whole)),
                 });
                 Box::new(Own { asks: asks.collect(), quotas })
             });
             let signature = own.as_ref().map_or(group.signature, |own| group.signature_for(&own.asks));
-            let Some(key) = group.key.of_request(parts, &signature, plain)? else { continue };
+            let Some(key) = group.key.of_request(head, &signature, plain)? else { continue };
             subjects.push(Subject { group: index, key, own });
         }
         Ok(Plan(subjects))
     }
 
     /// The decision, if the store makes it without being waited for.
-    pub(super) fn decide_now(&self, Plan(subjects): &Plan, parts: &request::Parts) -> Option<Decision> {
+    pub(super) fn decide_now(&self, Plan(subjects): &Plan, head: Head<'_>) -> Option<Decision> {
         if subjects.last().is_some_and(|subject| self.group(subject).shadow) {
             return None; // It takes two steps.
         }
@@ -156,7 +163,7 @@ impl Engine {
         let span = span();
         let decision = match self.conclude(subjects, &taken, false) {
             Ok(admission) => Decision::Admitted(admission),
-            Err(denied) => self.refuse(*denied, reject::is_grpc(parts)),
+            Err(denied) => self.refuse(*denied, reject::is_grpc(head)),
         };
         record(&span, "decision", decision.decided().as_str());
         Some(decision)

@@ -74,12 +74,8 @@ struct Held<S, Q> {
 }
 
 impl<S: Service<Q>, Q, R> ResponseFuture<S, Q, R> {
-    pub(super) fn bypass(inner: S::Future) -> Self {
-        Self { state: State::Admitted { inner, admission: Admission::default(), corrects: None } }
-    }
-
-    pub(super) fn admitted(engine: &Arc<Engine>, inner: S::Future, admission: Admission) -> Self {
-        Self { state: State::admitted(engine, inner, admission) }
+    pub(super) fn admitted(inner: S::Future, admission: Admission, corrects: Option<Arc<Engine>>) -> Self {
+        Self { state: State::Admitted { inner, admission, corrects } }
     }
 
     pub(super) fn refused(answer: Response<Bytes>) -> Self {
@@ -104,7 +100,7 @@ impl<S: Service<Q>, Q, R> ResponseFuture<S, Q, R> {
 
 impl<S, Q, F, R> State<S, Q, F, R> {
     fn admitted(engine: &Arc<Engine>, inner: F, admission: Admission) -> Self {
-        let corrects = (!admission.reserved.is_empty()).then(|| Arc::clone(engine));
+        let (admission, corrects) = engine.corrects(admission);
         Self::Admitted { inner, admission, corrects }
     }
 
@@ -153,16 +149,23 @@ where
                         Decision::Refused(answer) => State::Refused { answer: *answer },
                     }
                 }
-                StateProject::Admitted { inner, admission, corrects } => {
-                    let response = ready!(inner.poll(cx))?;
-                    let Admission { note, reserved } = std::mem::take(admission);
-                    let Some(engine) = corrects.take() else { return Poll::Ready(Ok(finish(note, response))) };
-                    let (parts, body) = response.into_parts();
-                    let corrections = engine.corrections(&reserved, &parts);
-                    let response = Response::from_parts(parts, body);
-                    if corrections.is_empty() {
-                        return Poll::Ready(Ok(finish(note, response)));
+                StateProject::Admitted { inner, admission, corrects: None } => {
+                    // Written into where it is: a response is a few hundred bytes, and each move copies them.
+                    let mut answer = inner.poll(cx);
+                    if let Poll::Ready(Ok(response)) = &mut answer {
+                        std::mem::take(admission).note.write(response);
                     }
+                    return answer.map_ok(|response| response.map(ProblemBody::inner));
+                }
+                StateProject::Admitted { inner, admission, corrects } => {
+                    let (parts, body) = ready!(inner.poll(cx))?.into_parts();
+                    let Admission { note, reserved } = std::mem::take(admission);
+                    let corrections =
+                        corrects.as_ref().map_or_else(Vec::new, |engine| engine.corrections(&reserved, &parts));
+                    let response = Response::from_parts(parts, body);
+                    let Some(engine) = corrects.take().filter(|_| !corrections.is_empty()) else {
+                        return Poll::Ready(Ok(finish(note, response)));
+                    };
                     // All of it, also when the client leaves meanwhile.
                     let corrected = Unbroken::begin(async move { engine.correct(corrections).await });
                     State::Correcting { corrected, answer: Some(Box::new((note, response))) }

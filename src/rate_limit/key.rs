@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 use http::{HeaderName, header, request::Parts};
 use smallvec::SmallVec;
 
-use super::ClientIp;
+use super::{ClientIp, head::Head};
 use crate::{Identity, backend::LimitKey};
 
 /// Who or what is limited: requests with the same key share a quota.
@@ -116,24 +116,24 @@ impl Key {
     /// [takes plain keys](crate::backend::Limits::takes_plain_keys).
     pub(super) fn of_request(
         &self,
-        parts: &Parts,
+        head: Head<'_>,
         policies: &[u8; 16],
         plain: bool,
     ) -> Result<Option<LimitKey>, Unwired> {
         match &*self.0 {
             Part::Ip(client) if plain => {
-                if let Some(key) = plain_key(address(client, parts)?, policies) {
+                if let Some(key) = plain_key(address(client, head)?, policies) {
                     return Ok(Some(key));
                 }
             }
             Part::Or(first, second) => {
-                let key = first.of_request(parts, policies, plain)?;
-                return if key.is_some() { Ok(key) } else { second.of_request(parts, policies, plain) };
+                let key = first.of_request(head, policies, plain)?;
+                return if key.is_some() { Ok(key) } else { second.of_request(head, policies, plain) };
             }
             _ => {}
         }
         let mut fields = Fields(SmallVec::from_slice(policies));
-        if !self.write(parts, &mut fields)? {
+        if !self.write(head, &mut fields)? {
             return Ok(None);
         }
         let hash = blake3::hash(&fields.0);
@@ -142,11 +142,19 @@ impl Key {
 
     /// Whether the key depends on who is asking, as far as can be told.
     pub(super) fn asks_who(&self) -> bool {
+        self.has(&|part| matches!(part, Part::User | Part::Session | Part::Function(_)))
+    }
+
+    /// Whether a function makes the key or a part of it.
+    pub(super) fn calls_function(&self) -> bool {
+        self.has(&|part| matches!(part, Part::Function(_)))
+    }
+
+    fn has(&self, is: &impl Fn(&Part) -> bool) -> bool {
         match &*self.0 {
-            Part::User | Part::Session | Part::Function(_) => true,
-            Part::All(keys) => keys.iter().any(Self::asks_who),
-            Part::Or(first, second) => first.asks_who() || second.asks_who(),
-            _ => false,
+            Part::All(keys) => keys.iter().any(|key| key.has(is)),
+            Part::Or(first, second) => first.has(is) || second.has(is),
+            part => is(part),
         }
     }
 
@@ -172,26 +180,26 @@ impl Key {
     }
 
     /// Writes the key's fields; `false` if there is no key.
-    fn write(&self, parts: &Parts, fields: &mut Fields) -> Result<bool, Unwired> {
+    fn write(&self, head: Head<'_>, fields: &mut Fields) -> Result<bool, Unwired> {
         match &*self.0 {
-            Part::Ip(client) => match address(client, parts)? {
+            Part::Ip(client) => match address(client, head)? {
                 IpAddr::V4(address) => fields.tagged(b'4', &address.octets()),
                 IpAddr::V6(address) => fields.tagged(b'6', &address.octets()),
             },
-            Part::User => match identity(parts)?.user() {
+            Part::User => match identity(head)?.user() {
                 Some(user) => fields.tagged(b'u', user.as_bytes()),
                 None => return Ok(false),
             },
-            Part::Session => match identity(parts)?.session() {
+            Part::Session => match identity(head)?.session() {
                 Some(session) => fields.tagged(b's', session),
                 None => return Ok(false),
             },
-            Part::Bearer => match bearer(parts) {
+            Part::Bearer => match bearer(head) {
                 Some(token) => fields.tagged(b'b', token),
                 None => return Ok(false),
             },
             Part::Header(name) => {
-                let mut lines = parts.headers.get_all(name).iter().peekable();
+                let mut lines = head.headers.get_all(name).iter().peekable();
                 if lines.peek().is_none() {
                     return Ok(false);
                 }
@@ -199,18 +207,18 @@ impl Key {
                 lines.for_each(|line| fields.push(line.as_bytes()));
                 fields.end();
             }
-            Part::Route => match route(parts)? {
+            Part::Route => match route(head)? {
                 Some(pattern) => fields.tagged(b'r', pattern.as_bytes()),
                 None => fields.tagged(b'n', b""),
             },
             Part::Global => fields.tagged(b'g', b""),
-            Part::Function(function) => match function(parts) {
+            Part::Function(function) => match head.whole.and_then(function) {
                 Some(key) => fields.tagged(b'f', &key),
                 None => return Ok(false),
             },
             Part::All(keys) => {
                 for key in keys {
-                    if !key.write(parts, fields)? {
+                    if !key.write(head, fields)? {
                         return Ok(false);
                     }
                 }
@@ -218,11 +226,11 @@ impl Key {
             }
             Part::Or(first, second) => {
                 let before = fields.0.len();
-                if first.write(parts, fields)? {
+                if first.write(head, fields)? {
                     return Ok(true);
                 }
                 fields.0.truncate(before);
-                return second.write(parts, fields);
+                return second.write(head, fields);
             }
         }
         Ok(true)
@@ -254,8 +262,8 @@ impl Fields {
 }
 
 /// The address of a client, or of its network.
-fn address(client: &ClientIp, parts: &Parts) -> Result<IpAddr, Unwired> {
-    Ok(client.mask(client.of(parts).ok_or(Unwired::NO_PEER)?))
+fn address(client: &ClientIp, head: Head<'_>) -> Result<IpAddr, Unwired> {
+    Ok(client.mask(client.of(head).ok_or(Unwired::NO_PEER)?))
 }
 
 /// An address as a key, with so much of what stands for the policies that no two are ever alike; `None` where it does
@@ -274,23 +282,23 @@ fn plain_key(address: IpAddr, policies: &[u8; 16]) -> Option<LimitKey> {
     Some(LimitKey::from_bytes(key))
 }
 
-fn identity(parts: &Parts) -> Result<Identity, Unwired> {
-    Identity::of(&parts.extensions).ok_or(Unwired::NO_IDENTITY)
+fn identity(head: Head<'_>) -> Result<Identity, Unwired> {
+    Identity::of(head.extensions).ok_or(Unwired::NO_IDENTITY)
 }
 
 /// The scheme is not case-sensitive (RFC 9110 §11.1); blanks around the token do not belong to it.
-fn bearer(parts: &Parts) -> Option<&[u8]> {
-    let (scheme, token) = parts.headers.get(header::AUTHORIZATION)?.as_bytes().split_at_checked(7)?;
+fn bearer(head: Head<'_>) -> Option<&[u8]> {
+    let (scheme, token) = head.headers.get(header::AUTHORIZATION)?.as_bytes().split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii()).filter(|token| !token.is_empty())
 }
 
 #[cfg_attr(feature = "axum", expect(clippy::unnecessary_wraps, reason = "without axum, it can fail"))]
-fn route(parts: &Parts) -> Result<Option<&str>, Unwired> {
-    if let Some(RoutePattern(pattern)) = parts.extensions.get() {
+fn route(head: Head<'_>) -> Result<Option<&str>, Unwired> {
+    if let Some(RoutePattern(pattern)) = head.extensions.get() {
         return Ok(Some(pattern));
     }
     #[cfg(feature = "axum")]
-    return Ok(parts.extensions.get::<axum::extract::MatchedPath>().map(axum::extract::MatchedPath::as_str));
+    return Ok(head.extensions.get::<axum::extract::MatchedPath>().map(axum::extract::MatchedPath::as_str));
     #[cfg(not(feature = "axum"))]
     Err(Unwired::NO_ROUTE)
 }
@@ -361,7 +369,7 @@ mod tests {
     }
 
     fn key(key: impl Into<Key>, parts: &Parts) -> Option<LimitKey> {
-        key.into().of_request(parts, &[0; 16], false).unwrap()
+        key.into().of_request(Head::whole(parts), &[0; 16], false).unwrap()
     }
 
     fn name(name: &'static str) -> HeaderName {

@@ -37,6 +37,7 @@ impl RateLimitLayer {
             exempt: None,
             on_reject: None,
             asks_who: false,
+            reads_whole: false,
         };
         let engine = Arc::new(Engine { config, outage: Arc::new(Outage::new()) });
         policies.into_iter().fold(Self { engine }, Self::and)
@@ -56,7 +57,9 @@ impl RateLimitLayer {
 
     /// Requests that are not limited, such as health checks. CORS preflights never are.
     pub fn exempt(mut self, exempt: impl Fn(&request::Parts) -> bool + Send + Sync + 'static) -> Self {
-        self.config().exempt = Some(Arc::new(exempt));
+        let config = self.config();
+        config.exempt = Some(Arc::new(exempt));
+        config.reads_whole = true;
         self
     }
 

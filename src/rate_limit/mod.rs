@@ -57,6 +57,7 @@ mod engine;
 mod fields;
 mod forwarded;
 mod future;
+mod head;
 mod key;
 mod layer;
 mod outage;

@@ -7,6 +7,7 @@ use http::{request, response};
 use super::{
     Key, Quota,
     count::{self, By, Decided, Decisions},
+    head::Head,
 };
 use crate::backend::Limit;
 
@@ -122,8 +123,8 @@ impl Policy {
     }
 
     /// The quota of a request.
-    pub(super) fn quota_of(&self, parts: &request::Parts) -> Quota {
-        self.tier.as_ref().and_then(|tier| tier(parts)).unwrap_or(self.quota)
+    pub(super) fn quota_of(&self, head: Head<'_>) -> Quota {
+        self.tier.as_ref().zip(head.whole).and_then(|(tier, whole)| tier(whole)).unwrap_or(self.quota)
     }
 
     /// What a store counts by.

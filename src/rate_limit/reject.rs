@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header, request};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
-use super::{fields::whole_seconds, key::Unwired};
+use super::{fields::whole_seconds, head::Head, key::Unwired};
 use crate::{Problem, backend::BackendError};
 
 /// A refusal, for those who shape the answer ([`RateLimitLayer::on_reject`](super::RateLimitLayer::on_reject)).
@@ -88,28 +88,28 @@ impl Rejection {
 }
 
 /// The answer where something is not wired up.
-pub(super) fn unwired(Unwired(message): Unwired, request: &request::Parts) -> Response<Bytes> {
+pub(super) fn unwired(Unwired(message): Unwired, head: Head<'_>) -> Response<Bytes> {
     tracing::error!("{message}");
-    if is_grpc(request) {
+    if is_grpc(head) {
         return grpc_status(13, message); // INTERNAL
     }
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, message).into_response_with_bytes()
 }
 
 /// The answer where it cannot be told who is asking. Whoever let the request pass would let everybody pass.
-pub(super) fn unidentified(error: &BackendError, request: &request::Parts) -> Response<Bytes> {
+pub(super) fn unidentified(error: &BackendError, head: Head<'_>) -> Response<Bytes> {
     const MESSAGE: &str = "the session store is not available";
 
     tracing::debug!(%error, "a request could not be identified");
-    if is_grpc(request) {
+    if is_grpc(head) {
         return grpc_status(14, MESSAGE); // UNAVAILABLE
     }
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, MESSAGE).into_response_with_bytes()
 }
 
 /// Whether the client speaks gRPC (also gRPC-Web), and so looks for its status in other fields.
-pub(super) fn is_grpc(parts: &request::Parts) -> bool {
-    let content_type = parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+pub(super) fn is_grpc(head: Head<'_>) -> bool {
+    let content_type = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     content_type
         .is_some_and(|value| value.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc")))
 }

@@ -5,13 +5,14 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response, request::Parts};
+use http::{Request, Response};
 use tower_service::Service;
 
 use super::{
     ResponseFuture,
-    engine::{Decision, Engine},
+    engine::{Admission, Decision, Engine},
     future::{Known, Next},
+    head::Head,
     reject,
 };
 use crate::{Identity, ProblemBody, ready::take_ready};
@@ -39,40 +40,51 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let engine = &self.engine;
-        let (parts, body) = request.into_parts();
-        if engine.config.is_exempt(&parts) {
-            return ResponseFuture::bypass(self.inner.call(Request::from_parts(parts, body)));
-        }
-        if let Some(identity) = engine.unknown_identity(&parts) {
-            let inner = take_ready(&mut self.inner);
-            let request = Request::from_parts(parts, body);
-            return ResponseFuture::identify(Arc::clone(engine), identity, identified, inner, request);
-        }
-        let next = next(engine, &parts);
-        // Put together once, after all that only reads it: a head is a few hundred bytes, and each move copies them.
-        let request = Request::from_parts(parts, body);
-        match next {
-            Next::Pass => ResponseFuture::bypass(self.inner.call(request)),
-            Next::Admitted(admission) => ResponseFuture::admitted(engine, self.inner.call(request), admission),
-            Next::Refused(answer) => ResponseFuture::refused(*answer),
-            Next::Ask { plan, is_grpc } => {
-                ResponseFuture::decide(Arc::clone(engine), plan, is_grpc, take_ready(&mut self.inner), request)
+        let (next, request) = if engine.config.reads_whole {
+            let (parts, body) = request.into_parts();
+            (begin(engine, Head::whole(&parts)), Request::from_parts(parts, body))
+        } else {
+            (begin(engine, Head::of(&request)), request)
+        };
+        let (admission, corrects) = match next {
+            Ok(Next::Pass) => (Admission::default(), None),
+            Ok(Next::Admitted(admission)) => engine.corrects(admission),
+            Ok(Next::Refused(answer)) => return ResponseFuture::refused(*answer),
+            Ok(Next::Ask { plan, is_grpc }) => {
+                let inner = take_ready(&mut self.inner);
+                return ResponseFuture::decide(Arc::clone(engine), plan, is_grpc, inner, request);
             }
-        }
+            Err(identity) => {
+                let inner = take_ready(&mut self.inner);
+                return ResponseFuture::identify(Arc::clone(engine), identity, identified, inner, request);
+            }
+        };
+        ResponseFuture::admitted(self.inner.call(request), admission, corrects)
+    }
+}
+
+/// What is done with a request; `Err` is one of whom it has to be found out who asks.
+fn begin(engine: &Engine, head: Head<'_>) -> Result<Next, Identity> {
+    if engine.config.is_exempt(head) {
+        return Ok(Next::Pass);
+    }
+    match engine.unknown_identity(head) {
+        Some(identity) => Err(identity),
+        None => Ok(next(engine, head)),
     }
 }
 
 /// What is done with a request of which all is known that keys may need.
-fn next(engine: &Engine, parts: &Parts) -> Next {
-    let plan = match engine.plan(parts) {
+fn next(engine: &Engine, head: Head<'_>) -> Next {
+    let plan = match engine.plan(head) {
         Ok(plan) if plan.is_empty() => return Next::Pass,
         Ok(plan) => plan,
-        Err(unwired) => return Next::Refused(Box::new(reject::unwired(unwired, parts))),
+        Err(unwired) => return Next::Refused(Box::new(reject::unwired(unwired, head))),
     };
-    match engine.decide_now(&plan, parts) {
+    match engine.decide_now(&plan, head) {
         Some(Decision::Admitted(admission)) => Next::Admitted(admission),
         Some(Decision::Refused(answer)) => Next::Refused(answer),
-        None => Next::Ask { plan, is_grpc: reject::is_grpc(parts) },
+        None => Next::Ask { plan, is_grpc: reject::is_grpc(head) },
     }
 }
 
@@ -82,14 +94,16 @@ fn identified<B>(engine: &Engine, known: Known, request: Request<B>) -> (Next, R
     let next = match known {
         Ok(identity) => {
             parts.extensions.insert(identity);
-            next(engine, &parts)
+            next(engine, Head::whole(&parts))
         }
-        Err(error) if engine.config.denies_unknown() => Next::Refused(Box::new(reject::unidentified(&error, &parts))),
+        Err(error) if engine.config.denies_unknown() => {
+            Next::Refused(Box::new(reject::unidentified(&error, Head::whole(&parts))))
+        }
         Err(error) => {
             tracing::debug!(%error, "a request is limited as one of nobody");
             // For us alone: whoever is within asks for himself, and learns of the outage.
             let asking = parts.extensions.insert(Identity::anonymous());
-            let next = next(engine, &parts);
+            let next = next(engine, Head::whole(&parts));
             match asking {
                 Some(asking) => parts.extensions.insert(asking),
                 None => parts.extensions.remove::<Identity>(),

@@ -107,7 +107,7 @@ impl Prepared {
     /// The fields to send, with the tag fields or without.
     pub(crate) fn fields(&self, with_tags: bool) -> HeaderMap {
         let mut headers = self.stored.headers.clone();
-        if !with_tags && headers.keys().any(|name| tags::FIELDS.contains(name)) {
+        if !with_tags && tags::is_in(&headers) {
             for name in &tags::FIELDS {
                 headers.remove(name);
             }

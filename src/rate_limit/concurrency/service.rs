@@ -13,6 +13,7 @@ use crate::{
     rate_limit::{
         Reason, Rejection,
         count::{self, By, Decided},
+        head::Head,
         reject,
     },
     ready::take_ready,
@@ -34,8 +35,8 @@ pub(super) type Refusal = Box<Response<Bytes>>;
 impl ConcurrencyLimitLayer {
     /// The permit of a request; none where it has no key.
     fn permit(&self, parts: &request::Parts) -> Result<Option<Permit>, Refusal> {
-        match self.key.of_request(parts, &[0; 16], true) {
-            Err(unwired) => Err(Box::new(reject::unwired(unwired, parts))),
+        match self.key.of_request(Head::whole(parts), &[0; 16], true) {
+            Err(unwired) => Err(Box::new(reject::unwired(unwired, Head::whole(parts)))),
             Ok(None) => Ok(None),
             Ok(Some(key)) => {
                 let permit = self.permits.acquire(key, self.most);
@@ -44,7 +45,7 @@ impl ConcurrencyLimitLayer {
                 permit.map(Some).ok_or_else(|| {
                     let policies = vec![self.name.clone()];
                     let rejection = Rejection { reason: Reason::Concurrency, policies, retry_after: None };
-                    Box::new(rejection.answer(reject::is_grpc(parts)))
+                    Box::new(rejection.answer(reject::is_grpc(Head::whole(parts))))
                 })
             }
         }
@@ -57,7 +58,7 @@ impl ConcurrencyLimitLayer {
         request: Request<B>,
     ) -> Result<(Option<Permit>, Request<B>), Refusal> {
         let (mut parts, body) = request.into_parts();
-        parts.extensions.insert(known.map_err(|error| Box::new(reject::unidentified(&error, &parts)))?);
+        parts.extensions.insert(known.map_err(|error| Box::new(reject::unidentified(&error, Head::whole(&parts))))?);
         Ok((self.permit(&parts)?, Request::from_parts(parts, body)))
     }
 }
