@@ -392,7 +392,8 @@ mod tests {
         let [a, b, c] = ["a", "b", "c"].map(|n| Key::header(name(n)));
         let (left, right) = (((a.clone(), b.clone()), c.clone()), (a.clone(), (b, c)));
         assert_ne!(key(left, &three), key(right, &three));
-        assert_ne!(a.of_request(&three, &[0; 16], false), a.of_request(&three, &[1; 16], false));
+        let under = |policies| a.of_request(Head::whole(&three), &[policies; 16], false);
+        assert_ne!(under(0), under(1));
     }
 
     #[test]
@@ -423,7 +424,7 @@ mod tests {
     #[test]
     fn what_is_not_wired_up_is_named_and_never_falls_through() {
         let bare = parts(|r| r);
-        let error = |key: Key| key.of_request(&bare, &[0; 16], false).unwrap_err().0;
+        let error = |key: Key| key.of_request(Head::whole(&bare), &[0; 16], false).unwrap_err().0;
         assert!(error(Key::peer_ip()).contains("into_make_service_with_connect_info"));
         assert!(error(Key::user()).contains("SessionLayer"));
         assert!(error(Key::session().or(Key::global())).contains("SessionLayer"));
@@ -437,7 +438,7 @@ mod tests {
         let of = |key: Key, address: &str, policies: u8| {
             let mut parts = parts(|r| r);
             parts.extensions.insert(PeerAddr(address.parse().unwrap()));
-            key.of_request(&parts, &[policies; 16], true).unwrap().unwrap()
+            key.of_request(Head::whole(&parts), &[policies; 16], true).unwrap().unwrap()
         };
         let whole = || Key::ip(ClientIp::peer().ipv6_prefix(128));
         let keys = [
