@@ -117,10 +117,9 @@ impl Note {
 }
 
 impl Engine {
-    /// An admission, and who corrects what was taken for it, where that may have to be done.
-    pub(super) fn corrects(self: &Arc<Self>, admission: Admission) -> (Admission, Option<Arc<Self>>) {
-        let corrects = (!admission.reserved.is_empty()).then(|| Arc::clone(self));
-        (admission, corrects)
+    /// Who corrects what was taken, where that may have to be done.
+    pub(super) fn corrects(self: &Arc<Self>, admission: &Admission) -> Option<Arc<Self>> {
+        (!admission.reserved.is_empty()).then(|| Arc::clone(self))
     }
 
     /// Who is asking, if that has to be looked up before keys and quotas can be told.

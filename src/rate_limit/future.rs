@@ -74,6 +74,7 @@ struct Held<S, Q> {
 }
 
 impl<S: Service<Q>, Q, R> ResponseFuture<S, Q, R> {
+    #[inline]
     pub(super) fn admitted(inner: S::Future, admission: Admission, corrects: Option<Arc<Engine>>) -> Self {
         Self { state: State::Admitted { inner, admission, corrects } }
     }
@@ -100,7 +101,7 @@ impl<S: Service<Q>, Q, R> ResponseFuture<S, Q, R> {
 
 impl<S, Q, F, R> State<S, Q, F, R> {
     fn admitted(engine: &Arc<Engine>, inner: F, admission: Admission) -> Self {
-        let (admission, corrects) = engine.corrects(admission);
+        let corrects = engine.corrects(&admission);
         Self::Admitted { inner, admission, corrects }
     }
 

@@ -38,17 +38,19 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let engine = &self.engine;
-        let (next, request) = if engine.config.reads_whole {
+        let next = if engine.config.reads_whole {
             let (parts, body) = request.into_parts();
-            (begin(engine, Head::whole(&parts)), Request::from_parts(parts, body))
+            let next = begin(engine, Head::whole(&parts));
+            request = Request::from_parts(parts, body);
+            next
         } else {
-            (begin(engine, Head::of(&request)), request)
+            begin(engine, Head::of(&request))
         };
-        let (admission, corrects) = match next {
-            Ok(Next::Pass) => (Admission::default(), None),
-            Ok(Next::Admitted(admission)) => engine.corrects(admission),
+        let admission = match next {
+            Ok(Next::Pass) => Admission::default(),
+            Ok(Next::Admitted(admission)) => admission,
             Ok(Next::Refused(answer)) => return ResponseFuture::refused(*answer),
             Ok(Next::Ask { plan, is_grpc }) => {
                 let inner = take_ready(&mut self.inner);
@@ -59,6 +61,7 @@ where
                 return ResponseFuture::identify(Arc::clone(engine), identity, identified, inner, request);
             }
         };
+        let corrects = engine.corrects(&admission);
         ResponseFuture::admitted(self.inner.call(request), admission, corrects)
     }
 }
