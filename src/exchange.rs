@@ -16,11 +16,15 @@ use crate::{Tag, backend::PrimaryKey, caller::Session};
 ///
 /// `SessionLayer` leaves it in the extensions of the request, for layers within, who find it with
 /// [`Personal::of`]; the session's handle sets it when a handler reads or writes the session; and the answer carries it
-/// too, for layers around. A layer that shares answers looks at it when the head of the answer has come, and does not
-/// share what is personal, unless the answer says that it is public. What [brings a credential](Self::is_credential) is
-/// not shared whatever it says. Clones share the mark.
+/// too, in its extensions, for layers around that have [asked for it](Self::ask_for). A layer that shares answers looks
+/// at it when the head of the answer has come, and does not share what is personal, unless the answer says that it is
+/// public. What [brings a credential](Self::is_credential) is not shared whatever it says. Clones share the mark.
 #[derive(Clone)]
 pub struct Personal(Arc<dyn Marked>);
+
+/// A layer around looks for the mark in the answer.
+#[derive(Clone, Copy, Debug)]
+struct Asked;
 
 /// What is marked when an answer depends on who asks; for good.
 #[derive(Default)]
@@ -63,6 +67,16 @@ impl Personal {
     pub fn of(extensions: &Extensions) -> Option<Self> {
         let of_session = extensions.get::<Session>().map(|session| Self(session.caller().clone()));
         of_session.or_else(|| extensions.get().cloned())
+    }
+
+    /// Leaves in a request that a layer around looks for the mark in the extensions of the answer. Most answers go to
+    /// nobody who does, and then have none.
+    pub fn ask_for(extensions: &mut Extensions) {
+        extensions.insert(Asked);
+    }
+
+    pub(crate) fn is_asked_for(extensions: &Extensions) -> bool {
+        extensions.get::<Asked>().is_some()
     }
 
     pub(crate) fn shared(marked: Arc<dyn Marked>) -> Self {

@@ -231,6 +231,7 @@ impl Forward {
     fn extensions(&self, from: &Extensions, to: &mut Extensions) -> bool {
         give(Identity::of, from, to);
         give(Personal::of, from, to);
+        Personal::ask_for(to);
         self.extensions.iter().filter(|copy| copy(from, to)).count() > 0
     }
 }

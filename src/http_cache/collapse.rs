@@ -105,7 +105,7 @@ impl HttpCache {
                 let lookup = self.look_up(&admitted.key, request.headers()).await;
                 let visit = Arc::new(self.visit(&request, admitted, lookup, self.state.backend.now()));
                 // For a cache layer within: it looks up no more.
-                request.extensions_mut().insert(Arc::clone(&visit));
+                visit.leave_in(request.extensions_mut());
                 visit
             }
         };
@@ -327,7 +327,7 @@ impl HttpCache {
         leader.ask(asked.ticket);
         self.condition(&visit, request.headers_mut());
         visit.claim();
-        request.extensions_mut().insert(Arc::clone(&visit));
+        visit.leave_in(request.extensions_mut());
         let asking = self.ask_inner(&visit, request.headers());
         let response = tokio::select! {
             biased;

@@ -86,7 +86,7 @@ impl HttpCache {
             visit.claim();
             visit.set_answered();
             cache.condition(&visit, request.headers_mut());
-            request.extensions_mut().insert(Arc::clone(&visit));
+            visit.leave_in(request.extensions_mut());
             let asked = Asked { at: cache.state.backend.now(), ticket: Some(ticket), lease: Some(lease) };
             let work = cache.refetch(&visit, asked, inner, request);
             match tokio::time::timeout(settings.stale.revalidation_timeout, work).await {

@@ -210,7 +210,7 @@ impl HttpCache {
     {
         self.condition(&visit, request.headers_mut());
         let mut asked = self.asked(&visit).await;
-        request.extensions_mut().insert(Arc::clone(&visit));
+        visit.leave_in(request.extensions_mut());
         let asking = self.ask_inner(&visit, request.headers());
         let outcome = self.send(inner, request, &mut asked).instrument(asking.span()).await;
         asking.ended(&outcome);

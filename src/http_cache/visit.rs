@@ -217,6 +217,12 @@ impl HttpCache {
 }
 
 impl Visit {
+    /// For the layers within, and for a session layer among them.
+    pub(crate) fn leave_in(self: &Arc<Self>, extensions: &mut http::Extensions) {
+        Personal::ask_for(extensions);
+        extensions.insert(Arc::clone(self));
+    }
+
     /// The right and the duty to store the answer; `true` for the first who asks.
     pub(crate) fn claim(&self) -> bool {
         !self.claimed.swap(true, Ordering::AcqRel)

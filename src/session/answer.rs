@@ -32,7 +32,9 @@ pub(super) fn answer<B>(
     }
     if core.mark.is_set() {
         keep_private(response.headers_mut());
-        response.extensions_mut().insert(Personal::shared(core.clone()));
+        if core.is_mark_asked_for {
+            response.extensions_mut().insert(Personal::shared(core.clone()));
+        }
     } else if guarded {
         guard(&mut response);
     }

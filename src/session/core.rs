@@ -22,6 +22,8 @@ pub(super) struct Core {
     pub(super) presented: Presented,
     /// Whether the answer depends on who asks.
     pub(super) mark: Mark,
+    /// Whether a layer around looks for the mark in the answer.
+    pub(super) is_mark_asked_for: bool,
     state: Mutex<State>,
 }
 
@@ -76,7 +78,7 @@ pub(super) enum Credential {
 }
 
 impl Core {
-    pub(super) fn new(config: &Arc<Config>, presented: Presented) -> Arc<Self> {
+    pub(super) fn new(config: &Arc<Config>, presented: Presented, is_mark_asked_for: bool) -> Arc<Self> {
         let mark = Mark::default();
         let loaded = match &presented {
             Presented::Token(..) => Loaded::NotYet,
@@ -94,6 +96,7 @@ impl Core {
             config: config.clone(),
             presented,
             mark,
+            is_mark_asked_for,
             state: Mutex::new(State {
                 loaded,
                 pending: BTreeMap::new(),

@@ -22,7 +22,7 @@ use super::{
     strip::{Credentials, strip},
 };
 use crate::{
-    Identity, Problem, ProblemBody,
+    Identity, Personal, Problem, ProblemBody,
     backend::{BackendError, ErrorKind},
     caller::Caller,
     exchange::{Mark, Marked},
@@ -74,7 +74,7 @@ where
         };
         let demand = config.demand(&request);
         let at_once = demand.is_some() || (config.eager && presented.source().is_some());
-        let core = Core::new(config, presented);
+        let core = Core::new(config, presented, Personal::is_asked_for(request.extensions()));
         let extensions = request.extensions_mut();
         if extensions.is_empty() {
             *extensions = config.extensions.clone();

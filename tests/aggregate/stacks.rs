@@ -206,7 +206,9 @@ mod with_layers {
             if let Some(cookie) = &cookie {
                 request = request.header("cookie", cookie);
             }
-            let response = stack.clone().oneshot(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
+            let mut request = request.body(Full::<Bytes>::default()).unwrap();
+            Personal::ask_for(request.extensions_mut());
+            let response = stack.clone().oneshot(request).await.unwrap();
             assert!(response.extensions().get::<Personal>().is_some_and(Personal::is_marked));
             let control = response.headers()["cache-control"].to_str().unwrap();
             assert!(control.contains("private") || control.contains("no-store"), "{control}");

@@ -25,7 +25,11 @@ async fn an_answer_that_depends_on_the_session_is_private_and_marked() {
         .route("/reads", get(reads))
         .route("/public", get(public))
         .route("/handle-only", get(async |_: Session| [(CACHE_CONTROL, "max-age=60")]));
-    let app = App(routes().merge(more).layer(SessionLayer::new(&backend, keys)));
+    let asks = MapRequestLayer::new(|mut request: Request| {
+        Personal::ask_for(request.extensions_mut());
+        request
+    });
+    let app = App(routes().merge(more).layer(SessionLayer::new(&backend, keys)).layer(asks));
     let client = app.client();
     client.ok("POST", "/login/ann").await;
     let is_marked =
