@@ -1,5 +1,5 @@
-//! How a hit in memory grows: with the number of entries, of tags and of variants; and what an entry takes beside the
-//! bytes of its response. Run with `cargo bench --all-features --bench growth`, for plots with `-- --csv FILE`: lines of
+//! How a hit in memory grows: with the number of entries, of tags and of variants; what it costs to invalidate so many
+//! entries; and what an entry takes beside the bytes of its response. Run with `cargo bench --all-features --bench growth`, for plots with `-- --csv FILE`: lines of
 //! `name,x,y`. Needs 3 GB of memory.
 
 #[path = "support/csv.rs"]
@@ -16,7 +16,7 @@ use http_body_util::{BodyExt as _, Empty, Full};
 use support::{Subject, compare, each};
 use tokio::runtime::Runtime;
 use tower::{Layer as _, Service as _, service_fn, util::BoxCloneSyncService};
-use tower_gatehouse::{Backend, CacheBody, CacheLayer, backend::MemoryBackend};
+use tower_gatehouse::{Backend, CacheBody, CacheLayer, HttpCache, backend::MemoryBackend};
 
 type Answer = Response<CacheBody<Full<Bytes>>>;
 type App = BoxCloneSyncService<Request<Empty<Bytes>>, Answer, Infallible>;
@@ -33,6 +33,7 @@ fn main() {
     entries(&runtime, &mut csv);
     tags(&runtime, &mut csv);
     variants(&runtime, &mut csv);
+    invalidation(&runtime, &mut csv);
 }
 
 /// What an entry adds to the memory of this process, as the kernel counts it, and what the backend says.
@@ -88,6 +89,20 @@ fn variants(runtime: &Runtime, csv: &mut Csv) {
         counts.iter().zip(&names).map(|(&variants, name)| hits(runtime, name, Kind { variants, ..Kind::default() }));
     let took = compare("A hit in memory, one of so many variants", hits.collect());
     counts.iter().zip(took).for_each(|(n, nanos)| csv.line("memory: hit by variants: ns", n, nanos));
+}
+
+/// Of one tag, which so many entries carry.
+fn invalidation(runtime: &Runtime, csv: &mut Csv) {
+    let counts = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000];
+    let names = counts.map(|n| format!("{n} entries"));
+    let subjects = counts.iter().zip(&names).map(|(&n, name)| {
+        let backend = backend();
+        runtime.block_on(fill(&mut app(&backend, Kind { tags: 1, ..Kind::default() }), n, 1));
+        let cache = HttpCache::new(&Backend::from(backend));
+        each(name, move || runtime.block_on(cache.invalidate().tag("tag-0").into_future()).unwrap())
+    });
+    let took = compare("Invalidating one tag in memory, so many entries with it", subjects.collect());
+    counts.iter().zip(took).for_each(|(n, nanos)| csv.line("in memory: invalidation by entries: ns", n, nanos));
 }
 
 /// What is stored.

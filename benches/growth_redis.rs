@@ -133,6 +133,11 @@ fn cluster(runtime: &Runtime, server: &RedisServer, csv: &mut Csv) {
     }
     let (pages, keys) = (Turn::default(), Turn::default());
     let (pages, keys) = (&pages, &keys);
+    let mut plot = |what: &str, at_once: u64, took: Vec<f64>| {
+        for ((name, _), nanos) in backends.iter().zip(took) {
+            csv.line(&format!("{name}: one server or three: ns"), format!("{what} {at_once} at a time"), nanos);
+        }
+    };
     for at_once in [1, 64] {
         let hits = backends.iter().map(|(name, backend)| {
             at_a_time(runtime, name, at_once, move || async move {
@@ -140,8 +145,7 @@ fn cluster(runtime: &Runtime, server: &RedisServer, csv: &mut Csv) {
             })
         });
         let took = compare(&format!("A hit on Redis, 2 KiB, 2 tags, {at_once} at a time"), hits.collect());
-        let name = format!("redis: hit on 1 or 3 masters with {at_once} at a time: ns");
-        [1, 3].iter().zip(took).for_each(|(n, nanos)| csv.line(&name, n, nanos));
+        plot("a hit", at_once, took);
 
         let checks = backends.iter().map(|(name, backend)| {
             at_a_time(runtime, name, at_once, move || async move {
@@ -153,8 +157,7 @@ fn cluster(runtime: &Runtime, server: &RedisServer, csv: &mut Csv) {
             })
         });
         let took = compare(&format!("A check of a limit on Redis, {at_once} at a time"), checks.collect());
-        let name = format!("redis: limit on 1 or 3 masters with {at_once} at a time: ns");
-        [1, 3].iter().zip(took).for_each(|(n, nanos)| csv.line(&name, n, nanos));
+        plot("a limit", at_once, took);
     }
 }
 

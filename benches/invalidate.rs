@@ -1,12 +1,16 @@
 //! What it costs to invalidate a tag on Redis, beside a PING by the same client: with one entry that carries the tag,
-//! with a million. Run with `cargo bench --all-features --bench invalidate`; needs a `redis-server`.
+//! with a million. Run with `cargo bench --all-features --bench invalidate`, for plots with `-- --csv FILE`: lines of
+//! `name,x,y`. Needs a `redis-server`.
 
+#[path = "support/csv.rs"]
+mod csv;
 #[path = "../tests/support/mod.rs"]
 mod servers;
 mod support;
 
 use std::time::Duration;
 
+use csv::Csv;
 use fred::interfaces::ClientLike as _;
 use servers::RedisServer;
 use support::{compare, each};
@@ -27,17 +31,20 @@ fn main() {
     });
     let backend = runtime.block_on(Backend::redis(server.url()).connect()).unwrap();
     let cache = HttpCache::new(&backend);
+    let mut csv = Csv::from_args();
     for entries in [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000] {
         runtime.block_on(store(&backend));
         server.copy_many(&format!("gh:{{0}}:e:{:032}", 0), "gh:{0}:e:", 1..entries);
         assert!(runtime.block_on(found(&backend, entries - 1)));
-        compare(
+        let took = compare(
             &format!("Invalidating one tag on Redis beside a PING, {entries} entries with the tag"),
             vec![
                 each("fred: PING", || runtime.block_on(fred.ping::<()>(None)).unwrap()),
                 each("HttpCache::invalidate", || runtime.block_on(invalidate(&cache)).unwrap()),
             ],
         );
+        csv.line("a PING of Redis: invalidation by entries: ns", entries, took[0]);
+        csv.line("on Redis: invalidation by entries: ns", entries, took[1]);
         runtime.block_on(all_are_gone(&backend, entries));
     }
     in_many_buckets(&runtime, &server, &fred);
