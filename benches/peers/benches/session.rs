@@ -76,7 +76,7 @@ fn on_redis(runtime: &Runtime) {
         let pool = Pool::new(config, None, None, None, 1).unwrap();
         pool.init().await.unwrap();
         let _: () = pool.set("floor", vec![b'x'; 300].as_slice(), None, None, false).await.unwrap();
-        (Backend::redis(server.url()).connect().await.unwrap(), pool)
+        (Backend::redis(server.url()).operation_timeout(std::time::Duration::from_hours(1)).connect().await.unwrap(), pool)
     });
     // At once, the same visitor or each one of their own.
     let visitors = |app: Router| (0..64).map(|_| Visitor::new(runtime, app.clone())).collect::<Vec<_>>();
