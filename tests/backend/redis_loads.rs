@@ -1,4 +1,4 @@
-//! Loads of sessions of the same moment go to Redis together, and that changes nothing else.
+//! A session that many ask for at the same moment is read once, and that changes nothing else.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 

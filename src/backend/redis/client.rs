@@ -22,7 +22,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use fred::{interfaces::ClientLike as _, types::Value};
 
 use super::{
@@ -244,19 +243,6 @@ impl Client {
         match &self.0.servers {
             Servers::One(node) => node.call(name, args, timeout).await,
             Servers::Fleet(fleet) => fleet.call(bucket, name, args, timeout).await,
-        }
-    }
-
-    /// Reads hashes of the bucket in one pipeline: what became of each.
-    pub(super) async fn hashes(
-        &self,
-        bucket: Bucket,
-        names: Vec<Bytes>,
-        timeout: Duration,
-    ) -> Vec<Result<Reply, Fault>> {
-        match &self.0.servers {
-            Servers::One(node) => node.hashes(names, timeout).await,
-            Servers::Fleet(fleet) => fleet.hashes(bucket, names, timeout).await,
         }
     }
 

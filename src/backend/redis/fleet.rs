@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use fred::{
     clients::Client as Fred,
     error::{Error as FredError, ErrorKind as FredKind},
@@ -182,23 +181,6 @@ impl Fleet {
             }
             answer => answer,
         }
-    }
-
-    /// Reads hashes of the bucket in one pipeline. What has moved is not looked for where it is now.
-    pub(super) async fn hashes(
-        &self,
-        bucket: Bucket,
-        names: Vec<Bytes>,
-        timeout: Duration,
-    ) -> Vec<Result<Reply, Fault>> {
-        let replies = match self.node(bucket) {
-            Ok(node) => node.hashes(names, timeout).await,
-            Err(error) => return vec![Err(error.into()); names.len()],
-        };
-        if replies.iter().any(|reply| matches!(reply, Err(Fault::Failed(error)) if error.is_outage())) {
-            self.stale.notify_one();
-        }
-        replies
     }
 
     /// The node at an address that `from` has named, connected.

@@ -41,7 +41,7 @@ const LONGEST: usize = 256 << 10;
 #[derive(Clone)]
 pub(super) struct Looks {
     client: Client,
-    together: Together<Look, Arc<Seen>>,
+    together: Together<Bucket, Look, Arc<Seen>>,
     malformed: Malformed,
     /// About how long entries are.
     typical: Arc<AtomicUsize>,
@@ -72,7 +72,7 @@ type Answer = Result<Arc<Seen>, BackendError>;
 
 impl Looks {
     pub(super) fn new(client: Client, malformed: Malformed) -> Self {
-        let together = Together::new(client.keys());
+        let together = Together::new(client.keys().buckets().len());
         Self { client, together, malformed, typical: Arc::default() }
     }
 
@@ -203,6 +203,7 @@ impl Looks {
 }
 
 impl Carrier for Looks {
+    type Place = Bucket;
     type Ask = Look;
     type Answer = Arc<Seen>;
 

@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use fred::{
     clients::Client as Fred,
     interfaces::{ClientLike, HashesInterface, KeysInterface},
@@ -247,40 +246,6 @@ impl Node {
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(timed_out().into()),
         }
-    }
-
-    /// Reads hashes in one pipeline: what became of each.
-    pub(super) async fn hashes(self: &Arc<Self>, names: Vec<Bytes>, timeout: Duration) -> Vec<Result<Reply, Fault>> {
-        if let Err(fault) = self.breaker.pass() {
-            return vec![Err(fault.into()); names.len()];
-        }
-        let n = names.len();
-        let pipeline = self.fred.pipeline().with_options(&options(timeout));
-        let all = async {
-            for name in names {
-                pipeline.hgetall::<(), _>(name).await?;
-            }
-            let mut replies = pipeline.try_all::<Value>().await;
-            // What has become of all of them is said once.
-            if replies.len() < n
-                && let Some(Err(error)) = replies.pop()
-            {
-                return Err(error);
-            }
-            Ok(replies)
-        };
-        let failed = |fault: Fault| vec![Err(fault); n];
-        let replies = match tokio::time::timeout(timeout + BACKSTOP, Box::pin(all)).await {
-            Ok(Ok(replies)) => {
-                replies.into_iter().map(|reply| reply.map(Reply::from_value).map_err(Fault::from)).collect()
-            }
-            Ok(Err(error)) => failed(error.into()),
-            Err(_) => failed(timed_out().into()),
-        };
-        for reply in &replies {
-            self.observe(reply);
-        }
-        replies
     }
 
     /// Sends two commands, so that no other comes in between and no other connection: the answer to the second, unless

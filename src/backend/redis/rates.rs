@@ -32,7 +32,7 @@ const LEN: usize = 5 * size_of::<f64>();
 #[derive(Clone)]
 pub(super) struct Rates {
     client: Client,
-    together: Together<One, Taken>,
+    together: Together<Bucket, One, Taken>,
 }
 
 /// From the counter of this name.
@@ -47,7 +47,7 @@ pub(super) type Answer = Result<Taken, BackendError>;
 
 impl Rates {
     pub(super) fn new(client: Client) -> Self {
-        let together = Together::new(client.keys());
+        let together = Together::new(client.keys().buckets().len());
         Self { client, together }
     }
 
@@ -111,6 +111,7 @@ impl Rates {
 }
 
 impl Carrier for Rates {
+    type Place = Bucket;
     type Ask = One;
     type Answer = Taken;
 

@@ -1,6 +1,6 @@
 //! Calls of the same moment go to Redis together.
 //!
-//! Each command costs both sides much more than what it does. So a call that finds another one of its bucket under way
+//! Each command costs both sides much more than what it does. So a call that finds another one of its place under way
 //! waits until the tasks that are ready have had their turn, and goes with what these ask for. What is alone goes at
 //! once.
 
@@ -8,7 +8,9 @@ use std::{
     collections::HashMap,
     future::Future,
     hash::Hash,
-    iter, mem,
+    iter,
+    marker::PhantomData,
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Poll,
 };
@@ -16,13 +18,26 @@ use std::{
 use futures_util::future;
 use tokio::sync::oneshot;
 
-use super::keys::{Bucket, Keys};
+use super::keys::Bucket;
 use crate::backend::{BackendError, ErrorKind};
 
 /// Where calls wait for each other; cheap to clone.
-pub(super) struct Together<A, R> {
-    /// One for each bucket: what goes together lies in one slot.
+pub(super) struct Together<P, A, R> {
+    /// One for each place.
     stops: Arc<[Mutex<Stop<A, R>>]>,
+    places: PhantomData<P>,
+}
+
+/// What the calls that go together have in common.
+pub(super) trait Place: Copy + Send + 'static {
+    fn index(self) -> usize;
+}
+
+/// What goes together lies in one slot.
+impl Place for Bucket {
+    fn index(self) -> usize {
+        Bucket::index(self)
+    }
 }
 
 struct Stop<A, R> {
@@ -74,17 +89,18 @@ pub(super) fn in_parts<T>(mut all: Vec<T>, most: usize) -> impl Iterator<Item = 
 
 /// Asks Redis for all of what went together; cheap to clone.
 pub(super) trait Carrier: Clone + Send + 'static {
+    type Place: Place;
     type Ask: Send + 'static;
     type Answer: Send + 'static;
 
     /// The calls are in the order in which they came. Answers every one.
-    fn carry(self, bucket: Bucket, calls: Vec<Call<Self::Ask, Self::Answer>>) -> impl Future<Output = ()> + Send;
+    fn carry(self, place: Self::Place, calls: Vec<Call<Self::Ask, Self::Answer>>) -> impl Future<Output = ()> + Send;
 }
 
 /// What becomes of a call.
-pub(super) enum Turn<A, R> {
+pub(super) enum Turn<P: Place, A, R> {
     /// It goes at once, alone, and holds this until it is answered.
-    Now(Journey<A, R>),
+    Now(Journey<P, A, R>),
     /// It goes with others.
     Soon(Answer<R>),
 }
@@ -98,21 +114,21 @@ impl<R> Answer<R> {
     }
 }
 
-impl<A: Send + 'static, R: Send + 'static> Together<A, R> {
-    pub(super) fn new(keys: &Keys) -> Self {
+impl<P: Place, A: Send + 'static, R: Send + 'static> Together<P, A, R> {
+    pub(super) fn new(places: usize) -> Self {
         let stop = || Mutex::new(Stop { under_way: 0, waiting: Vec::new() });
-        Self { stops: keys.buckets().map(|_| stop()).collect() }
+        Self { stops: iter::repeat_with(stop).take(places).collect(), places: PhantomData }
     }
 
     /// A call begins.
-    pub(super) fn turn<C>(&self, bucket: Bucket, ask: impl FnOnce() -> A, carrier: &C) -> Turn<A, R>
+    pub(super) fn turn<C>(&self, place: P, ask: impl FnOnce() -> A, carrier: &C) -> Turn<P, A, R>
     where
-        C: Carrier<Ask = A, Answer = R>,
+        C: Carrier<Place = P, Ask = A, Answer = R>,
     {
-        let mut stop = self.stop(bucket);
+        let mut stop = self.stop(place);
         if stop.under_way == 0 {
             stop.under_way = 1;
-            return Turn::Now(Journey { together: self.clone(), bucket });
+            return Turn::Now(Journey { together: self.clone(), place });
         }
         let (sender, answer) = oneshot::channel();
         stop.waiting.push(Call { ask: ask(), answer: sender });
@@ -120,64 +136,64 @@ impl<A: Send + 'static, R: Send + 'static> Together<A, R> {
         drop(stop);
         if is_first {
             // In a task of its own: a caller may go away, or not be polled for long.
-            let departure = Departure { together: self.clone(), bucket, has_left: false };
+            let departure = Departure { together: self.clone(), place, has_left: false };
             tokio::spawn(departure.leave(carrier.clone()));
         }
         Turn::Soon(Answer(answer))
     }
 }
 
-impl<A, R> Together<A, R> {
-    fn stop(&self, bucket: Bucket) -> MutexGuard<'_, Stop<A, R>> {
-        self.stops[bucket.index()].lock().unwrap_or_else(PoisonError::into_inner)
+impl<P: Place, A, R> Together<P, A, R> {
+    fn stop(&self, place: P) -> MutexGuard<'_, Stop<A, R>> {
+        self.stops[place.index()].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<A, R> Clone for Together<A, R> {
+impl<P, A, R> Clone for Together<P, A, R> {
     fn clone(&self) -> Self {
-        Self { stops: Arc::clone(&self.stops) }
+        Self { stops: Arc::clone(&self.stops), places: PhantomData }
     }
 }
 
 /// Calls that are under way.
-pub(super) struct Journey<A, R> {
-    together: Together<A, R>,
-    bucket: Bucket,
+pub(super) struct Journey<P: Place, A, R> {
+    together: Together<P, A, R>,
+    place: P,
 }
 
-impl<A, R> Drop for Journey<A, R> {
+impl<P: Place, A, R> Drop for Journey<P, A, R> {
     fn drop(&mut self) {
-        self.together.stop(self.bucket).under_way -= 1;
+        self.together.stop(self.place).under_way -= 1;
     }
 }
 
 /// Sees to it that those who wait are taken along, or told that they are not where the runtime stops.
-struct Departure<A, R> {
-    together: Together<A, R>,
-    bucket: Bucket,
+struct Departure<P: Place, A, R> {
+    together: Together<P, A, R>,
+    place: P,
     has_left: bool,
 }
 
-impl<A: Send + 'static, R: Send + 'static> Departure<A, R> {
-    async fn leave<C: Carrier<Ask = A, Answer = R>>(mut self, carrier: C) {
+impl<P: Place, A: Send + 'static, R: Send + 'static> Departure<P, A, R> {
+    async fn leave<C: Carrier<Place = P, Ask = A, Answer = R>>(mut self, carrier: C) {
         all_that_is_ready_has_its_turn().await;
         let (mut calls, _journey) = {
-            let mut stop = self.together.stop(self.bucket);
+            let mut stop = self.together.stop(self.place);
             self.has_left = true;
             stop.under_way += 1;
-            (mem::take(&mut stop.waiting), Journey { together: self.together.clone(), bucket: self.bucket })
+            (mem::take(&mut stop.waiting), Journey { together: self.together.clone(), place: self.place })
         };
         calls.retain(|call| !call.answer.is_closed());
         if !calls.is_empty() {
-            carrier.carry(self.bucket, calls).await;
+            carrier.carry(self.place, calls).await;
         }
     }
 }
 
-impl<A, R> Drop for Departure<A, R> {
+impl<P: Place, A, R> Drop for Departure<P, A, R> {
     fn drop(&mut self) {
         if !self.has_left {
-            self.together.stop(self.bucket).waiting.clear();
+            self.together.stop(self.place).waiting.clear();
         }
     }
 }

@@ -1,94 +1,71 @@
-//! Loads of records. Those of the same moment are one pipeline, and those of the same record have one answer.
+//! Loads of records. Those of the same record and the same moment have one answer.
 //!
 //! A load has part only in what is asked for after it began, so that it sees whatever was saved before.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future;
 
 use super::{
     super::{
         client::Client,
-        error::Fault,
-        keys::Bucket,
-        together::{Alike, Call, Carrier, Together, Turn, in_parts},
+        together::{Alike, Call, Carrier, Place, Together, Turn},
     },
     names::Home,
     sessions::read,
 };
 use crate::backend::{BackendError, Record, RecordKey};
 
-/// How many go together at most: the first of them waits for the last.
-const MOST: usize = 32;
-
 /// Loads records; cheap to clone.
 #[derive(Clone)]
 pub(in super::super) struct Loads {
     client: Client,
-    together: Together<RecordKey, Loaded>,
+    together: Together<Spot, RecordKey, Loaded>,
 }
 
 type Loaded = Option<Arc<Record>>;
-type Answer = Result<Loaded, BackendError>;
+
+/// Where a record waits for itself: enough of them that different ones hardly meet. Those that do go on side by side.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Spot(u8);
+
+impl Place for Spot {
+    fn index(self) -> usize {
+        self.0.into()
+    }
+}
 
 impl Loads {
     pub(in super::super) fn new(client: Client) -> Self {
-        let together = Together::new(client.keys());
-        Self { client, together }
+        Self { client, together: Together::new(256) }
     }
 
-    pub(super) async fn load(&self, key: &RecordKey) -> Answer {
-        match self.together.turn(self.home(key).bucket, || *key, self) {
+    pub(super) async fn load(&self, key: &RecordKey) -> Result<Loaded, BackendError> {
+        // It is a hash.
+        let spot = Spot(key.as_bytes()[15]);
+        match self.together.turn(spot, || *key, self) {
             Turn::Soon(answer) => answer.get().await,
             Turn::Now(_journey) => self.alone(key, self.client.timeout()).await,
         }
     }
 
-    async fn alone(&self, key: &RecordKey, timeout: Duration) -> Answer {
-        let home = self.home(key);
+    async fn alone(&self, key: &RecordKey, timeout: Duration) -> Result<Loaded, BackendError> {
+        let home = Home::new(self.client.keys(), key.home());
         let reply = self.client.command(home.bucket, "HGETALL", vec![home.record(key).into()], timeout).await?;
         Ok(read(reply).map(Arc::new))
-    }
-
-    async fn at_once(&self, bucket: Bucket, all: Vec<Alike<RecordKey, Loaded>>) {
-        let deadline = Instant::now() + self.client.timeout();
-        let mut replies = Vec::new();
-        if all.len() > 1 {
-            let names = all.iter().map(|alike| self.home(&alike.ask).record(&alike.ask)).collect();
-            replies = self.client.hashes(bucket, names, self.client.timeout()).await;
-        }
-        let mut replies = replies.into_iter();
-        let answers = all.into_iter().map(|alike| {
-            let reply = replies.next();
-            async move {
-                let answer = match reply {
-                    Some(Ok(reply)) => Ok(read(reply).map(Arc::new)),
-                    Some(Err(fault @ Fault::Failed(_))) => {
-                        self.client.failed_for(bucket, &fault, alike.callers());
-                        Err(fault.into_error())
-                    }
-                    // It is the only one, or has moved: that is found out by itself.
-                    _ => self.alone(&alike.ask, deadline.saturating_duration_since(Instant::now())).await,
-                };
-                alike.tell(&answer);
-            }
-        });
-        future::join_all(answers).await;
-    }
-
-    fn home(&self, key: &RecordKey) -> Home<'_> {
-        Home::new(self.client.keys(), key.home())
     }
 }
 
 impl Carrier for Loads {
+    type Place = Spot;
     type Ask = RecordKey;
     type Answer = Loaded;
 
-    async fn carry(self, bucket: Bucket, calls: Vec<Call<RecordKey, Loaded>>) {
-        future::join_all(in_parts(Alike::of(calls), MOST).map(|part| self.at_once(bucket, part))).await;
+    async fn carry(self, _: Spot, calls: Vec<Call<RecordKey, Loaded>>) {
+        let one = |alike: Alike<RecordKey, Loaded>| async {
+            let answer = self.alone(&alike.ask, self.client.timeout()).await;
+            alike.tell(&answer);
+        };
+        future::join_all(Alike::of(calls).into_iter().map(one)).await;
     }
 }
