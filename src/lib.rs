@@ -80,6 +80,7 @@ pub mod cache;
 mod caller;
 mod clock;
 pub mod coalesce;
+mod digits;
 mod exchange;
 pub mod guide;
 mod http_cache;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::lists;
+use crate::digits::number;
 
 /// What "too large" saturates to: 2³¹ seconds (RFC 9111 §1.2.2).
 pub(crate) const MAX_DELTA: u64 = 1 << 31;
@@ -44,13 +45,7 @@ fn unquote(argument: &[u8]) -> std::borrow::Cow<'_, [u8]> {
 
 /// Whole seconds in digits only; saturates at [`MAX_DELTA`]. `None` for everything else.
 pub(crate) fn delta_seconds(digits: &[u8]) -> Option<Duration> {
-    if digits.is_empty() {
-        return None;
-    }
-    let seconds = digits
-        .iter()
-        .try_fold(0_u64, |n, d| d.is_ascii_digit().then(|| n.saturating_mul(10).saturating_add(u64::from(d - b'0'))))?;
-    Some(Duration::from_secs(seconds.min(MAX_DELTA)))
+    Some(Duration::from_secs(number(digits)?.min(MAX_DELTA)))
 }
 
 /// A number of a directive: what is none counts as 0.

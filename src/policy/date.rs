@@ -6,7 +6,7 @@
 
 use http::HeaderValue;
 
-use crate::Timestamp;
+use crate::{Timestamp, digits::number};
 
 const MONTHS: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
 const DAYS: &[u8; 21] = b"ThuFriSatSunMonTueWed";
@@ -86,7 +86,7 @@ fn month(name: &[u8]) -> Option<i64> {
 }
 
 fn digits(digits: &[u8]) -> Option<i64> {
-    digits.iter().try_fold(0, |n, d| d.is_ascii_digit().then(|| n * 10 + i64::from(d - b'0')))
+    i64::try_from(number(digits)?).ok()
 }
 
 /// `08:49:37`; a leap second counts as the last one of its minute.

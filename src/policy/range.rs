@@ -5,7 +5,7 @@ use std::ops::Range;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::{date, lists, validation};
-use crate::Timestamp;
+use crate::{Timestamp, digits::number};
 
 /// What a request's `Range` asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,16 +56,6 @@ fn parse(value: &[u8], len: u64) -> Ranged {
 
 fn part(first: u64, end: u64, len: u64) -> Ranged {
     if first < len { Ranged::Part(first..end.min(len)) } else { Ranged::Unsatisfiable }
-}
-
-/// Digits; saturates.
-fn number(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits
-        .iter()
-        .try_fold(0_u64, |n, d| d.is_ascii_digit().then(|| n.saturating_mul(10).saturating_add(u64::from(d - b'0'))))
 }
 
 /// `If-Range` (§13.1.5): the strong entity tag, or exactly the strong `Last-Modified`.

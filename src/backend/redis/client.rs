@@ -242,7 +242,8 @@ impl Client {
     ) -> Result<Reply, Fault> {
         match &self.0.servers {
             Servers::One(node) => node.call(name, args, timeout).await,
-            Servers::Fleet(fleet) => fleet.call(bucket, name, args, timeout).await,
+            // Boxed: with what it does when a slot has moved it is several times as large.
+            Servers::Fleet(fleet) => Box::pin(fleet.call(bucket, name, args, timeout)).await,
         }
     }
 

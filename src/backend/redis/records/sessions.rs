@@ -18,6 +18,7 @@ use crate::{
         BackendError, Changes, Create, Cycle, Epoch, ErrorKind, Fields, Lifetime, Link, Receipt, Record, RecordKey,
         Saved, UserKey,
     },
+    digits,
 };
 
 static WRITE: Script = Script::new("session_write", include_str!("../lua/session_write.lua"));
@@ -242,7 +243,7 @@ fn parse(numbers: &[u8], user: Option<Box<str>>, began_as: Option<RecordKey>, fi
     if numbers.next() != Some(b"1") {
         return None;
     }
-    let mut number = || std::str::from_utf8(numbers.next()?).ok()?.parse::<u64>().ok();
+    let mut number = || digits::number(numbers.next()?);
     Some(Record {
         version: number()?,
         deadline: from_millis(number()?),
