@@ -6,7 +6,7 @@
 mod csv;
 mod support;
 
-use std::convert::Infallible;
+use std::{convert::Infallible, process::Command};
 
 use bytes::Bytes;
 use csv::Csv;
@@ -27,34 +27,42 @@ const PAGES: usize = 1000;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut args = std::env::args();
+    if args.any(|arg| arg == "--memory") {
+        return memory_of(&runtime, args.next().unwrap().parse().expect("a number"));
+    }
     let mut csv = Csv::from_args();
-    // First, while the process is small.
-    memory(&runtime, &mut csv);
+    memory(&mut csv);
     entries(&runtime, &mut csv);
     tags(&runtime, &mut csv);
     variants(&runtime, &mut csv);
     invalidation(&runtime, &mut csv);
 }
 
-/// What an entry adds to the memory of this process, as the kernel counts it, and what the backend says.
-fn memory(runtime: &Runtime, csv: &mut Csv) {
-    println!("\nMemory of an entry, of 20,000");
-    // Kept, so that none has what another has freed.
-    let mut kept = Vec::new();
-    for size in [128, 512, 2048, 8192, 32_768] {
-        const ENTRIES: usize = 20_000;
-        let backend = backend();
-        let mut app = app(&backend, Kind { size, ..Kind::default() });
-        let before = resident();
-        runtime.block_on(fill(&mut app, ENTRIES, 1));
-        let each = (resident() - before) as f64 / ENTRIES as f64;
-        let counted = backend.bytes() as f64 / ENTRIES as f64;
-        kept.push(app);
-        println!("  content {size:>6} bytes: {each:>8.0} bytes of the process; {counted:>8.0} as the backend counts");
-        csv.line("memory: memory per entry: bytes", size, each);
-        csv.line("memory as counted: memory per entry: bytes", size, counted);
-        csv.line("content: memory per entry: bytes", size, size as f64);
+/// What an entry adds to the memory of a process of its own, so that none has what another has freed, and what the
+/// backend says.
+fn memory(csv: &mut Csv) {
+    println!("\nMemory of an entry, of {ENTRIES}");
+    for size in [128_u32, 512, 2048, 8192, 32_768] {
+        let child = Command::new(std::env::current_exe().unwrap()).args(["--memory", &size.to_string()]).output();
+        let said = String::from_utf8(child.unwrap().stdout).unwrap();
+        let (each, counted) = said.trim().split_once(' ').expect("two numbers");
+        println!("  content {size:>6} bytes: {each:>6} bytes of the process; {counted:>6} as the backend counts");
+        csv.line("memory: memory per entry: bytes", size, each.parse().unwrap());
+        csv.line("memory as counted: memory per entry: bytes", size, counted.parse().unwrap());
+        csv.line("content: memory per entry: bytes", size, f64::from(size));
     }
+}
+
+const ENTRIES: usize = 20_000;
+
+/// Says how much each of so many entries with content of this size takes.
+fn memory_of(runtime: &Runtime, size: usize) {
+    let backend = backend();
+    let mut app = app(&backend, Kind { size, ..Kind::default() });
+    let before = allocated();
+    runtime.block_on(fill(&mut app, ENTRIES, 1));
+    println!("{} {}", (allocated() - before) / ENTRIES as u64, backend.bytes() / ENTRIES as u64);
 }
 
 /// Any of so many, in an order that no cache of the processor foresees.
@@ -176,9 +184,9 @@ fn request(page: usize, variant: usize) -> Request<Empty<Bytes>> {
     request.header(header::ACCEPT_LANGUAGE, format!("x-{variant}")).body(Empty::new()).unwrap()
 }
 
-/// Bytes of memory that this process has at present.
-fn resident() -> u64 {
+/// Bytes of memory that this process has asked for, whether or not the system has all of them in memory at present.
+fn allocated() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
-    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("the second number");
+    let pages: u64 = statm.split(' ').nth(5).and_then(|pages| pages.parse().ok()).expect("the sixth number");
     pages * 4096
 }

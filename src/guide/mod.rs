@@ -11,6 +11,7 @@
 //! 9. [When something fails](failure).
 //! 10. [Security](security): attacks, and what stays to be done.
 //! 11. [Coming from another crate](migrating), and [how they compare](comparison).
+//! 12. [How fast it is](speed), beside a floor or a peer.
 //!
 //! All examples are compiled and run. `cargo run --example storefront` shows the same in a browser.
 
@@ -49,3 +50,13 @@ pub mod comparison {}
 
 #[doc = include_str!("security.md")]
 pub mod security {}
+
+#[doc = include_str!("speed.md")]
+#[doc = concat!("\n", include_str!("../../benches/plots/hits-over-the-wire.svg"))]
+#[doc = concat!("\n", include_str!("../../benches/plots/hit-by-entries.svg"))]
+#[doc = concat!("\n", include_str!("../../benches/plots/hit-by-tags.svg"))]
+#[doc = concat!("\n", include_str!("../../benches/plots/hit-by-variants.svg"))]
+#[doc = concat!("\n", include_str!("../../benches/plots/memory-per-entry.svg"))]
+#[doc = concat!("\n", include_str!("../../benches/plots/invalidation-by-entries.svg"))]
+#[doc = concat!("\n", include_str!("../../benches/plots/one-server-or-three.svg"))]
+pub mod speed {}
