@@ -128,7 +128,7 @@ impl HttpCache {
     }
 }
 
-/// Sends a request to the inner service. If that is ready, as most are, nothing is cloned and nothing boxed.
+/// Sends a request to the inner service. If that is ready, as most are, nothing is boxed.
 pub(super) fn pass_on<S, B, R>(
     inner: &mut S,
     request: Request<B>,
@@ -140,6 +140,9 @@ where
     B: Content,
     R: Content,
 {
+    // What was polled goes with the request: it may have a place in a queue, though it says that it is ready, as one that
+    // sheds load has, and what waits there and is not polled any more keeps it from others.
+    let mut inner = take_ready(inner);
     // Whoever is not ready is asked again by the task that waits, whose waker takes the place of this one.
     let failed = match inner.poll_ready(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Ok(())) => {
@@ -151,7 +154,6 @@ where
         Poll::Ready(Err(error)) => Some(error),
         Poll::Pending => None,
     };
-    let inner = take_ready(inner);
     CacheFuture::new(async move {
         let asking = async move {
             match failed {

@@ -15,7 +15,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     service::TowerToHyperService,
 };
-use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_gatehouse::{Backend, BoxError, CacheLayer, CoalesceLayer, HttpCache, Rule, SwrLayer, TagInvalidationLayer};
 
 use crate::{
@@ -93,6 +93,31 @@ async fn a_hit_does_not_wait_for_a_saturated_origin() {
     let abandoned = tokio::time::timeout(Duration::from_millis(5), get(&app, "http://h/b"));
     let _ = abandoned.await;
     assert_eq!(tokio::time::timeout(LIMIT, get(&app, "http://h/c")).await.unwrap().status, 200);
+}
+
+/// A layer's service that lives on, as in a `Buffer`, and what is not cached: it must not keep a place in the queue for
+/// the next one of its kind, which may never come.
+#[tokio::test]
+async fn what_is_shed_does_not_keep_a_place_in_the_queue() {
+    let cache = HttpCache::new(&Backend::memory());
+    let origin = Origin::new(|request, n| {
+        let fields: &[(&str, &str)] = if request.uri().path() == "/slow" { &[("x-wait", "")] } else { MINUTE };
+        crate::app::respond(200, fields, format!("answer {n}"))
+    });
+    let inner = ServiceBuilder::new().load_shed().concurrency_limit(1).service(origin.clone());
+    let mut app = CacheLayer::new(&cache).layer(inner);
+    let passed = || request("GET", "http://h/passed", &[("if-match", "\"a\"")]);
+    let slow = tokio::spawn(app.call(request("GET", "http://h/slow", &[])));
+    while origin.count() < 1 {
+        tokio::task::yield_now().await;
+    }
+    assert!(app.call(passed()).await.is_err(), "it is shed");
+    origin.gate.send_replace(true);
+    slow.await.unwrap().unwrap().into_body().collect().await.unwrap();
+    for n in 0..3 {
+        let miss = tokio::time::timeout(LIMIT, app.call(request("GET", &format!("http://h/{n}"), &[]))).await;
+        miss.expect("an answer").expect("it is not shed").into_body().collect().await.unwrap();
+    }
 }
 
 #[tokio::test]
