@@ -26,6 +26,11 @@ impl Reply {
             Resp3Frame::Array { data, .. } => {
                 Self::Array(data.into_iter().map(|frame| Self::from_frame(frame).unwrap_or(Self::Nil)).collect())
             }
+            // Names and values in turns, as RESP2 has them.
+            Resp3Frame::Map { data, .. } => {
+                let all = data.into_iter().flat_map(|(name, value)| [name, value]);
+                Self::Array(all.map(|frame| Self::from_frame(frame).unwrap_or(Self::Nil)).collect())
+            }
             _ => Self::Nil,
         })
     }

@@ -2,13 +2,14 @@
 //!
 //! A load has part only in what is asked for after it began, so that it sees whatever was saved before.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures_util::future;
 
 use super::{
     super::{
         client::Client,
+        error::Fault,
         together::{Alike, Call, Carrier, Place, Together, Turn},
     },
     names::Home,
@@ -45,13 +46,14 @@ impl Loads {
         let spot = Spot(key.as_bytes()[15]);
         match self.together.turn(spot, || *key, self) {
             Turn::Soon(answer) => answer.get().await,
-            Turn::Now(_journey) => self.alone(key, self.client.timeout()).await,
+            Turn::Now(_journey) => self.alone(key).await,
         }
     }
 
-    async fn alone(&self, key: &RecordKey, timeout: Duration) -> Result<Loaded, BackendError> {
+    async fn alone(&self, key: &RecordKey) -> Result<Loaded, BackendError> {
         let home = Home::new(self.client.keys(), key.home());
-        let reply = self.client.command(home.bucket, "HGETALL", vec![home.record(key).into()], timeout).await?;
+        let reply =
+            self.client.command(home.bucket, "HGETALL", vec![home.record(key).into()], self.client.timeout()).await?;
         Ok(read(reply).map(Arc::new))
     }
 }
@@ -63,7 +65,11 @@ impl Carrier for Loads {
 
     async fn carry(self, _: Spot, calls: Vec<Call<RecordKey, Loaded>>) {
         let one = |alike: Alike<RecordKey, Loaded>| async {
-            let answer = self.alone(&alike.ask, self.client.timeout()).await;
+            let answer = self.alone(&alike.ask).await;
+            if let Err(error) = &answer {
+                let bucket = Home::new(self.client.keys(), alike.ask.home()).bucket;
+                self.client.failed_for(bucket, &Fault::Failed(error.clone()), alike.callers());
+            }
             alike.tell(&answer);
         };
         future::join_all(Alike::of(calls).into_iter().map(one)).await;
