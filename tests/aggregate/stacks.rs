@@ -65,7 +65,10 @@ async fn a_client_of_hyper_is_a_source_and_hyper_serves_it() {
     let serving_origin = tokio::spawn(async move { axum::serve(origin, users()).await });
 
     let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // Bound, so that nobody else has the port, and nobody listens.
+    let unheard = tokio::net::TcpSocket::new_v4().unwrap();
+    unheard.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let nobody = unheard.local_addr().unwrap();
     let aggregate = Aggregate::at("/profile/{id}")
         .unwrap()
         .part(
