@@ -1,7 +1,7 @@
 //! What layers leave for each other in the extensions of requests and responses.
 
 use std::{
-    fmt,
+    fmt, ptr,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -14,13 +14,17 @@ use crate::{Tag, backend::PrimaryKey, caller::Session};
 
 /// Says whether the answer to a request depends on who asks.
 ///
-/// `SessionLayer` leaves it in the extensions of the request, for layers within, who find it with
-/// [`Personal::of`]; the session's handle sets it when a handler reads or writes the session; and the answer carries it
+/// `SessionLayer` brings one with every request, for layers and handlers within, who find it with
+/// [`Personal::of`], and layers of one's own may leave one in the extensions; the session's handle sets it when a handler reads or writes the session; and the answer carries it
 /// too, in its extensions, for layers around that have [asked for it](Self::ask_for). A layer that shares answers looks
 /// at it when the head of the answer has come, and does not share what is personal, unless the answer says that it is
 /// public. What [brings a credential](Self::is_credential) is not shared whatever it says. Clones share the mark.
 #[derive(Clone)]
-pub struct Personal(Arc<dyn Marked>);
+pub struct Personal {
+    marked: Arc<dyn Marked>,
+    /// Of other layers that the request went through: it counts as much.
+    also: Option<Arc<Self>>,
+}
 
 /// A layer around looks for the mark in the answer.
 #[derive(Clone, Copy, Debug)]
@@ -63,10 +67,23 @@ impl Marked for Mark {
 }
 
 impl Personal {
-    /// The mark of a request: that of its session layer, or one that was left in its extensions as it is.
+    /// The mark of a request: that of its session layer and the one that was left in its extensions as it is; both, if
+    /// it has both.
     pub fn of(extensions: &Extensions) -> Option<Self> {
-        let of_session = extensions.get::<Session>().map(|session| Self(session.caller().clone()));
-        of_session.or_else(|| extensions.get().cloned())
+        let of_session = extensions.get::<Session>().map(|session| Self::shared(session.caller().clone()));
+        match (of_session, extensions.get::<Self>()) {
+            (Some(of_session), Some(left)) => Some(of_session.and(left.clone())),
+            (of_session, left) => of_session.or_else(|| left.cloned()),
+        }
+    }
+
+    /// Both: what one of them says, this one says.
+    pub(crate) fn and(self, other: Self) -> Self {
+        let other = match self.also {
+            Some(also) => also.as_ref().clone().and(other),
+            None => other,
+        };
+        Self { marked: self.marked, also: Some(Arc::new(other)) }
     }
 
     /// Leaves in a request that a layer around looks for the mark in the extensions of the answer. Most answers go to
@@ -80,34 +97,55 @@ impl Personal {
     }
 
     pub(crate) fn shared(marked: Arc<dyn Marked>) -> Self {
-        Self(marked)
+        Self { marked, also: None }
+    }
+
+    /// Whether both have the same marks.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let alike = match (&self.also, &other.also) {
+            (Some(also), Some(others)) => also.is_same(others),
+            (also, others) => also.is_none() && others.is_none(),
+        };
+        alike && ptr::addr_eq(Arc::as_ptr(&self.marked), Arc::as_ptr(&other.marked))
+    }
+
+    /// Whether a mark that this one has makes this true.
+    fn any(&self, is: impl Fn(&Mark) -> bool) -> bool {
+        let mut next = Some(self);
+        while let Some(Self { marked, also }) = next {
+            if is(marked.mark()) {
+                return true;
+            }
+            next = also.as_deref();
+        }
+        false
     }
 
     /// Marks the answer; for good.
     pub fn mark(&self) {
-        self.0.mark().set();
+        self.marked.mark().set();
     }
 
     /// Marks the answer as one that brings or ends a credential, as that to a login; for good.
     pub fn mark_credential(&self) {
-        self.0.mark().set_credential();
+        self.marked.mark().set_credential();
     }
 
     /// Whether the answer is marked.
     pub fn is_marked(&self) -> bool {
-        self.0.mark().is_set()
+        self.any(Mark::is_set)
     }
 
     /// Whether the answer brings or ends a credential, and therefore is for nobody else even if it says that it is
     /// public: a layer around adds the credential.
     pub fn is_credential(&self) -> bool {
-        self.0.mark().is_credential()
+        self.any(Mark::is_credential)
     }
 }
 
 impl Default for Personal {
     fn default() -> Self {
-        Self(Arc::new(Mark::default()))
+        Self::shared(Arc::new(Mark::default()))
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     AggregateError,
     path::{Captures, has_dot_segment},
 };
-use crate::BoxError;
+use crate::{BoxError, Identity};
 
 /// What the request of a part is made from: the captured pieces of the path, the head of the incoming request, and the
 /// JSON of the parts that this one [depends on](super::Part::depends_on).
@@ -91,11 +91,17 @@ impl<'a> PartContext<'a> {
     /// Extensions are not handed to parts: axum's path parameters, the original URI by which a cache keys, or the
     /// look-up of a cache outside would tell the part's own layers about another request. What a part does need is
     /// forwarded one by one ([`Part::forward_extension`](super::Part::forward_extension)).
-    /// [`Identity`](crate::Identity) and [`Personal`](crate::Personal), which say who is asking, every part gets by
-    /// itself.
+    /// [`Identity`] and [`Personal`](crate::Personal), which say who is asking, every part gets by itself; here
+    /// [`identity`](Self::identity) has the first.
     pub fn extension<T: Clone + Send + Sync + 'static>(&self) -> Option<&'a T> {
         self.used.borrow_mut().identity = true;
         self.head.extensions.get()
+    }
+
+    /// Who is asking, as the nearest layer outside has found it. It makes the answer private.
+    pub fn identity(&self) -> Option<Identity> {
+        self.used.borrow_mut().identity = true;
+        Identity::of(&self.head.extensions)
     }
 
     /// The JSON of a part that this one depends on: what it answered, or its default.

@@ -304,7 +304,7 @@ impl HttpCache {
         }
         let public = store.meta.flags.has(Flags::PUBLIC);
         let personal = |mark: &Personal| mark.is_credential() || (mark.is_marked() && !public);
-        if visit.personal.get().into_iter().chain(response.extensions().get()).any(personal) {
+        if visit.personal.any(personal) || response.extensions().get().is_some_and(personal) {
             return Err(Reason::PERSONAL);
         }
         let length = content_length(response.headers());

@@ -1,11 +1,11 @@
 //! One request on its way through the cache layers.
 
 use std::sync::{
-    Arc, OnceLock,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use http_body::Body;
 use tracing::Instrument as _;
 
@@ -36,7 +36,7 @@ pub(crate) struct Visit {
     /// Whether the request says who asks.
     pub(crate) credentials: Credentials,
     /// Whether the answer depends on who asks, as the session layer outside knows when the answer has come.
-    pub(crate) personal: OnceLock<Personal>,
+    pub(crate) personal: Marks,
     /// What was found; `None` where the backend was out of reach.
     pub(crate) lookup: Option<Lookup>,
     /// When the look-up was done, on the backend's clock.
@@ -49,6 +49,47 @@ pub(crate) struct Visit {
     counted: AtomicBool,
     /// The client has got a stale answer, and what is still to come is for the store alone.
     answered: AtomicBool,
+}
+
+/// The marks of a personal answer that a request has met on its way in.
+#[derive(Debug)]
+pub(crate) struct Marks {
+    outside: Option<Personal>,
+    /// Of layers between the one that made the visit and those within.
+    within: Mutex<Option<Personal>>,
+}
+
+impl Marks {
+    fn of(extensions: &Extensions) -> Self {
+        Self { outside: Personal::of(extensions), within: Mutex::default() }
+    }
+
+    fn within(&self) -> MutexGuard<'_, Option<Personal>> {
+        self.within.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn meets(&self, personal: Personal) {
+        if self.outside.as_ref().is_none_or(|outside| !outside.is_same(&personal)) {
+            let mut within = self.within();
+            if within.as_ref().is_none_or(|known| !known.is_same(&personal)) {
+                *within = Some(match within.take() {
+                    Some(known) => known.and(personal),
+                    None => personal,
+                });
+            }
+        }
+    }
+
+    /// Whether one of them makes this true.
+    pub(crate) fn any(&self, is: impl Fn(&Personal) -> bool) -> bool {
+        self.outside.as_ref().is_some_and(&is) || self.within().as_ref().is_some_and(is)
+    }
+}
+
+impl Clone for Marks {
+    fn clone(&self) -> Self {
+        Self { outside: self.outside.clone(), within: Mutex::new(self.within().clone()) }
+    }
 }
 
 /// The head of a request.
@@ -167,9 +208,7 @@ impl HttpCache {
     pub(crate) fn visit_of<B>(&self, request: &Request<B>) -> Option<Arc<Visit>> {
         let visit = request.extensions().get::<Arc<Visit>>().filter(|visit| visit.cache == self.id())?;
         if let Some(personal) = Personal::of(request.extensions()) {
-            // The session layer stands between the layer that made this and the one that asks. Set once: it is the same
-            // mark all the way in.
-            let _ = visit.personal.set(personal);
+            visit.personal.meets(personal);
         }
         Some(visit.clone())
     }
@@ -193,7 +232,7 @@ impl HttpCache {
             },
             rule: admitted.rule,
             credentials: Credentials::of(request.headers(), &self.config.policy.identity),
-            personal: Personal::of(request.extensions()).map_or_else(OnceLock::new, OnceLock::from),
+            personal: Marks::of(request.extensions()),
             lookup,
             at,
             claimed: AtomicBool::new(false),

@@ -32,7 +32,7 @@ pub(super) fn answer<B>(
     }
     if core.mark.is_set() {
         keep_private(response.headers_mut());
-        if core.is_mark_asked_for {
+        if core.is_mark_asked_for || response.headers().keys().any(is_targeted) {
             response.extensions_mut().insert(Personal::shared(core.clone()));
         }
     } else if guarded {
@@ -109,13 +109,14 @@ fn expire(core: &Core, headers: &mut HeaderMap) {
     }
 }
 
+/// A field for single caches (RFC 9213), in which `private` in `Cache-Control` weighs nothing.
+fn is_targeted(name: &HeaderName) -> bool {
+    name.as_str().ends_with("-cache-control") || name.as_str() == "surrogate-control"
+}
+
 /// Nobody may keep a credential. Fields for single caches (RFC 9213) would say otherwise.
 fn no_store(headers: &mut HeaderMap) {
-    let targeted: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().ends_with("-cache-control") || name.as_str() == "surrogate-control")
-        .cloned()
-        .collect();
+    let targeted: Vec<HeaderName> = headers.keys().filter(|name| is_targeted(name)).cloned().collect();
     for name in targeted {
         headers.remove(name);
     }

@@ -240,7 +240,7 @@ fn with_credentials() -> Request<()> {
 #[tokio::test]
 async fn a_part_that_learnt_who_is_asking_makes_the_answer_private_unless_it_says_it_is_for_everybody() {
     type Build = fn(&'static str) -> Part;
-    let ways: [(&str, Build); 5] = [
+    let ways: [(&str, Build); 6] = [
         ("forward", |d| Part::new(fresh_echo(d), |cx| cx.get("/")).forward([header::AUTHORIZATION])),
         ("header", |d| {
             Part::new(fresh_echo(d), |cx| {
@@ -250,6 +250,7 @@ async fn a_part_that_learnt_who_is_asking_makes_the_answer_private_unless_it_say
         }),
         ("forward extension", |d| Part::new(fresh_echo(d), |cx| cx.get("/")).forward_extension::<u8>()),
         ("extension", |d| Part::new(fresh_echo(d), |cx| cx.get(format!("/{:?}", cx.extension::<u8>())))),
+        ("identity", |d| Part::new(fresh_echo(d), |cx| cx.get(format!("/{}", cx.identity().is_some())))),
         ("set", |d| {
             Part::new(fresh_echo(d), |cx| {
                 let mut request = cx.get("/")?;

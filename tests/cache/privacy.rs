@@ -102,7 +102,7 @@ async fn what_depends_on_the_session_is_not_stored_unless_it_is_public() {
                 }
                 respond(200, &[("cache-control", control)], format!("answer {n}"))
             });
-            // A session layer outside leaves the mark for the handler.
+            // A layer outside leaves the mark for the handler.
             let cache = world.cache().scope(&format!("{control} {marks}"));
             let inner = CacheLayer::new(&cache).layer(origin.clone());
             let outer = tower::util::MapRequestLayer::new(|mut request: http::Request<Body>| {

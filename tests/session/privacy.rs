@@ -4,7 +4,7 @@ use axum::{Router, extract::Request, routing::get};
 use http::header::{self, CACHE_CONTROL};
 use tower::util::MapRequestLayer;
 use tower_gatehouse::{
-    Backend, Identity, Personal,
+    Backend, CacheLayer, HttpCache, Identity, Personal, SwrLayer,
     session::{KeyRing, Session, SessionError, SessionLayer},
 };
 
@@ -102,4 +102,80 @@ async fn of_the_layers_that_say_who_is_asking_the_nearest_is_believed() {
     assert_eq!(outside.get("/who").await.body(), "nobody");
     outside.ok("POST", "/login/ann").await;
     assert_eq!(outside.get("/who").await.body(), "ann");
+}
+
+/// Leaves a mark of its own, as a layer that authenticates in another way does.
+fn leaves_a_mark() -> MapRequestLayer<impl Fn(Request) -> Request + Clone> {
+    MapRequestLayer::new(|mut request: Request| {
+        request.extensions_mut().insert(Personal::default());
+        request
+    })
+}
+
+#[tokio::test]
+async fn whichever_mark_is_set_a_cache_anywhere_keeps_the_answer_from_others() {
+    const MINUTE: [(header::HeaderName, &str); 1] = [(CACHE_CONTROL, "max-age=60")];
+    let reads = async |s: Session| Ok::<_, SessionError>((MINUTE, s.user().await?.unwrap_or_default()));
+    let marks = async |request: Request| {
+        Personal::of(request.extensions()).unwrap().mark();
+        (MINUTE, "mine")
+    };
+    // What a handler finds that knows of the other layer only.
+    let marks_what_is_left = async |request: Request| {
+        request.extensions().get::<Personal>().unwrap().mark();
+        (MINUTE, "mine")
+    };
+    let routes = || {
+        let more = Router::new().route("/reads", get(reads)).route("/marks", get(marks));
+        routes().merge(more).route("/left", get(marks_what_is_left)).route("/shared", get(async || (MINUTE, "all")))
+    };
+    let cache = || HttpCache::new(&Backend::memory());
+    let session = || SessionLayer::new(&Backend::memory(), KeyRing::ephemeral());
+    let within = App(routes().layer(CacheLayer::new(cache())).layer(leaves_a_mark()).layer(session()));
+    let around = App(routes().layer(leaves_a_mark()).layer(session()).layer(CacheLayer::new(cache())));
+    let one = cache();
+    let both_sides = routes().layer(CacheLayer::new(&one)).layer(session()).layer(SwrLayer::new(&one));
+    let both_sides = App(both_sides.layer(leaves_a_mark()));
+    for (app, paths) in [
+        (within, &["/reads", "/marks", "/left"][..]),
+        // A mark of a layer within that is not the session's is not told to those outside.
+        (around, &["/reads", "/marks"]),
+        (both_sides, &["/reads", "/marks", "/left"]),
+    ] {
+        let client = app.client();
+        client.ok("POST", "/login/ann").await;
+        for path in paths {
+            for _ in 0..2 {
+                let answer = client.get(path).await;
+                assert_ne!(answer.headers()["x-cache"], "HIT", "{path}: {:?}", answer.headers());
+            }
+        }
+        client.get("/shared").await;
+        assert_eq!(client.get("/shared").await.headers()["x-cache"], "HIT", "what nobody marks is shared");
+    }
+}
+
+#[tokio::test]
+async fn the_mark_reaches_a_cache_that_nothing_was_asked_for_by_where_a_field_for_caches_rules() {
+    let reads = async |s: Session| {
+        s.user().await?;
+        Ok::<_, SessionError>([("cdn-cache-control", "max-age=60")])
+    };
+    let forgets = MapRequestLayer::new(|request: Request| {
+        if request.uri().path() != "/reads" {
+            return request;
+        }
+        let (parts, body) = request.into_parts();
+        let mut anew = Request::new(body);
+        (*anew.method_mut(), *anew.uri_mut(), *anew.headers_mut()) = (parts.method, parts.uri, parts.headers);
+        anew
+    });
+    let session = SessionLayer::new(&Backend::memory(), KeyRing::ephemeral());
+    let app = routes().route("/reads", get(reads)).layer(session).layer(forgets);
+    let app = App(app.layer(CacheLayer::new(HttpCache::new(&Backend::memory()))));
+    let client = app.client();
+    client.ok("POST", "/login/ann").await;
+    for _ in 0..2 {
+        assert_ne!(client.get("/reads").await.headers()["x-cache"], "HIT");
+    }
 }
