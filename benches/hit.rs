@@ -101,11 +101,12 @@ fn only(what: &str, times: u64) {
             many(Box::new(move || ask(&mut stack)));
         }
         "six" => {
-            let mut six = six(&Backend::memory(), &cache, route);
+            let backend = Backend::memory();
+            let mut six = around(&backend).layer(by_user(&backend).layer(stack(&cache, route)));
             many(Box::new(move || ask(&mut six)));
         }
         "each" => {
-            let mut each = once_each(&Backend::memory(), &cache, route);
+            let mut each = around(&Backend::memory()).layer(stack(&cache, route));
             many(Box::new(move || ask(&mut each)));
         }
         other => {
@@ -159,8 +160,8 @@ fn all_six() {
     let backend = Backend::memory();
     let cache = HttpCache::new(&backend);
     let mut alone = CacheLayer::new(&cache).layer(route.clone());
-    let mut once = once_each(&backend, &cache, route.clone());
-    let mut six = six(&backend, &cache, route);
+    let mut once = around(&backend).layer(stack(&cache, route.clone()));
+    let mut six = around(&backend).layer(by_user(&backend).layer(stack(&cache, route)));
     Handle::current().block_on(answer(&mut alone));
     compare(
         "A hit in memory through all six layers",
@@ -209,43 +210,15 @@ where
 /// Never used up.
 const PLENTY: u32 = 1_000_000_000;
 
-/// All six layers as they are recommended, with two limits.
-fn six(
-    backend: &Backend,
-    cache: &HttpCache,
-    route: Router,
-) -> impl Service<
-    Request<Body>,
-    Response = Response<impl http_body::Body<Data = Bytes, Error: Into<BoxError> + std::fmt::Debug> + Send + 'static>,
-    Error = Infallible,
-    Future: Send + 'static,
-> + Clone
-+ Send
-+ 'static {
-    let by_user = RateLimitLayer::new(backend, "user", Key::user(), Quota::per_minute(PLENTY));
-    let session = SessionLayer::new(backend, KeyRing::ephemeral());
-    by_address(backend).layer(session.layer(by_user.layer(stack(cache, route))))
+/// What stands around the cache layers: a limit by address, and the session.
+fn around(backend: &Backend) -> (RateLimitLayer, SessionLayer) {
+    let by_address = RateLimitLayer::new(backend, "ip", Key::peer_ip(), Quota::per_minute(PLENTY));
+    (by_address, SessionLayer::new(backend, KeyRing::ephemeral()))
 }
 
-/// Each of the six layers once.
-fn once_each(
-    backend: &Backend,
-    cache: &HttpCache,
-    route: Router,
-) -> impl Service<
-    Request<Body>,
-    Response = Response<impl http_body::Body<Data = Bytes, Error: Into<BoxError> + std::fmt::Debug> + Send + 'static>,
-    Error = Infallible,
-    Future: Send + 'static,
-> + Clone
-+ Send
-+ 'static {
-    let session = SessionLayer::new(backend, KeyRing::ephemeral());
-    by_address(backend).layer(session.layer(stack(cache, route)))
-}
-
-fn by_address(backend: &Backend) -> RateLimitLayer {
-    RateLimitLayer::new(backend, "ip", Key::peer_ip(), Quota::per_minute(PLENTY))
+/// The second limit, within the session.
+fn by_user(backend: &Backend) -> RateLimitLayer {
+    RateLimitLayer::new(backend, "user", Key::user(), Quota::per_minute(PLENTY))
 }
 
 /// The four cache layers in their order.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::HeaderName;
+use http::{HeaderName, Response};
 
 use super::{
     HttpCache,
@@ -11,7 +11,7 @@ use super::{
     status::BypassValues,
 };
 use crate::{
-    exchange::CacheId,
+    exchange::{Answered, CacheId},
     key::{KeyScheme, Query},
     policy::{Policy, Profile, cache_status::is_token, vary::Normalisers},
 };
@@ -100,6 +100,11 @@ impl Config {
     /// Tells a cache from others.
     pub(super) fn id(self: &Arc<Self>) -> CacheId {
         CacheId(Arc::as_ptr(self) as usize)
+    }
+
+    /// Whether a layer of the cache has made an answer what it is.
+    pub(super) fn has_answered<R>(self: &Arc<Self>, response: &Response<R>) -> bool {
+        response.extensions().get() == Some(&Answered(self.id()))
     }
 }
 

@@ -205,7 +205,7 @@ impl Passing {
         // What becomes another protocol is not ours to write into.
         if response.status() == StatusCode::SWITCHING_PROTOCOLS
             || matches!(self.bypass, Bypass::Grpc | Bypass::Upgrade)
-            || response.extensions().get() == Some(&Answered(self.config.id()))
+            || self.config.has_answered(response)
         {
             return;
         }

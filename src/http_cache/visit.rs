@@ -17,7 +17,7 @@ use super::{
 use crate::{
     Personal, Timestamp,
     backend::{Lookup, PrimaryKey, Ticket, Variant, VarySpec},
-    exchange::{Answered, CacheId},
+    exchange::CacheId,
     key::{BodyKey, Target},
     policy::{self, Credentials, glance::Glance},
 };
@@ -246,7 +246,7 @@ impl HttpCache {
 
     /// Whether a layer of this cache has made an answer what it is.
     pub(crate) fn has_answered<R>(&self, response: &Response<R>) -> bool {
-        response.extensions().get() == Some(&Answered(self.id()))
+        self.config.has_answered(response)
     }
 
     /// Tells this cache from others.

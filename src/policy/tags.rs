@@ -23,13 +23,7 @@ pub(crate) static FIELDS: [HeaderName; 5] =
 
 /// Whether there is one of them.
 pub(crate) fn is_in(headers: &HeaderMap) -> bool {
-    let is_one = |name: &HeaderName| {
-        matches!(
-            name.as_str(),
-            "surrogate-key" | "cache-tag" | "edge-cache-tag" | "cache-groups" | "cache-group-invalidation"
-        )
-    };
-    headers.keys().any(is_one)
+    headers.keys().any(|name| FIELDS.contains(name))
 }
 
 /// The most tags of one response.
