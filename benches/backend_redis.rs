@@ -1,6 +1,8 @@
 //! What a look-up on Redis costs beside a bare GET of the same bytes with the same client, one at a time and 64 at once.
 //! Run with `cargo bench --all-features --bench backend_redis`; needs a `redis-server`.
 
+#[path = "support/rounds.rs"]
+mod rounds;
 #[allow(dead_code, reason = "shared by all benches")]
 mod support;
 
@@ -12,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fred::prelude::{ClientLike, KeysInterface};
+use rounds::rounds;
 use servers::RedisServer;
 use support::compare;
 use tokio::runtime::Runtime;
@@ -52,10 +55,10 @@ fn look_up(runtime: &Runtime, server: &RedisServer, size: usize, tags: usize) {
     };
     for at_once in [1, 64] {
         compare(
-            &format!("A look-up on Redis beside a bare GET, {size} bytes, {tags} tags, {at_once} at a time"),
+            &format!("A look-up on Redis beside a bare GET, {size} bytes, {tags} tags, rounds of {at_once}"),
             vec![
-                ("fred: GET", Box::new(move |n| runtime.block_on(together(n, at_once, bare)))),
-                ("Backend::lookup", Box::new(move |n| runtime.block_on(together(n, at_once, hit)))),
+                rounds(runtime, "fred: GET", at_once, move |_| bare()),
+                rounds(runtime, "Backend::lookup", at_once, move |_| hit()),
             ],
         );
     }
@@ -78,14 +81,4 @@ async fn store(backend: &Backend, key: PrimaryKey, size: usize, tags: usize) {
         .build();
     let commit = Commit { key, variant: Variant(None), entry, refresh: None, lease: None };
     assert_eq!(backend.commit(commit).await.unwrap(), Committed::Stored);
-}
-
-/// Does it `n` times, so many at a time.
-async fn together<F: Future<Output = ()>>(n: u64, at_once: u64, once: impl Fn() -> F + Copy) {
-    let chains = (0..at_once).map(|chain| async move {
-        for _ in 0..(n + chain) / at_once {
-            once().await;
-        }
-    });
-    futures_util::future::join_all(chains).await;
 }

@@ -4,6 +4,8 @@
 
 #[path = "support/csv.rs"]
 mod csv;
+#[path = "support/rounds.rs"]
+mod rounds;
 #[path = "../tests/support/mod.rs"]
 #[allow(clippy::pedantic, missing_debug_implementations)]
 mod servers;
@@ -17,7 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use csv::Csv;
-use futures_util::future::join_all;
+use rounds::rounds;
 use servers::{RedisCluster, RedisServer};
 use support::{Subject, compare};
 use tokio::runtime::Runtime;
@@ -133,22 +135,26 @@ fn cluster(runtime: &Runtime, server: &RedisServer, csv: &mut Csv) {
     }
     let (pages, keys) = (Turn::default(), Turn::default());
     let (pages, keys) = (&pages, &keys);
-    let mut plot = |what: &str, at_once: u64, took: Vec<f64>| {
+    let mut plot = |what: &str, at_once: usize, took: Vec<f64>| {
         for ((name, _), nanos) in backends.iter().zip(took) {
-            csv.line(&format!("{name}: one server or three: ns"), format!("{what} {at_once} at a time"), nanos);
+            csv.line(
+                &format!("{name}: one server or three: ns"),
+                format!("{what} {at_once} at a time"),
+                nanos / at_once as f64,
+            );
         }
     };
     for at_once in [1, 64] {
         let hits = backends.iter().map(|(name, backend)| {
-            at_a_time(runtime, name, at_once, move || async move {
+            rounds(runtime, name, at_once, move |_| async move {
                 assert!(is_hit(backend, page(pages.shared() % PAGES), 0).await);
             })
         });
-        let took = compare(&format!("A hit on Redis, 2 KiB, 2 tags, {at_once} at a time"), hits.collect());
+        let took = compare(&format!("A hit on Redis, 2 KiB, 2 tags, rounds of {at_once}"), hits.collect());
         plot("a hit", at_once, took);
 
         let checks = backends.iter().map(|(name, backend)| {
-            at_a_time(runtime, name, at_once, move || async move {
+            rounds(runtime, name, at_once, move |_| async move {
                 let mut key = [0; 16];
                 key[..4].copy_from_slice(&(keys.shared() % PAGES).to_le_bytes());
                 let asks = [Ask { limit: Limit::rate(Duration::from_nanos(100), 1_000_000), cost: 1 }];
@@ -156,7 +162,7 @@ fn cluster(runtime: &Runtime, server: &RedisServer, csv: &mut Csv) {
                 assert!(backend.take(&takes).await.unwrap().admitted);
             })
         });
-        let took = compare(&format!("A check of a limit on Redis, {at_once} at a time"), checks.collect());
+        let took = compare(&format!("A check of a limit on Redis, rounds of {at_once}"), checks.collect());
         plot("a limit", at_once, took);
     }
 }
@@ -240,23 +246,6 @@ fn one_by_one<'a, F: Future<Output = ()> + 'a>(
                 once().await;
             }
         });
-    };
-    (name, Box::new(many))
-}
-
-fn at_a_time<'a, F: Future<Output = ()> + 'a>(
-    runtime: &'a Runtime,
-    name: &'a str,
-    at_once: u64,
-    once: impl Fn() -> F + Copy + 'a,
-) -> Subject<'a> {
-    let many = move |times: u64| {
-        let chains = (0..at_once).map(|chain| async move {
-            for _ in 0..(times + chain) / at_once {
-                once().await;
-            }
-        });
-        runtime.block_on(join_all(chains));
     };
     (name, Box::new(many))
 }

@@ -5,6 +5,8 @@
 //! cost. WHAT is `request`, `route`, `hit`, `router`, `stack` (the four cache layers), `each` (each of the six layers),
 //! `six` (the same with a second limit) or `pass LAYER` (a request that the layer does not concern).
 
+#[path = "support/rounds.rs"]
+mod rounds;
 mod support;
 
 #[path = "../tests/support/mod.rs"]
@@ -19,6 +21,7 @@ use fred::prelude::{ClientLike, KeysInterface};
 use futures_util::FutureExt;
 use http::{Request, Response, header};
 use http_body_util::BodyExt;
+use rounds::rounds;
 use servers::RedisServer;
 use support::{Subject, compare, each};
 use tokio::runtime::{Handle, Runtime};
@@ -314,22 +317,12 @@ fn on_redis(runtime: &Runtime, server: &RedisServer, size: usize) {
         assert!(answer.cache_status().unwrap().is_hit());
         for at_once in [1, 64] {
             compare(
-                &format!("A hit on Redis beside a bare GET, {size} bytes, {at_once} at a time, tags: {tags:?}"),
+                &format!("A hit on Redis beside a bare GET, {size} bytes, rounds of {at_once}, tags: {tags:?}"),
                 vec![
-                    ("fred: GET", Box::new(move |n| runtime.block_on(together(n, at_once, bare)))),
-                    ("CacheLayer", Box::new(move |n| runtime.block_on(together(n, at_once, hit)))),
+                    rounds(runtime, "fred: GET", at_once, move |_| bare()),
+                    rounds(runtime, "CacheLayer", at_once, move |_| hit()),
                 ],
             );
         }
     }
-}
-
-/// Does it `n` times, so many at a time.
-async fn together<F: Future<Output = ()>>(n: u64, at_once: u64, once: impl Fn() -> F + Copy) {
-    let chains = (0..at_once).map(|chain| async move {
-        for _ in 0..(n + chain) / at_once {
-            once().await;
-        }
-    });
-    futures_util::future::join_all(chains).await;
 }

@@ -8,6 +8,8 @@
 //!
 //! For tools that count instructions, which no other process disturbs, `BENCH_SUBJECT` (`title: name`) and `BENCH_TIMES`
 //! do one thing so often and nothing else; the difference between two numbers of times is what it costs.
+//!
+//! With `BENCH_ONLY` only that is measured which has this in its title.
 
 use std::{
     hint::black_box,
@@ -37,6 +39,9 @@ pub(crate) fn compare(title: &str, mut subjects: Vec<Subject<'_>>) -> Vec<f64> {
         let times = std::env::var("BENCH_TIMES").ok().and_then(|times| times.parse().ok()).unwrap_or(1000);
         let named = |name: &str| format!("{title}: {name}").starts_with(&only);
         subjects.iter_mut().filter(|(name, _)| named(name)).for_each(|(_, many)| many(times));
+        return vec![f64::NAN; subjects.len()];
+    }
+    if std::env::var("BENCH_ONLY").is_ok_and(|part| !title.contains(&part)) {
         return vec![f64::NAN; subjects.len()];
     }
     let counts: Vec<u64> = subjects.iter_mut().map(|(_, many)| calibrate(many)).collect();

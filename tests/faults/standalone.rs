@@ -1,11 +1,18 @@
 //! One Redis.
 
+use std::time::Duration;
+
+use tower_gatehouse::{
+    Backend,
+    backend::{ErrorKind, PrimaryKey},
+};
+
 use crate::{
     counts::Counts,
     fleet::PATIENT,
     load::{Forgets, Load},
     proxy::Proxy,
-    support::RedisServer,
+    support::{RedisServer, until},
 };
 
 /// Rows 1 and 6: killed, away for a second, and restarted without its data and its scripts. The cart and the sessions
@@ -59,6 +66,30 @@ async fn redis_is_slow_or_takes_everything_and_answers_nothing() {
     load.recovered().await;
     load.assert_bounded();
     load.end("slow").await;
+}
+
+/// The connection stays open and leads nowhere, as when a firewall forgets it. Who asks rarely finds that out, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_leads_nowhere_is_made_anew_after_a_single_call() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.port()).await;
+    // Silence of twenty times as much, or of two seconds.
+    let timeout = Duration::from_millis(100);
+    let backend = Backend::redis(proxy.url()).operation_timeout(timeout).connect().await.expect("a connection");
+    let key = PrimaryKey::from_bytes([1; 16]);
+    let ask = async || backend.ticket(&key).await.map(drop).map_err(|error| error.kind());
+    until("it answers", || async { ask().await.is_ok() }).await;
+    let ids = || {
+        let list = server.command(&["CLIENT", "LIST", "TYPE", "normal"]).text();
+        let asks_for_it = |line: &&str| line.contains("cmd=client");
+        let id = |line: &str| line.split([' ', '=']).nth(1).map(str::to_owned);
+        list.lines().filter(|line| !asks_for_it(line)).filter_map(id).collect::<Vec<_>>()
+    };
+    let before = ids();
+    proxy.strand();
+    assert_eq!(ask().await, Err(ErrorKind::Timeout));
+    until("it connects anew", || async { ids().iter().any(|id| !before.contains(id)) }).await;
+    until("it answers again", || async { ask().await.is_ok() }).await;
 }
 
 /// Row 4.

@@ -7,6 +7,8 @@
 #[path = "../../support/mod.rs"]
 mod bench;
 mod redis;
+#[path = "../../support/rounds.rs"]
+mod rounds;
 
 use std::{
     convert::Infallible,
@@ -18,10 +20,10 @@ use std::{
 use axum::{Router, body::Body, extract::ConnectInfo, routing::get};
 use bench::{compare, each};
 use fred::prelude::{ClientLike, KeysInterface};
-use futures_util::future::join_all;
 use governor::{DefaultKeyedRateLimiter, RateLimiter};
 use http::{Request, Response};
 use redis::Redis;
+use rounds::rounds;
 use tokio::runtime::Runtime;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_gatehouse::{
@@ -203,32 +205,21 @@ fn on_redis(runtime: &Runtime) {
         (backend, client)
     });
     let limit = Limit::rate(Duration::from_nanos(100), 1_000_000);
-    let take = async |n: u64| {
+    let take = async |n: usize| {
         let asks = [Ask { limit, cost: 1 }];
         assert!(backend.take(&[Take { key: key(n % 1000), asks: &asks }]).await.unwrap().admitted);
     };
-    let get = async |_: u64| {
+    let get = async |_: usize| {
         let value: fred::types::Value = client.get("key").await.unwrap();
         assert_eq!(value.as_bytes().map(<[u8]>::len), Some(64));
     };
     for at_once in [1, 64] {
-        let gets = |times: u64| {
-            runtime.block_on(async {
-                for _ in 0..times {
-                    join_all((0..at_once).map(get)).await;
-                }
-            });
-        };
-        let takes = |times: u64| {
-            runtime.block_on(async {
-                for _ in 0..times {
-                    join_all((0..at_once).map(take)).await;
-                }
-            });
-        };
         compare(
             &format!("Redis, {at_once} at once: one round of all"),
-            vec![("fred GET of 64 bytes", Box::new(gets)), ("Backend::take", Box::new(takes))],
+            vec![
+                rounds(runtime, "fred GET of 64 bytes", at_once, get),
+                rounds(runtime, "Backend::take", at_once, take),
+            ],
         );
     }
 }

@@ -8,15 +8,17 @@
 #[path = "../../support/mod.rs"]
 mod bench;
 mod redis;
+#[path = "../../support/rounds.rs"]
+mod rounds;
 
 use std::{convert::Infallible, future::Future};
 
 use axum::{Router, body::Body, extract::FromRequestParts, routing::get};
 use bench::{Subject, compare};
 use fred::prelude::{ClientLike, KeysInterface, Pool};
-use futures_util::future::join_all;
 use http::{Request, StatusCode, header, request::Parts};
 use redis::Redis;
+use rounds::rounds;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 use tower::{ServiceExt, util::MapRequestLayer};
@@ -76,7 +78,10 @@ fn on_redis(runtime: &Runtime) {
         let pool = Pool::new(config, None, None, None, 1).unwrap();
         pool.init().await.unwrap();
         let _: () = pool.set("floor", vec![b'x'; 300].as_slice(), None, None, false).await.unwrap();
-        (Backend::redis(server.url()).operation_timeout(std::time::Duration::from_hours(1)).connect().await.unwrap(), pool)
+        (
+            Backend::redis(server.url()).operation_timeout(std::time::Duration::from_hours(1)).connect().await.unwrap(),
+            pool,
+        )
     });
     // At once, the same visitor or each one of their own.
     let visitors = |app: Router| (0..64).map(|_| Visitor::new(runtime, app.clone())).collect::<Vec<_>>();
@@ -189,25 +194,4 @@ impl Visitor {
     fn asks<'a>(&'a self, runtime: &'a Runtime, name: &'a str, path: &'a str, at_once: usize) -> Subject<'a> {
         rounds(runtime, name, at_once, move |_| self.ask(path))
     }
-}
-
-/// So many at once, and then so many again.
-fn rounds<'a, F: Future + 'a>(
-    runtime: &'a Runtime,
-    name: &'a str,
-    at_once: usize,
-    once: impl Fn(usize) -> F + 'a,
-) -> Subject<'a> {
-    let many = move |times| {
-        runtime.block_on(async {
-            for _ in 0..times {
-                if at_once == 1 {
-                    once(0).await;
-                } else {
-                    join_all((0..at_once).map(&once)).await;
-                }
-            }
-        });
-    };
-    (name, Box::new(many))
 }

@@ -6,12 +6,13 @@ use crate::backend::{BackendError, ErrorKind};
 
 /// Counts outages in a row.
 ///
-/// After [`THRESHOLD`] of them it opens; whoever opened it must probe the server in the background and close it when
-/// the probe succeeds, so that no request waits for a probe.
+/// After [`THRESHOLD`] of them it opens. From the first one on the server is probed in the background, so that no request
+/// waits for a probe; it is closed when a probe succeeds.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     failures: AtomicU32,
     open: AtomicBool,
+    probed: AtomicBool,
 }
 
 /// Outages in a row that open a breaker.
@@ -41,16 +42,41 @@ impl Breaker {
         }
     }
 
-    /// The server could not be reached. `true` if that opened the breaker: the caller must start to probe.
+    /// The server could not be reached. `true` if that opened the breaker. The caller has to see to it that it is probed.
     #[must_use]
     pub(super) fn failed(&self) -> bool {
-        self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= THRESHOLD && !self.open.swap(true, Ordering::Relaxed)
+        self.failures.fetch_add(1, Ordering::SeqCst) + 1 >= THRESHOLD && !self.open.swap(true, Ordering::SeqCst)
     }
 
-    /// A probe was answered.
-    pub(super) fn close(&self) {
-        self.failures.store(0, Ordering::Relaxed);
-        self.open.store(false, Ordering::Relaxed);
+    /// `true` if nobody probes yet: the caller begins, and goes on until [`Breaker::rest`] or [`Breaker::close`].
+    #[must_use]
+    pub(super) fn begin_to_probe(&self) -> bool {
+        !self.probed.swap(true, Ordering::SeqCst)
+    }
+
+    /// Who probed has gone away.
+    pub(super) fn probe_ended(&self) {
+        self.probed.store(false, Ordering::SeqCst);
+    }
+
+    /// `true` if there is nothing to probe any more.
+    #[must_use]
+    pub(super) fn rest(&self) -> bool {
+        let is_calm = || !self.is_open() && self.failures.load(Ordering::SeqCst) == 0;
+        if !is_calm() {
+            return false;
+        }
+        self.probe_ended();
+        // Who has failed in between has seen that it was probed.
+        is_calm() || !self.begin_to_probe()
+    }
+
+    /// A probe was answered, and probing has ended. `true` if the breaker was open.
+    pub(super) fn close(&self) -> bool {
+        // In this order: who fails from here on begins to probe anew.
+        self.probe_ended();
+        self.failures.store(0, Ordering::SeqCst);
+        self.open.swap(false, Ordering::SeqCst)
     }
 }
 
@@ -59,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_outages_in_a_row_open_it_and_one_is_told_to_probe() {
+    fn only_outages_in_a_row_open_it() {
         let breaker = Breaker::default();
         for _ in 0..10 {
             assert!(!breaker.failed());
@@ -70,9 +96,26 @@ mod tests {
             assert!(breaker.pass().is_ok());
         }
         assert!(breaker.failed(), "it opens");
-        assert!(!breaker.failed(), "and only one is told to probe");
+        assert!(!breaker.failed(), "once");
         assert_eq!(breaker.pass().unwrap_err().kind(), ErrorKind::Unavailable);
-        breaker.close();
+        assert!(breaker.close());
         assert!(breaker.pass().is_ok());
+        assert!(!breaker.close(), "it was closed");
+    }
+
+    #[test]
+    fn one_probes_until_the_server_has_answered() {
+        let breaker = Breaker::default();
+        assert!(!breaker.failed() && breaker.begin_to_probe());
+        assert!(!breaker.failed() && !breaker.begin_to_probe());
+        assert!(!breaker.rest());
+        breaker.answered();
+        assert!(breaker.rest());
+        assert_eq!((0..THRESHOLD).filter(|_| breaker.failed()).count(), 1);
+        assert!(breaker.begin_to_probe());
+        breaker.answered();
+        assert!(!breaker.rest(), "an open one is closed by a probe");
+        assert!(breaker.close());
+        assert!(breaker.begin_to_probe());
     }
 }

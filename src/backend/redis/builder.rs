@@ -20,6 +20,7 @@ use super::{
     fleet::{Fleet, MakeNode, Source},
     keys::Keys,
     node::Node,
+    probe,
     replicas::Replicas,
     sentinel::Sentinels,
     tls::Tls,
@@ -276,7 +277,7 @@ impl RedisBuilder {
         let keys = Keys::new(&self.namespace, buckets);
         let servers = match (address.topology, address.hosts.first()) {
             (Topology::Standalone, Some((host, port))) => {
-                let make = make_nodes(settings.clone(), timeout);
+                let make = make_nodes(settings.clone(), timeout, probed(timeout));
                 Servers::One(Node::new(make(host, *port, fail_fast), host, *port))
             }
             (Topology::Sentinel, _) => {
@@ -286,21 +287,27 @@ impl RedisBuilder {
                 };
                 let asking =
                     Config { username, password, credential_provider: None, database: None, ..settings.clone() };
-                let make = make_nodes(asking, timeout);
+                let make = make_nodes(asking, timeout, probed(timeout));
                 let sentinels = Sentinels::new(make, address.service.clone(), address.hosts.clone());
-                Servers::Fleet(Fleet::new(make_nodes(settings.clone(), timeout), Source::Sentinels(sentinels), &keys))
+                Servers::Fleet(Fleet::new(
+                    make_nodes(settings.clone(), timeout, probed(timeout)),
+                    Source::Sentinels(sentinels),
+                    &keys,
+                ))
             }
             _ => {
                 let seeds = Source::Slots(address.hosts.clone());
-                Servers::Fleet(Fleet::new(make_nodes(settings.clone(), timeout), seeds, &keys))
+                Servers::Fleet(Fleet::new(make_nodes(settings.clone(), timeout, probed(timeout)), seeds, &keys))
             }
         };
         let acks = self.wait.map(|(replicas, wait)| {
             let wait = wait.clamp(Duration::from_millis(1), LONGEST_WAIT);
-            Acks::new(make_nodes(settings.clone(), timeout.max(wait)), replicas, wait)
+            let timeout = timeout.max(wait);
+            Acks::new(make_nodes(settings.clone(), timeout, connection(timeout)), replicas, wait)
         });
         let cluster = address.topology == Topology::Cluster;
-        let replicas = self.from_replicas.then(|| Replicas::new(make_nodes(settings.clone(), timeout), cluster));
+        let replicas =
+            self.from_replicas.then(|| Replicas::new(make_nodes(settings.clone(), timeout, probed(timeout)), cluster));
         let client = Client::new(servers, keys, timeout, self.limit_timeout.min(timeout), acks, replicas);
         let topology = address.topology;
         let subscriber: MakeSubscriber = Arc::new(move |place| {
@@ -320,11 +327,11 @@ impl RedisBuilder {
     }
 }
 
-fn make_nodes(settings: Config, timeout: Duration) -> MakeNode {
+fn make_nodes(settings: Config, timeout: Duration, connection: ConnectionConfig) -> MakeNode {
     Box::new(move |host, port, fail_fast| {
         let server = ServerConfig::Centralized { server: Server::new(host, port) };
         let settings = Config { fail_fast, server, ..settings.clone() };
-        Fred::new(settings, Some(performance(timeout)), Some(connection(timeout)), Some(policy()))
+        Fred::new(settings, Some(performance(timeout)), Some(connection.clone()), Some(policy()))
     })
 }
 
@@ -359,7 +366,7 @@ fn connection(timeout: Duration) -> ConnectionConfig {
         // A connection over which nothing comes back is given up, or a server that has vanished without a word would
         // never be connected to again.
         unresponsive: UnresponsiveConfig {
-            max_timeout: Some((timeout * 20).max(Duration::from_secs(2))),
+            max_timeout: Some(probe::patience(timeout)),
             interval: Duration::from_millis(500),
         },
         tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },
@@ -367,6 +374,13 @@ fn connection(timeout: Duration) -> ConnectionConfig {
         reconnect_errors: Vec::new(),
         ..ConnectionConfig::default()
     }
+}
+
+/// The same for a server that is probed when a call has failed: fred, which sets a timer for whatever it sends and reads,
+/// need not watch it.
+fn probed(timeout: Duration) -> ConnectionConfig {
+    let unresponsive = UnresponsiveConfig { max_timeout: None, ..UnresponsiveConfig::default() };
+    ConnectionConfig { unresponsive, ..connection(timeout) }
 }
 
 fn policy() -> ReconnectPolicy {

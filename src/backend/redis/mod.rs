@@ -57,6 +57,7 @@ mod lookup;
 mod malformed;
 mod names;
 mod node;
+mod probe;
 mod rates;
 mod records;
 mod replicas;

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -18,9 +18,13 @@ use fred::{
 use super::{
     breaker::Breaker,
     error::{Fault, timed_out},
+    probe::Probe,
     reply::Reply,
 };
-use crate::{backend::ErrorKind, metrics};
+use crate::{
+    backend::{BackendError, ErrorKind},
+    metrics,
+};
 
 /// A server with one multiplexed connection, which is made again when it is lost.
 ///
@@ -63,8 +67,6 @@ struct ReadOnly {
     reconnected: Option<Instant>,
 }
 
-/// How often an open breaker is probed.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// How much later than fred's timer ours goes off. fred's marks the command, so that it is not sent any more if it
 /// still waits in a queue; ours holds whatever happens inside fred.
 const BACKSTOP: Duration = Duration::from_millis(5);
@@ -92,7 +94,7 @@ impl Node {
         })
     }
 
-    fn words(&self) -> [metrics::Word<'_>; 2] {
+    pub(super) fn words(&self) -> [metrics::Word<'_>; 2] {
         ["redis".into(), (&self.name).into()]
     }
 
@@ -139,7 +141,7 @@ impl Node {
         args: Vec<Value>,
         timeout: Duration,
     ) -> Result<Reply, Fault> {
-        self.breaker.pass()?;
+        self.pass()?;
         let answer = self.send(name, args, timeout).await;
         self.observe(&answer);
         answer
@@ -152,10 +154,22 @@ impl Node {
         args: Vec<Value>,
         timeout: Duration,
     ) -> Result<Reply, Fault> {
-        self.breaker.pass()?;
+        self.pass()?;
         let answer = self.send_asking(name, args, timeout).await;
         self.observe(&answer);
         answer
+    }
+
+    /// Fails at once while the breaker is open.
+    fn pass(self: &Arc<Self>) -> Result<(), BackendError> {
+        // Whoever probed may have ended with its runtime.
+        self.breaker.pass().inspect_err(|_| self.probe())
+    }
+
+    fn probe(self: &Arc<Self>) {
+        if self.breaker.begin_to_probe() {
+            tokio::spawn(Probe::of(self).until_answered());
+        }
     }
 
     /// Tells the breaker what became of a call.
@@ -170,8 +184,8 @@ impl Node {
                         error = %error,
                         "Redis is out of reach; operations fail at once until it answers again"
                     );
-                    tokio::spawn(probe_until_answered(Arc::downgrade(self)));
                 }
+                self.probe();
             }
             Err(Fault::Failed(error)) if error.kind() == ErrorKind::ReadOnly => {
                 self.breaker.answered();
@@ -191,10 +205,15 @@ impl Node {
             && state.reconnected.is_none_or(|last| now.duration_since(last) >= READ_ONLY_RECONNECT);
         if due {
             state.reconnected = Some(now);
-            let fred = self.fred.clone();
-            tokio::spawn(async move { fred.force_reconnection().await });
+            self.reconnect();
         }
         *read_only = Some(state);
+    }
+
+    /// Makes the connection anew, in the background.
+    pub(super) fn reconnect(&self) {
+        let fred = self.fred.clone();
+        tokio::spawn(async move { fred.force_reconnection().await });
     }
 
     pub(super) async fn send(&self, name: &'static str, args: Vec<Value>, timeout: Duration) -> Result<Reply, Fault> {
@@ -295,23 +314,6 @@ fn options(timeout: Duration) -> Options {
         // Fails at once without a connection, and when one is lost.
         fail_fast: true,
         ..Options::default()
-    }
-}
-
-/// Asks once a second until an answer comes, then closes the breaker. Ends when the node is dropped.
-async fn probe_until_answered(node: Weak<Node>) {
-    loop {
-        tokio::time::sleep(PROBE_EVERY).await;
-        let Some(node) = node.upgrade() else { return };
-        match node.send("PING", Vec::new(), PROBE_EVERY / 2).await {
-            Err(Fault::Failed(error)) if error.is_outage() => {}
-            _ => {
-                node.breaker.close();
-                metrics::add(&metrics::BREAKER_OPEN, node.words(), -1.0);
-                tracing::info!(%node, "Redis answers again");
-                return;
-            }
-        }
     }
 }
 
