@@ -199,6 +199,10 @@ fn unconcerned() -> Vec<Subject<'static>> {
         each("CacheLayer", asks(CacheLayer::new(&cache).layer(route.clone()))),
         each("CoalesceLayer", asks(CoalesceLayer::new(&cache).layer(route.clone()))),
         each("the four cache layers", asks(stack(&cache, route.clone()))),
+        each("all six layers", {
+            let session = SessionLayer::new(&backend, KeyRing::ephemeral());
+            asks(limit.layer(session.layer(stack(&cache, route.clone()))))
+        }),
         each("the request alone", || request("/live/17")),
     ]
 }

@@ -115,6 +115,15 @@ impl Entry {
     pub fn decoded<T: Any + Send + Sync>(&self, decode: impl FnOnce(&Self) -> T) -> Option<&T> {
         self.decoded.get_or_init(|| Box::new(decode(self))).downcast_ref()
     }
+
+    /// What it was decoded to, for the only one who has it.
+    pub(crate) fn decoded_mut<T: Any + Send + Sync>(self: &mut Arc<Self>) -> Option<&mut T> {
+        // A look at the count is cheaper than `get_mut`, which locks it.
+        if Arc::strong_count(self) > 1 {
+            return None;
+        }
+        Arc::get_mut(self)?.decoded.get_mut()?.downcast_mut()
+    }
 }
 
 impl fmt::Debug for Entry {

@@ -44,7 +44,7 @@ impl HttpCache {
             (StatusCode::NOT_MODIFIED, fields, None)
         } else {
             match range::select(method, request, status, fields, len) {
-                Ranged::Full => return self.answer_whole(key, method, stored, age, report),
+                Ranged::Full => return self.answer_whole(key, method, stored.clone(), age, report),
                 Ranged::Part(part) => {
                     let mut headers = prepared.fields(!self.config.strip_tags);
                     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
@@ -70,22 +70,27 @@ impl HttpCache {
         &self,
         key: &PrimaryKey,
         method: &Method,
-        stored: &Stored,
+        mut stored: Stored,
         age: Duration,
         report: &Report,
     ) -> Response<CacheBody<R>> {
+        let with_tags = !self.config.strip_tags;
+        let own = stored.take_fields(with_tags);
         let prepared = stored.prepared();
         let content = &prepared.body;
         let status = prepared.stored.status;
-        let mut headers = prepared.head(self.head_form(), || {
-            let mut headers = prepared.fields(!self.config.strip_tags);
+        let make = |mut headers: HeaderMap| {
             if may_have_content(status) {
                 headers.insert(header::CONTENT_LENGTH, HeaderValue::from(content.len()));
             }
             headers.insert(header::AGE, HeaderValue::from_static("0"));
             self.make_room(&mut headers);
             headers
-        });
+        };
+        let mut headers = match own {
+            Some(own) => make(own),
+            None => prepared.head(self.head_form(), || make(prepared.fields(with_tags))),
+        };
         self.fill_in(&mut headers, key, age, report);
         with_head(status, headers, Some(content.clone()).filter(|_| *method != Method::HEAD))
     }

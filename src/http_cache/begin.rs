@@ -100,10 +100,12 @@ impl HttpCache {
         else {
             return Err(Arc::new(self.visit(request, admitted, lookup, now)).into());
         };
+        // It may be that nobody else has what was found.
+        drop(lookup);
         let mut response = if glance.steered {
             self.answer(&admitted.key, method, headers, &stored, age, &report)
         } else {
-            self.answer_whole(&admitted.key, method, &stored, age, &report)
+            self.answer_whole(&admitted.key, method, stored, age, &report)
         };
         // For most answers no layer outside asks who gave them; that it has looked up, it would have said.
         if self.passed(request).is_some() {

@@ -60,6 +60,11 @@ impl Stored {
         Prepared::of(&self.0).expect("it was read when this was made")
     }
 
+    /// See [`Prepared::take_fields`]. The response has none any more.
+    pub(crate) fn take_fields(&mut self, with_tags: bool) -> Option<HeaderMap> {
+        Prepared::take_fields(&mut self.0, with_tags)
+    }
+
     pub(crate) fn response(&self) -> &StoredResponse {
         &self.prepared().stored
     }

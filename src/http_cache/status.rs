@@ -158,10 +158,8 @@ impl Config {
     /// Strips the fields that are for caches; `leave_groups` where a layer outside has yet to read which groups the origin
     /// invalidates (RFC 9875 §3), and strips that field itself.
     fn strip(&self, headers: &mut HeaderMap, leave_groups: bool) {
-        if self.strip_tags && tags::is_in(headers) {
-            for name in tags::FIELDS.iter().filter(|name| !leave_groups || **name != tags::CACHE_GROUP_INVALIDATION) {
-                headers.remove(name);
-            }
+        if self.strip_tags {
+            tags::strip(headers, leave_groups.then_some(&tags::CACHE_GROUP_INVALIDATION));
         }
     }
 }

@@ -21,9 +21,13 @@ pub(crate) const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static(
 pub(crate) static FIELDS: [HeaderName; 5] =
     [SURROGATE_KEY, CACHE_TAG, EDGE_CACHE_TAG, CACHE_GROUPS, CACHE_GROUP_INVALIDATION];
 
-/// Whether there is one of them.
-pub(crate) fn is_in(headers: &HeaderMap) -> bool {
-    headers.keys().any(|name| FIELDS.contains(name))
+/// Takes them out, but for `keep`. A look at the names is cheaper than to look each of them up, and most answers have one
+/// or none.
+pub(crate) fn strip(headers: &mut HeaderMap, keep: Option<&HeaderName>) {
+    let is_stripped = |name: &&HeaderName| FIELDS.contains(name) && keep != Some(*name);
+    while let Some(name) = headers.keys().find(is_stripped).cloned() {
+        headers.remove(name);
+    }
 }
 
 /// The most tags of one response.

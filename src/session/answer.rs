@@ -15,16 +15,22 @@ use crate::{Personal, Problem, ProblemBody, Timestamp};
 /// The service's response with the credential that the client has to learn; a problem in its place if the session
 /// could not be stored.
 pub(super) fn answer<B>(
-    response: Response<B>,
+    mut response: Response<B>,
     finished: Result<Credential, SessionError>,
     core: &Arc<Core>,
     guarded: bool,
 ) -> Response<ProblemBody<B>> {
-    let credential = match finished {
-        Ok(credential) => credential,
-        Err(error) => return not_stored(&error).into_answer(),
-    };
-    let mut response = response.map(ProblemBody::inner);
+    match finished {
+        Ok(credential) => {
+            write(&mut response, credential, core, guarded);
+            response.map(ProblemBody::inner)
+        }
+        Err(error) => not_stored(&error).into_answer(),
+    }
+}
+
+/// Writes into the service's response what the client has to learn, and for whom it is.
+pub(super) fn write<B>(response: &mut Response<B>, credential: Credential, core: &Arc<Core>, guarded: bool) {
     match credential {
         Credential::Keep => {}
         Credential::Issue(token, receipt) => issue(&token, receipt.deadline, core, response.headers_mut()),
@@ -36,9 +42,8 @@ pub(super) fn answer<B>(
             response.extensions_mut().insert(Personal::shared(core.clone()));
         }
     } else if guarded {
-        guard(&mut response);
+        guard(response);
     }
-    response
 }
 
 /// Only for who was let in: layers around must not hand it to others, layers within may, because they are asked only for

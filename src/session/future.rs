@@ -12,7 +12,10 @@ use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::{answer::answer, core::Core};
+use super::{
+    answer::{answer, write},
+    core::Core,
+};
 use crate::{Problem, ProblemBody};
 
 pin_project! {
@@ -78,10 +81,15 @@ where
                 }
                 StateProject::After { whole } => return whole.as_mut().poll(cx),
                 StateProject::Inside { inner, core } => {
-                    let response = ready!(inner.poll(cx))?;
-                    if let Some(credential) = core.close_quietly() {
-                        return Poll::Ready(Ok(answer(response, Ok(credential), core, false)));
+                    // Written into where it is: a response is a few hundred bytes, and each move copies them.
+                    let mut polled = inner.poll(cx);
+                    if let Poll::Ready(Ok(response)) = &mut polled
+                        && let Some(credential) = core.close_quietly()
+                    {
+                        write(response, credential, core, false);
+                        return polled.map_ok(|response| response.map(ProblemBody::inner));
                     }
+                    let response = ready!(polled)?;
                     let core = core.clone();
                     let whole = Box::pin(async move {
                         let finished = core.finish().await;

@@ -6,9 +6,12 @@ mod names;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    mem,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -106,13 +109,13 @@ impl Prepared {
 
     /// The fields to send, with the tag fields or without.
     pub(crate) fn fields(&self, with_tags: bool) -> HeaderMap {
-        let mut headers = self.stored.headers.clone();
-        if !with_tags && tags::is_in(&headers) {
-            for name in &tags::FIELDS {
-                headers.remove(name);
-            }
-        }
-        headers
+        to_send(self.stored.headers.clone(), with_tags)
+    }
+
+    /// The same without a copy, if nobody else has the entry: it is read for one answer.
+    pub(crate) fn take_fields(entry: &mut Arc<Entry>, with_tags: bool) -> Option<HeaderMap> {
+        let prepared: &mut Result<Self, DecodeError> = entry.decoded_mut()?;
+        Some(to_send(mem::take(&mut prepared.as_mut().ok()?.stored.headers), with_tags))
     }
 
     /// The head that `make` makes of this response. It is made once for the entries that answer more than once; those
@@ -130,4 +133,11 @@ impl Prepared {
         }
         head
     }
+}
+
+fn to_send(mut headers: HeaderMap, with_tags: bool) -> HeaderMap {
+    if !with_tags {
+        tags::strip(&mut headers, None);
+    }
+    headers
 }

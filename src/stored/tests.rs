@@ -140,6 +140,23 @@ fn an_entry_is_decoded_once_and_shows_tag_fields_on_request_only() {
 }
 
 #[test]
+fn fields_are_taken_from_an_entry_that_nobody_else_has_and_from_no_other() {
+    let stored = response(&[("cache-tag", "c"), ("etag", "\"v1\"")], b"x");
+    let mut entry = Entry::builder(Ticket { tick: 1, born: 1 })
+        .head(stored.encode_head())
+        .body(stored.content.as_stored().clone())
+        .build();
+    assert_eq!(Prepared::take_fields(&mut entry, true), None, "it was not read yet");
+    let expected = Prepared::of(&entry).unwrap().fields(false);
+    let other = Arc::clone(&entry);
+    assert_eq!(Prepared::take_fields(&mut entry, false), None);
+    assert_eq!(Prepared::of(&other).unwrap().stored, stored, "the other one has them still");
+    drop(other);
+    assert_eq!(Prepared::take_fields(&mut entry, false), Some(expected));
+    assert!(Prepared::of(&entry).unwrap().stored.headers.is_empty());
+}
+
+#[test]
 fn the_head_of_an_entry_that_answers_again_is_made_twice_and_then_copied_in_its_form() {
     let prepared = Prepared::new(response(&[("etag", "\"v1\"")], b"x"), Bytes::from_static(b"x"));
     let mut made = 0;

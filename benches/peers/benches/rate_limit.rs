@@ -207,7 +207,7 @@ fn on_redis(runtime: &Runtime) {
     let limit = Limit::rate(Duration::from_nanos(100), 1_000_000);
     let take = async |n: usize| {
         let asks = [Ask { limit, cost: 1 }];
-        assert!(backend.take(&[Take { key: key(n % 1000), asks: &asks }]).await.unwrap().admitted);
+        assert!(backend.take(&[Take { key: key(n as u64 % 1000), asks: &asks }]).await.unwrap().admitted);
     };
     let get = async |_: usize| {
         let value: fred::types::Value = client.get("key").await.unwrap();

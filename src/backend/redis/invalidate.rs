@@ -133,7 +133,7 @@ impl RedisBackend {
         deadline: Instant,
     ) -> Result<(), Fault> {
         let mut keys = Vec::with_capacity(1 + cells.len());
-        keys.push(Value::Bytes(names::clock(self.client.keys(), bucket)));
+        keys.push(Value::Bytes(self.client.keys().clock(bucket)));
         keys.extend_from_slice(cells);
         let timeout = deadline.saturating_duration_since(Instant::now());
         // No channel: there are no caches in the processes that would listen.

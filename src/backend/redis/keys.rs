@@ -18,6 +18,9 @@ pub(super) struct Keys {
 struct HashTag {
     name: Box<str>,
     slot: u16,
+    /// `<namespace>:{<hash tag>}:`
+    prefix: Box<[u8]>,
+    clock: Bytes,
 }
 
 /// One of the buckets of a namespace.
@@ -43,7 +46,9 @@ impl Keys {
             let slot = redis_keyslot(name.as_bytes());
             let tag = &mut tags[usize::from(slot) * n / SLOTS];
             if tag.is_none() {
-                *tag = Some(HashTag { name: name.into(), slot });
+                let prefix = format!("{namespace}:{{{name}}}:");
+                let clock = format!("{prefix}c").into();
+                *tag = Some(HashTag { name: name.into(), slot, prefix: prefix.into_bytes().into(), clock });
                 missing -= 1;
             }
         }
@@ -77,11 +82,15 @@ impl Keys {
         &self.tags[bucket.index()].name
     }
 
+    /// The name of the bucket's clock: `key(bucket, "c", &[])`, without an allocation.
+    pub(super) fn clock(&self, bucket: Bucket) -> Bytes {
+        self.tags[bucket.index()].clock.clone()
+    }
+
     /// `<namespace>:{<hash tag>}:<kind>[:<part>]…`; parts may be any bytes.
     pub(super) fn key(&self, bucket: Bucket, kind: &str, parts: &[&[u8]]) -> Bytes {
-        let tag = self.tag(bucket);
-        let len =
-            self.namespace.len() + tag.len() + kind.len() + 4 + parts.iter().map(|part| part.len() + 1).sum::<usize>();
+        let prefix = self.tags[bucket.index()].prefix.len();
+        let len = prefix + kind.len() + parts.iter().map(|part| part.len() + 1).sum::<usize>();
         let mut key = BytesMut::with_capacity(len);
         self.put(&mut key, bucket, kind, parts);
         key.freeze()
@@ -89,11 +98,7 @@ impl Keys {
 
     /// The same at the end of a buffer.
     pub(super) fn put(&self, key: &mut BytesMut, bucket: Bucket, kind: &str, parts: &[&[u8]]) {
-        let tag = self.tag(bucket);
-        key.put_slice(self.namespace.as_bytes());
-        key.put_slice(b":{");
-        key.put_slice(tag.as_bytes());
-        key.put_slice(b"}:");
+        key.put_slice(&self.tags[bucket.index()].prefix);
         key.put_slice(kind.as_bytes());
         for part in parts {
             key.put_u8(b':');

@@ -78,7 +78,7 @@ impl Looks {
 
     /// At this replica, or at the master.
     pub(super) async fn look(&self, replica: Option<&Arc<Node>>, look: &Look) -> Answer {
-        let bucket = Names::new(self.client.keys(), &look.key).bucket;
+        let bucket = names::bucket(self.client.keys(), &look.key);
         if let Some(replica) = replica {
             let reply = self.ask_replica(replica, self.keys(bucket, [look])).await?;
             return self.read_one(look, reply);
@@ -98,7 +98,12 @@ impl Looks {
         tags: &[TagDigest],
     ) -> Result<(), BackendError> {
         let names = Names::new(self.client.keys(), key);
-        let keys = || names.several(1 + tags.len()).clock().tags(tags);
+        let keys = || {
+            let mut keys = Vec::with_capacity(1 + tags.len());
+            keys.push(Value::Bytes(names.clock()));
+            names.ask(tags.len(), &mut keys).tags(tags);
+            keys
+        };
         let reply = if let Some(replica) = replica {
             self.ask_replica(replica, keys()).await?
         } else {
@@ -150,12 +155,12 @@ impl Looks {
         }
     }
 
-    fn keys<'a>(&self, bucket: Bucket, looks: impl IntoIterator<Item = &'a Look>) -> Vec<Value> {
+    fn keys<'a>(&self, bucket: Bucket, looks: impl IntoIterator<Item = &'a Look> + Clone) -> Vec<Value> {
         let keys = self.client.keys();
-        let mut asked = vec![Value::Bytes(names::clock(keys, bucket))];
+        let mut asked = Vec::with_capacity(count(looks.clone()));
+        asked.push(Value::Bytes(keys.clock(bucket)));
         for Look { key, variant, tags } in looks {
-            let names = Names::new(keys, key);
-            asked.extend(names.several(2 + tags.len()).entry(*variant).primary().tags(tags));
+            Names::new(keys, key).ask(2 + tags.len(), &mut asked).entry(*variant).primary().tags(tags);
         }
         asked
     }
@@ -170,8 +175,7 @@ impl Looks {
         looks: impl IntoIterator<Item = &'a Look> + Clone,
         reply: Reply,
     ) -> Result<Vec<Arc<Seen>>, BackendError> {
-        let asked = 1 + looks.clone().into_iter().map(|look| 2 + look.tags.len()).sum::<usize>();
-        let mut values = values(reply, asked)?;
+        let mut values = values(reply, count(looks.clone()))?;
         let clock = self.clock(&mut values);
         Ok(looks.into_iter().map(|look| Arc::new(self.see(clock, &look.tags, &mut values))).collect())
     }
@@ -211,6 +215,11 @@ impl Carrier for Looks {
         let most = (LONGEST / self.typical.load(Ordering::Relaxed).max(1)).clamp(1, MOST);
         future::join_all(in_parts(Alike::of(calls), most).map(|part| self.at_once(bucket, part))).await;
     }
+}
+
+/// How many keys look-ups ask for: the clock, and each its entry, its cell and its tags.
+fn count<'a>(looks: impl IntoIterator<Item = &'a Look>) -> usize {
+    1 + looks.into_iter().map(|look| 2 + look.tags.len()).sum::<usize>()
 }
 
 /// The values, if there are `n` of them.

@@ -6,7 +6,7 @@ use super::{
     RedisBackend,
     cells::{Verdict, judge},
     looks::{Look, Seen},
-    names::Names,
+    names,
     node::Node,
 };
 use crate::backend::{BackendError, Found, Lookup, PrimaryKey, Tick, Variant, VaryOf, VarySpec};
@@ -24,7 +24,7 @@ impl RedisBackend {
     /// A fresh hit at a replica that has heard of all invalidations of this process. Whatever else a replica says is
     /// asked of the master, which knows better: so a replica that is behind costs no fills.
     async fn find_nearby(&self, key: &PrimaryKey, vary: &VaryOf<'_>) -> Option<Lookup> {
-        let bucket = Names::new(self.client.keys(), key).bucket;
+        let bucket = names::bucket(self.client.keys(), key);
         let replica = self.client.nearest_replica(bucket)?;
         // Read first: what this process invalidates from now on was not done when the look-up began.
         let least = self.invalidated[bucket.index()].load(Ordering::SeqCst);

@@ -22,14 +22,11 @@ const HEX: usize = 32;
 
 impl<'a> Names<'a> {
     pub(super) fn new(keys: &'a Keys, key: &PrimaryKey) -> Self {
-        let bytes = key.as_bytes();
-        let mut hash = [0; 8];
-        hash.copy_from_slice(&bytes[..8]);
-        Self { keys, bucket: keys.bucket(hash), key: *key, hex: hex(*bytes) }
+        Self { keys, bucket: bucket(keys, key), key: *key, hex: hex(*key.as_bytes()) }
     }
 
     pub(super) fn clock(&self) -> Bytes {
-        clock(self.keys, self.bucket)
+        self.keys.clock(self.bucket)
     }
 
     pub(super) fn channel(&self) -> Bytes {
@@ -66,10 +63,10 @@ impl<'a> Names<'a> {
         self.keys.key(self.bucket, "s", &[&hex(*Owner::random().as_bytes())])
     }
 
-    /// For a question about `n` keys.
-    pub(super) fn several(&self, n: usize) -> Several<'_> {
+    /// Adds the names of about `n` keys to a question.
+    pub(super) fn ask<'b>(&'b self, n: usize, keys: &'b mut Vec<Value>) -> Several<'b> {
         let buffer = BytesMut::with_capacity(n * (self.keys.namespace().len() + TYPICAL));
-        Several { names: self, buffer, keys: Vec::with_capacity(n) }
+        Several { names: self, buffer, keys }
     }
 
     fn of_variant(&self, kind: &str, variant: Variant) -> Bytes {
@@ -84,18 +81,13 @@ impl<'a> Names<'a> {
 pub(super) struct Several<'a> {
     names: &'a Names<'a>,
     buffer: BytesMut,
-    keys: Vec<Value>,
+    keys: &'a mut Vec<Value>,
 }
 
 /// About what a key has besides the namespace.
 const TYPICAL: usize = 56;
 
 impl Several<'_> {
-    pub(super) fn clock(mut self) -> Self {
-        self.put("c", &[]);
-        self
-    }
-
     pub(super) fn primary(mut self) -> Self {
         self.put("p", &[&self.names.hex]);
         self
@@ -109,12 +101,10 @@ impl Several<'_> {
         self
     }
 
-    /// The names, in the order in which they were asked for, and those of the tags at the end.
-    pub(super) fn tags(mut self, tags: &[TagDigest]) -> Vec<Value> {
+    pub(super) fn tags(mut self, tags: &[TagDigest]) {
         for tag in tags {
             self.put("t", &[tag.as_bytes()]);
         }
-        self.keys
     }
 
     fn put(&mut self, kind: &str, parts: &[&[u8]]) {
@@ -123,8 +113,11 @@ impl Several<'_> {
     }
 }
 
-pub(super) fn clock(keys: &Keys, bucket: Bucket) -> Bytes {
-    keys.key(bucket, "c", &[])
+/// The bucket in which all of a primary key is.
+pub(super) fn bucket(keys: &Keys, key: &PrimaryKey) -> Bucket {
+    let mut hash = [0; 8];
+    hash.copy_from_slice(&key.as_bytes()[..8]);
+    keys.bucket(hash)
 }
 
 pub(super) fn channel(keys: &Keys, bucket: Bucket) -> Bytes {
@@ -188,9 +181,9 @@ mod tests {
         assert_eq!(names.entry(Variant(None)), format!("gh:{{0}}:e:{hex}"));
         assert_eq!(names.entry(variant), format!("gh:{{0}}:e:{hex}:variant0"));
         assert_eq!(names.tag(TagDigest::from_bytes(*b"tagtagta")), "gh:{0}:t:tagtagta");
-        let several = names.several(1).entry(variant).clock().primary().tags(&[TagDigest::from_bytes(*b"tagtagta")]);
-        let alone =
-            [names.entry(variant), names.clock(), names.primary(), names.tag(TagDigest::from_bytes(*b"tagtagta"))];
+        let mut several = Vec::new();
+        names.ask(1, &mut several).entry(variant).primary().tags(&[TagDigest::from_bytes(*b"tagtagta")]);
+        let alone = [names.entry(variant), names.primary(), names.tag(TagDigest::from_bytes(*b"tagtagta"))];
         assert_eq!(several, alone.map(Value::Bytes));
         assert_eq!(names.handed_over(&lease, 17), format!("gh:{{0}}:h:{hex}:variant0:17"));
     }

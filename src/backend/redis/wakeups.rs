@@ -26,7 +26,7 @@ use super::{
     client::{self, Client},
     error::Fault,
     keys::Bucket,
-    names::{Names, channel, parse_lease},
+    names::{self, channel, parse_lease},
 };
 use crate::backend::{ErrorKind, LeaseKey, WaitMap, Waiter};
 
@@ -71,7 +71,7 @@ impl Wakeups {
     /// Starts listening for the end of a lease.
     pub(super) fn watch(&self, key: &LeaseKey) -> Waiter {
         let waiter = self.waiting.watch(key);
-        let bucket = Names::new(self.client.keys(), &key.key).bucket;
+        let bucket = names::bucket(self.client.keys(), &key.key);
         let subscription = &self.buckets[bucket.index()];
         if !subscription.wanted.load(Ordering::Relaxed)
             && tokio::runtime::Handle::try_current().is_ok()
@@ -87,7 +87,7 @@ impl Wakeups {
     /// Waits until messages about this lease are heard, if somebody waits for it, but no longer than `at_most`, and only
     /// while it is tried for the first time: who cannot listen looks again now and then.
     pub(super) async fn listening(&self, key: &LeaseKey, at_most: Duration) {
-        let bucket = Names::new(self.client.keys(), &key.key).bucket;
+        let bucket = names::bucket(self.client.keys(), &key.key);
         let subscription = &self.buckets[bucket.index()];
         if *subscription.state.borrow() != State::Begun
             || !self.waiting.is_watched(key)

@@ -52,8 +52,8 @@ impl Loads {
 
     async fn alone(&self, key: &RecordKey) -> Result<Loaded, BackendError> {
         let home = Home::new(self.client.keys(), key.home());
-        let reply =
-            self.client.command(home.bucket, "HGETALL", vec![home.record(key).into()], self.client.timeout()).await?;
+        let ask = |timeout| self.client.call(home.bucket, "HGETALL", vec![home.record(key).into()], timeout);
+        let reply = self.client.retrying(self.client.timeout(), ask).await?;
         Ok(read(reply).map(Arc::new))
     }
 }
