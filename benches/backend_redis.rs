@@ -55,7 +55,9 @@ fn look_up(runtime: &Runtime, server: &RedisServer, size: usize, tags: usize) {
     };
     for at_once in [1, 64] {
         compare(
-            &format!("A look-up on Redis beside a bare GET, {size} bytes, {tags} tags, rounds of {at_once}"),
+            &format!(
+                "A look-up on Redis beside a bare GET, {size} bytes, {tags} tags, {at_once} at once of one: one round of all"
+            ),
             vec![
                 rounds(runtime, "fred: GET", at_once, move |_| bare()),
                 rounds(runtime, "Backend::lookup", at_once, move |_| hit()),

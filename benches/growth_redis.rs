@@ -150,7 +150,8 @@ fn cluster(runtime: &Runtime, server: &RedisServer, csv: &mut Csv) {
                 assert!(is_hit(backend, page(pages.shared() % PAGES), 0).await);
             })
         });
-        let took = compare(&format!("A hit on Redis, 2 KiB, 2 tags, rounds of {at_once}"), hits.collect());
+        let took =
+            compare(&format!("A hit on Redis, 2 KiB, 2 tags, {at_once} at once: one round of all"), hits.collect());
         plot("a hit", at_once, took);
 
         let checks = backends.iter().map(|(name, backend)| {
@@ -162,7 +163,8 @@ fn cluster(runtime: &Runtime, server: &RedisServer, csv: &mut Csv) {
                 assert!(backend.take(&takes).await.unwrap().admitted);
             })
         });
-        let took = compare(&format!("A check of a limit on Redis, rounds of {at_once}"), checks.collect());
+        let took =
+            compare(&format!("A check of a limit on Redis, {at_once} at once: one round of all"), checks.collect());
         plot("a limit", at_once, took);
     }
 }

@@ -296,37 +296,48 @@ fn on_redis(runtime: &Runtime, server: &RedisServer, size: usize) {
         let config = fred::prelude::Config::from_url(&server.url()).unwrap();
         let client = fred::prelude::Builder::from_config(config).build().unwrap();
         client.init().await.unwrap();
-        let _: () = client.set("bare", content.clone(), None, None, false).await.unwrap();
+        for page in 0..64 {
+            let _: () = client.set(format!("bare{page}"), content.clone(), None, None, false).await.unwrap();
+        }
         let namespace = format!("bench{size}");
         // A turn that the machine has interrupted must not open the breaker: what follows would be misses.
         let backend = Backend::redis(server.url()).namespace(namespace).operation_timeout(DAY).connect().await.unwrap();
         (client, CacheLayer::new(&backend))
     });
     for tags in ["", "a,b"] {
-        let path = if tags.is_empty() { "/plain" } else { "/tagged" };
         let content = content.clone();
         let answer = async move || ([(header::HeaderName::from_static("cache-tag"), tags)], FIELDS, content);
-        let app = layer.layer(Router::new().route(path, get(answer)));
+        let kind = if tags.is_empty() { "plain" } else { "tagged" };
+        let app = layer.layer(Router::new().route(&format!("/{kind}/{{page}}"), get(answer)));
         let (fred, app) = (&fred, &app);
-        let bare = move || async move {
-            let value: Bytes = fred.get("bare").await.unwrap();
-            assert_eq!(value.len(), size);
-        };
-        let hit = move || async move {
-            let response = app.clone().oneshot(request(path)).await.unwrap();
-            assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), size);
-        };
-        runtime.block_on(hit());
-        let answer = runtime.block_on(app.clone().oneshot(request(path))).unwrap();
-        assert!(answer.cache_status().unwrap().is_hit());
-        for at_once in [1, 64] {
+        let path = |page: usize| format!("/{kind}/{page}");
+        for page in 0..64 {
+            runtime.block_on(async { answer_of(app, &path(page)).await.into_body().collect().await.unwrap() });
+            let again = runtime.block_on(answer_of(app, &path(page)));
+            assert!(again.cache_status().unwrap().is_hit());
+        }
+        for (at_once, pages) in [(1, 1), (64, 1), (64, 64)] {
+            let bare = move |page: usize| async move {
+                let value: Bytes = fred.get(format!("bare{}", page % pages)).await.unwrap();
+                assert_eq!(value.len(), size);
+            };
+            let hit = move |page: usize| async move {
+                let body = answer_of(app, &path(page % pages)).await.into_body();
+                assert_eq!(body.collect().await.unwrap().to_bytes().len(), size);
+            };
             compare(
-                &format!("A hit on Redis beside a bare GET, {size} bytes, rounds of {at_once}, tags: {tags:?}"),
-                vec![
-                    rounds(runtime, "fred: GET", at_once, move |_| bare()),
-                    rounds(runtime, "CacheLayer", at_once, move |_| hit()),
-                ],
+                &format!(
+                    "A hit on Redis beside a bare GET, {size} bytes, {at_once} at once of {pages}, tags: {tags:?}: one round of all"
+                ),
+                vec![rounds(runtime, "fred: GET", at_once, bare), rounds(runtime, "CacheLayer", at_once, hit)],
             );
         }
     }
+}
+
+async fn answer_of<S: Service<Request<Body>> + Clone>(app: &S, path: &str) -> S::Response
+where
+    S::Error: std::fmt::Debug,
+{
+    app.clone().oneshot(request(path)).await.unwrap()
 }

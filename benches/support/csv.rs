@@ -15,7 +15,8 @@ impl Csv {
     /// `name` may not have a comma.
     pub(crate) fn line(&mut self, name: &str, x: impl Display, y: f64) {
         assert!(!name.contains(','), "{name}");
-        if let Some(file) = &mut self.0 {
+        // What was not measured is no number.
+        if let Some(file) = self.0.as_mut().filter(|_| y.is_finite()) {
             writeln!(file, "{name},{x},{y}").expect("a file that can be written");
         }
     }

@@ -74,25 +74,30 @@ impl HttpCache {
         age: Duration,
         report: &Report,
     ) -> Response<CacheBody<R>> {
-        let with_tags = !self.config.strip_tags;
-        let own = stored.take_fields(with_tags);
-        let prepared = stored.prepared();
-        let content = &prepared.body;
-        let status = prepared.stored.status;
-        let make = |mut headers: HeaderMap| {
-            if may_have_content(status) {
-                headers.insert(header::CONTENT_LENGTH, HeaderValue::from(content.len()));
-            }
-            headers.insert(header::AGE, HeaderValue::from_static("0"));
-            self.make_room(&mut headers);
-            headers
-        };
-        let mut headers = match own {
-            Some(own) => make(own),
-            None => prepared.head(self.head_form(), || make(prepared.fields(with_tags))),
+        let mut headers = match stored.prepared().head(self.head_form()) {
+            Some(head) => head,
+            None => self.make_head(&mut stored),
         };
         self.fill_in(&mut headers, key, age, report);
-        with_head(status, headers, Some(content.clone()).filter(|_| *method != Method::HEAD))
+        let prepared = stored.prepared();
+        with_head(prepared.stored.status, headers, Some(prepared.body.clone()).filter(|_| *method != Method::HEAD))
+    }
+
+    /// The head of a hit, but for what each has of its own.
+    fn make_head(&self, stored: &mut Stored) -> HeaderMap {
+        let with_tags = !self.config.strip_tags;
+        let own = stored.take_fields(with_tags);
+        let (prepared, is_own) = (stored.prepared(), own.is_some());
+        let mut headers = own.unwrap_or_else(|| prepared.fields(with_tags));
+        if may_have_content(prepared.stored.status) {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(prepared.body.len()));
+        }
+        headers.insert(header::AGE, HeaderValue::from_static("0"));
+        self.make_room(&mut headers);
+        if !is_own {
+            prepared.keep_head(self.head_form(), &headers);
+        }
+        headers
     }
 
     /// 504 where the client wants an answer only from the store (RFC 9111 §5.2.1.7).

@@ -118,20 +118,19 @@ impl Prepared {
         Some(to_send(mem::take(&mut prepared.as_mut().ok()?.stored.headers), with_tags))
     }
 
-    /// The head that `make` makes of this response. It is made once for the entries that answer more than once; those
-    /// that were read from another process are decoded for one answer.
-    pub(crate) fn head(&self, form: HeadForm, make: impl FnOnce() -> HeaderMap) -> HeaderMap {
-        if let Some((made, head)) = self.head.get()
-            && *made == form
-        {
-            return head.clone();
-        }
-        let head = make();
+    /// A copy of the head that was kept, if it has this form.
+    #[inline]
+    pub(crate) fn head(&self, form: HeadForm) -> Option<HeaderMap> {
+        self.head.get().filter(|(made, _)| *made == form).map(|(_, head)| head.clone())
+    }
+
+    /// Keeps the head that was made, from the second one on: most of those that were read from another process answer
+    /// once.
+    pub(crate) fn keep_head(&self, form: HeadForm, head: &HeaderMap) {
         if self.has_answered.swap(true, Ordering::Relaxed) {
             // A copy has no more room than it needs.
             let _ = self.head.set((form, head.clone()));
         }
-        head
     }
 }
 

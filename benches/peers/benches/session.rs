@@ -61,7 +61,9 @@ fn main() {
                 bare.asks(&runtime, "no session: a bare axum route", path, 1),
             ],
         );
-        if let [theirs, ours, floor, _] = nanos[..] {
+        if let [theirs, ours, floor, _] = nanos[..]
+            && ours.is_finite()
+        {
             let beyond = (ours - floor) / (theirs - floor);
             println!("  SessionLayer, what it costs beyond the route without a session: x {beyond:.2}");
         }

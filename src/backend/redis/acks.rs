@@ -76,7 +76,12 @@ impl Acks {
         let millis = i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX).max(1);
         let wait = ("WAIT", vec![i64::from(self.wanted).into(), millis.into()]);
         // In one go: on another connection WAIT would ask for nothing, and say that everybody has it.
-        let reply = node.send_both(write, wait, self.timeout + SLACK).await.map_err(Fault::into_error)?;
+        let answer = node.send_both(write, wait, self.timeout + SLACK).await.map_err(Fault::into_error);
+        if answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Timeout) {
+            // WAIT ends by itself: over this connection nothing comes back.
+            node.reconnect();
+        }
+        let reply = answer?;
         reply.as_u64().ok_or_else(|| Reply::unexpected("WAIT"))
     }
 

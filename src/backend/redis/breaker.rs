@@ -13,6 +13,8 @@ pub(super) struct Breaker {
     failures: AtomicU32,
     open: AtomicBool,
     probed: AtomicBool,
+    /// How often an answer came after a failure.
+    recoveries: AtomicU32,
 }
 
 /// Outages in a row that open a breaker.
@@ -38,7 +40,8 @@ impl Breaker {
     pub(super) fn answered(&self) {
         // A plain load first: on the hit path the cache line stays shared.
         if self.failures.load(Ordering::Relaxed) != 0 {
-            self.failures.store(0, Ordering::Relaxed);
+            self.failures.store(0, Ordering::SeqCst);
+            self.recoveries.fetch_add(1, Ordering::SeqCst);
         }
     }
 
@@ -51,7 +54,13 @@ impl Breaker {
     /// `true` if nobody probes yet: the caller begins, and goes on until [`Breaker::rest`] or [`Breaker::close`].
     #[must_use]
     pub(super) fn begin_to_probe(&self) -> bool {
-        !self.probed.swap(true, Ordering::SeqCst)
+        // A plain load first: while it is open, every call comes by.
+        !self.probed.load(Ordering::SeqCst) && !self.probed.swap(true, Ordering::SeqCst)
+    }
+
+    /// How often an answer came after a failure.
+    pub(super) fn recoveries(&self) -> u32 {
+        self.recoveries.load(Ordering::SeqCst)
     }
 
     /// Who probed has gone away.
@@ -62,7 +71,7 @@ impl Breaker {
     /// `true` if there is nothing to probe any more.
     #[must_use]
     pub(super) fn rest(&self) -> bool {
-        let is_calm = || !self.is_open() && self.failures.load(Ordering::SeqCst) == 0;
+        let is_calm = || !self.open.load(Ordering::SeqCst) && self.failures.load(Ordering::SeqCst) == 0;
         if !is_calm() {
             return false;
         }
@@ -71,12 +80,16 @@ impl Breaker {
         is_calm() || !self.begin_to_probe()
     }
 
-    /// A probe was answered, and probing has ended. `true` if the breaker was open.
+    /// A probe was answered, and probing has ended. `true` if the breaker was open; else failures of calls count on, for
+    /// a server may answer a PING and nothing else.
     pub(super) fn close(&self) -> bool {
-        // In this order: who fails from here on begins to probe anew.
+        // First: who fails from here on begins to probe anew.
         self.probe_ended();
-        self.failures.store(0, Ordering::SeqCst);
-        self.open.swap(false, Ordering::SeqCst)
+        let was_open = self.open.swap(false, Ordering::SeqCst);
+        if was_open {
+            self.failures.store(0, Ordering::SeqCst);
+        }
+        was_open
     }
 }
 
@@ -117,5 +130,15 @@ mod tests {
         assert!(!breaker.rest(), "an open one is closed by a probe");
         assert!(breaker.close());
         assert!(breaker.begin_to_probe());
+    }
+
+    #[test]
+    fn a_server_that_answers_probes_and_nothing_else_opens_it_all_the_same() {
+        let breaker = Breaker::default();
+        for _ in 1..THRESHOLD {
+            assert!(!breaker.failed());
+            assert!(!breaker.close(), "a probe was answered");
+        }
+        assert!(breaker.failed());
     }
 }

@@ -363,8 +363,8 @@ fn connection(timeout: Duration) -> ConnectionConfig {
         internal_command_timeout: Duration::from_secs(2),
         max_command_attempts: 1,
         max_command_buffer_len: MAX_QUEUED,
-        // A connection over which nothing comes back is given up, or a server that has vanished without a word would
-        // never be connected to again.
+        // A connection over which nothing comes back is given up, as far as fred can tell: what it subscribes to does not
+        // count, nor can it stop what it is writing.
         unresponsive: UnresponsiveConfig {
             max_timeout: Some(probe::patience(timeout)),
             interval: Duration::from_millis(500),

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -39,6 +39,7 @@ pub(super) struct Node {
     breaker: Breaker,
     read_only: Mutex<Option<ReadOnly>>,
     connecting: AtomicBool,
+    reconnecting: AtomicBool,
     /// How many are under way.
     reads: AtomicUsize,
 }
@@ -58,6 +59,17 @@ impl<'a> Read<'a> {
 impl Drop for Read<'_> {
     fn drop(&mut self) {
         self.reads.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// While the connection is made anew.
+struct Reconnecting(Weak<Node>);
+
+impl Drop for Reconnecting {
+    fn drop(&mut self) {
+        if let Some(node) = self.0.upgrade() {
+            node.reconnecting.store(false, Ordering::SeqCst);
+        }
     }
 }
 
@@ -90,6 +102,7 @@ impl Node {
             breaker: Breaker::default(),
             read_only: Mutex::default(),
             connecting: AtomicBool::new(false),
+            reconnecting: AtomicBool::new(false),
             reads: AtomicUsize::new(0),
         })
     }
@@ -142,6 +155,16 @@ impl Node {
         timeout: Duration,
     ) -> Result<Reply, Fault> {
         self.pass()?;
+        self.ask(name, args, timeout).await
+    }
+
+    /// The same whether the breaker is open or not.
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        name: &'static str,
+        args: Vec<Value>,
+        timeout: Duration,
+    ) -> Result<Reply, Fault> {
         let answer = self.send(name, args, timeout).await;
         self.observe(&answer);
         answer
@@ -196,7 +219,7 @@ impl Node {
     }
 
     /// After a failover the name of a server may stand for another one, while the old connection still stands.
-    fn reconnect_if_read_only_for_long(&self) {
+    fn reconnect_if_read_only_for_long(self: &Arc<Self>) {
         let now = Instant::now();
         let mut read_only = self.read_only.lock().unwrap_or_else(PoisonError::into_inner);
         let known = read_only.filter(|known| now.duration_since(known.since) < 6 * READ_ONLY_RECONNECT);
@@ -210,10 +233,16 @@ impl Node {
         *read_only = Some(state);
     }
 
-    /// Makes the connection anew, in the background.
-    pub(super) fn reconnect(&self) {
-        let fred = self.fred.clone();
-        tokio::spawn(async move { fred.force_reconnection().await });
+    /// Makes the connection anew, in the background; once, however often that is called meanwhile: fred takes it up only
+    /// when it is done with what it is writing.
+    pub(super) fn reconnect(self: &Arc<Self>) {
+        if !self.reconnecting.swap(true, Ordering::SeqCst) {
+            let (fred, reconnecting) = (self.fred.clone(), Reconnecting(Arc::downgrade(self)));
+            tokio::spawn(async move {
+                let _ = fred.force_reconnection().await;
+                drop(reconnecting);
+            });
+        }
     }
 
     pub(super) async fn send(&self, name: &'static str, args: Vec<Value>, timeout: Duration) -> Result<Reply, Fault> {

@@ -1,6 +1,7 @@
 //! Looks after a server that has not answered.
 
 use std::{
+    mem,
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
@@ -10,27 +11,30 @@ use fred::interfaces::ClientLike as _;
 use super::{error::Fault, node::Node};
 use crate::{backend::ErrorKind, metrics};
 
-/// How often it is asked.
+/// How long after an answer that did not come it is asked again.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// A connection over which nothing comes back for so long is given up: a server that has vanished without a word would
-/// never be connected to again. fred could watch for this itself, at the price of two timers for every operation.
+/// be missed until TCP notices, a quarter of an hour later. fred could watch for this itself, at the price of two timers
+/// for every operation.
 pub(super) fn patience(timeout: Duration) -> Duration {
-    (timeout * 20).max(Duration::from_secs(2))
+    (timeout * 20).max(Duration::from_secs(5))
 }
 
 /// A task of which each server has one at most.
 pub(super) struct Probe {
     node: Weak<Node>,
+    /// As they were when it was asked last.
+    recoveries: u32,
     has_ended: bool,
 }
 
 impl Probe {
     pub(super) fn of(node: &Arc<Node>) -> Self {
-        Self { node: Arc::downgrade(node), has_ended: false }
+        Self { node: Arc::downgrade(node), recoveries: node.breaker().recoveries(), has_ended: false }
     }
 
-    /// Asks once a second until an answer comes, then closes the breaker. Ends when the node is dropped, too.
+    /// Asks again and again until an answer comes, then closes the breaker. Ends when the node is dropped, too.
     pub(super) async fn until_answered(mut self) {
         let mut silent_since = Instant::now();
         loop {
@@ -42,9 +46,11 @@ impl Probe {
             }
             match node.send("PING", Vec::new(), EVERY / 2).await {
                 Err(Fault::Failed(error)) if error.is_outage() => {
-                    // Without a connection one is being made already.
+                    // Calls may have been answered meanwhile. And without a connection one is being made already.
+                    let seen = node.breaker().recoveries();
+                    let has_answered = mem::replace(&mut self.recoveries, seen) != seen;
                     let is_silent = error.kind() == ErrorKind::Timeout && node.fred().is_connected();
-                    if !is_silent {
+                    if has_answered || !is_silent {
                         silent_since = Instant::now();
                     } else if silent_since.elapsed() >= patience(node.fred().perf_config().default_command_timeout) {
                         tracing::warn!(%node, "nothing comes back from Redis; the connection is made anew");

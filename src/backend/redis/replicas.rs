@@ -69,7 +69,7 @@ impl Replicas {
     async fn refresh(&self, masters: &[Arc<Node>]) {
         let told = future::join_all(masters.iter().map(async |master| {
             let asked = Instant::now();
-            let reply = master.send("INFO", vec!["replication".into()], ASK_TIMEOUT).await.ok()?;
+            let reply = master.ask("INFO", vec!["replication".into()], ASK_TIMEOUT).await.ok()?;
             Some((Arc::clone(master), asked, parse(reply.as_str()?)?))
         }));
         let before = Arc::clone(&self.of.read().unwrap_or_else(PoisonError::into_inner));
@@ -126,7 +126,7 @@ impl Replica {
     async fn measure(&self, cluster: bool) -> bool {
         let asked = Instant::now();
         let name = if cluster { "READONLY" } else { "PING" };
-        let answer = self.node.send(name, Vec::new(), ASK_TIMEOUT).await.map_err(Fault::into_error);
+        let answer = self.node.ask(name, Vec::new(), ASK_TIMEOUT).await.map_err(Fault::into_error);
         let round_trip = match &answer {
             Ok(_) => {
                 let now = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX / 8);

@@ -1,6 +1,6 @@
 //! Which master has which slots: what a node of a Cluster tells.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{node::Node, reply::Reply};
 
@@ -17,9 +17,9 @@ pub(super) struct Range {
 }
 
 /// Asks a node of a Cluster.
-pub(super) async fn ask(node: &Node) -> Result<Vec<Range>, fred::error::Error> {
+pub(super) async fn ask(node: &Arc<Node>) -> Result<Vec<Range>, fred::error::Error> {
     let unreadable = || fred::error::Error::new(fred::error::ErrorKind::Protocol, "CLUSTER SLOTS cannot be read");
-    match node.send("CLUSTER", vec!["SLOTS".into()], ASK_TIMEOUT).await {
+    match node.ask("CLUSTER", vec!["SLOTS".into()], ASK_TIMEOUT).await {
         Ok(reply) => parse_slots(reply, node.host()).ok_or_else(unreadable),
         Err(fault) => Err(fault.into_fred()),
     }
