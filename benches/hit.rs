@@ -292,12 +292,13 @@ where
 /// The floor is the client that the backend uses, reading a value of the same length.
 fn on_redis(runtime: &Runtime, server: &RedisServer, size: usize) {
     let content = content(size);
+    let names: Vec<fred::types::Key> = (0..64).map(|page| format!("bare{page}").into()).collect();
     let (fred, layer) = runtime.block_on(async {
         let config = fred::prelude::Config::from_url(&server.url()).unwrap();
         let client = fred::prelude::Builder::from_config(config).build().unwrap();
         client.init().await.unwrap();
-        for page in 0..64 {
-            let _: () = client.set(format!("bare{page}"), content.clone(), None, None, false).await.unwrap();
+        for name in &names {
+            let _: () = client.set(name, content.clone(), None, None, false).await.unwrap();
         }
         let namespace = format!("bench{size}");
         // A turn that the machine has interrupted must not open the breaker: what follows would be misses.
@@ -309,26 +310,24 @@ fn on_redis(runtime: &Runtime, server: &RedisServer, size: usize) {
         let answer = async move || ([(header::HeaderName::from_static("cache-tag"), tags)], FIELDS, content);
         let kind = if tags.is_empty() { "plain" } else { "tagged" };
         let app = layer.layer(Router::new().route(&format!("/{kind}/{{page}}"), get(answer)));
-        let (fred, app) = (&fred, &app);
-        let path = |page: usize| format!("/{kind}/{page}");
-        for page in 0..64 {
-            runtime.block_on(async { answer_of(app, &path(page)).await.into_body().collect().await.unwrap() });
-            let again = runtime.block_on(answer_of(app, &path(page)));
+        let paths: Vec<String> = (0..64).map(|page| format!("/{kind}/{page}")).collect();
+        let (fred, app, names, paths) = (&fred, &app, &names, &paths);
+        for path in paths {
+            runtime.block_on(async { answer_of(app, path).await.into_body().collect().await.unwrap() });
+            let again = runtime.block_on(answer_of(app, path));
             assert!(again.cache_status().unwrap().is_hit());
         }
         for (at_once, pages) in [(1, 1), (64, 1), (64, 64)] {
             let bare = move |page: usize| async move {
-                let value: Bytes = fred.get(format!("bare{}", page % pages)).await.unwrap();
+                let value: Bytes = fred.get(&names[page % pages]).await.unwrap();
                 assert_eq!(value.len(), size);
             };
             let hit = move |page: usize| async move {
-                let body = answer_of(app, &path(page % pages)).await.into_body();
+                let body = answer_of(app, &paths[page % pages]).await.into_body();
                 assert_eq!(body.collect().await.unwrap().to_bytes().len(), size);
             };
             compare(
-                &format!(
-                    "A hit on Redis beside a bare GET, {size} bytes, {at_once} at once of {pages}, tags: {tags:?}: one round of all"
-                ),
+                &format!("A hit on Redis, a round of {at_once}, pages: {pages}, {size} bytes, tags: {tags:?}"),
                 vec![rounds(runtime, "fred: GET", at_once, bare), rounds(runtime, "CacheLayer", at_once, hit)],
             );
         }

@@ -74,13 +74,14 @@ impl HttpCache {
         age: Duration,
         report: &Report,
     ) -> Response<CacheBody<R>> {
-        let mut headers = match stored.prepared().head(self.head_form()) {
+        let prepared = stored.prepared();
+        let (status, content) = (prepared.stored.status, (*method != Method::HEAD).then(|| prepared.body.clone()));
+        let mut headers = match prepared.head(self.head_form()) {
             Some(head) => head,
             None => self.make_head(&mut stored),
         };
         self.fill_in(&mut headers, key, age, report);
-        let prepared = stored.prepared();
-        with_head(prepared.stored.status, headers, Some(prepared.body.clone()).filter(|_| *method != Method::HEAD))
+        with_head(status, headers, content)
     }
 
     /// The head of a hit, but for what each has of its own.
