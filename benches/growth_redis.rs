@@ -21,7 +21,7 @@ use bytes::Bytes;
 use csv::Csv;
 use rounds::rounds;
 use servers::{RedisCluster, RedisServer};
-use support::{Subject, compare};
+use support::compare;
 use tokio::runtime::Runtime;
 use tower_gatehouse::{
     Backend, Tag,
@@ -56,8 +56,8 @@ fn entries(runtime: &Runtime, csv: &mut Csv) {
     });
     let names = counts.map(|n| format!("{n} entries"));
     let hits = stores.iter().zip(&names).map(|((n, _, backend), name)| {
-        let mut turn = Turn::default();
-        one_by_one(runtime, name, move || {
+        let turn = Turn::default();
+        rounds(runtime, name, 1, move |_| {
             let page = page(turn.next() % n);
             async move { assert!(is_hit(backend, page, 0).await) }
         })
@@ -76,7 +76,7 @@ fn tags(runtime: &Runtime, server: &RedisServer, csv: &mut Csv) {
     let hits = names
         .iter()
         .zip(0..)
-        .map(|(name, n)| one_by_one(runtime, name, move || async move { assert!(is_hit(backend, page(n), 0).await) }));
+        .map(|(name, n)| rounds(runtime, name, 1, move |_| async move { assert!(is_hit(backend, page(n), 0).await) }));
     let took = compare("A hit on Redis with so many tags", hits.collect());
     counts.iter().zip(took).for_each(|(n, nanos)| csv.line("redis: hit by tags: ns", n, nanos));
 }
@@ -91,8 +91,8 @@ fn variants(runtime: &Runtime, server: &RedisServer, csv: &mut Csv) {
     }
     let (names, backend) = (counts.map(|n| format!("{n} variants")), &backend);
     let hits = names.iter().zip(counts).zip(0..).map(|((name, variants), n)| {
-        let mut turn = Turn::default();
-        one_by_one(runtime, name, move || {
+        let turn = Turn::default();
+        rounds(runtime, name, 1, move |_| {
             let variant = u8::try_from(turn.next() % u32::from(variants)).unwrap() + 1;
             async move { assert!(is_hit(backend, page(n), variant).await) }
         })
@@ -147,7 +147,7 @@ fn cluster(runtime: &Runtime, server: &RedisServer, csv: &mut Csv) {
     for at_once in [1, 64] {
         let hits = backends.iter().map(|(name, backend)| {
             rounds(runtime, name, at_once, move |_| async move {
-                assert!(is_hit(backend, page(pages.shared() % PAGES), 0).await);
+                assert!(is_hit(backend, page(pages.next() % PAGES), 0).await);
             })
         });
         let took =
@@ -157,7 +157,7 @@ fn cluster(runtime: &Runtime, server: &RedisServer, csv: &mut Csv) {
         let checks = backends.iter().map(|(name, backend)| {
             rounds(runtime, name, at_once, move |_| async move {
                 let mut key = [0; 16];
-                key[..4].copy_from_slice(&(keys.shared() % PAGES).to_le_bytes());
+                key[..4].copy_from_slice(&(keys.next() % PAGES).to_le_bytes());
                 let asks = [Ask { limit: Limit::rate(Duration::from_nanos(100), 1_000_000), cost: 1 }];
                 let takes = [Take { key: LimitKey::from_bytes(key), asks: &asks }];
                 assert!(backend.take(&takes).await.unwrap().admitted);
@@ -228,26 +228,7 @@ async fn is_hit(backend: &Backend, key: PrimaryKey, variant: u8) -> bool {
 struct Turn(AtomicU32);
 
 impl Turn {
-    fn next(&mut self) -> u32 {
-        self.shared()
-    }
-
-    fn shared(&self) -> u32 {
+    fn next(&self) -> u32 {
         self.0.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9) >> 1
     }
-}
-
-fn one_by_one<'a, F: Future<Output = ()> + 'a>(
-    runtime: &'a Runtime,
-    name: &'a str,
-    mut once: impl FnMut() -> F + 'a,
-) -> Subject<'a> {
-    let many = move |times| {
-        runtime.block_on(async {
-            for _ in 0..times {
-                once().await;
-            }
-        });
-    };
-    (name, Box::new(many))
 }

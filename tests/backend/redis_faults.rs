@@ -234,21 +234,15 @@ async fn a_server_that_stays_read_only_is_connected_to_anew() {
     let master = RedisServer::start();
     let server = RedisServer::start();
     let backend = connect(&server).await;
-    let ours = || {
-        let list = server.command(&["CLIENT", "LIST", "TYPE", "normal"]).text();
-        let asks_for_it = |line: &&str| !line.contains("cmd=client");
-        let id = |line: &str| line.split([' ', '=']).nth(1).map(str::to_owned);
-        list.lines().filter(asks_for_it).filter_map(id).collect::<Vec<_>>()
-    };
     master.pause();
     server.command(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]);
     recovered(&backend).await;
-    let (before, start) = (ours(), Instant::now());
+    let (before, start) = (server.clients(), Instant::now());
     // The name may stand for another server by now: a connection that was made when it did not is of no use.
     loop {
         let refused = store(&backend, "next").await.expect_err("read only");
         assert!(refused == ErrorKind::ReadOnly || is_outage(refused), "{refused:?}");
-        let now = ours();
+        let now = server.clients();
         if !now.is_empty() && now.iter().all(|id| !before.contains(id)) {
             break;
         }

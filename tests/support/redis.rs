@@ -195,6 +195,17 @@ impl RedisServer {
         }
     }
 
+    /// The ids of the clients that are connected, without those that are for messages and without who asks for this.
+    ///
+    /// # Panics
+    /// Where the server does not answer.
+    pub fn clients(&self) -> Vec<String> {
+        let list = self.command(&["CLIENT", "LIST", "TYPE", "normal"]).text();
+        let asks_for_it = |line: &&str| line.contains("cmd=client");
+        let id = |line: &str| line.split([' ', '=']).nth(1).map(str::to_owned);
+        list.lines().filter(|line| !asks_for_it(line)).filter_map(id).collect()
+    }
+
     /// Writes the value of `key` once more under `prefix` and each of these numbers, in 32 decimal digits; the server
     /// does it by itself, a million in seconds.
     pub fn copy_many(&self, key: &str, prefix: &str, numbers: std::ops::Range<u32>) {

@@ -77,11 +77,12 @@ impl Acks {
         let wait = ("WAIT", vec![i64::from(self.wanted).into(), millis.into()]);
         // In one go: on another connection WAIT would ask for nothing, and say that everybody has it.
         let answer = node.send_both(write, wait, self.timeout + SLACK).await.map_err(Fault::into_error);
-        if answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Timeout) {
+        let reply = answer.inspect_err(|error| {
             // WAIT ends by itself: over this connection nothing comes back.
-            node.reconnect();
-        }
-        let reply = answer?;
+            if error.kind() == ErrorKind::Timeout {
+                node.reconnect();
+            }
+        })?;
         reply.as_u64().ok_or_else(|| Reply::unexpected("WAIT"))
     }
 

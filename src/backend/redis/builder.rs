@@ -277,7 +277,7 @@ impl RedisBuilder {
         let keys = Keys::new(&self.namespace, buckets);
         let servers = match (address.topology, address.hosts.first()) {
             (Topology::Standalone, Some((host, port))) => {
-                let make = make_nodes(settings.clone(), timeout, probed(timeout));
+                let make = make_probed(&settings, timeout);
                 Servers::One(Node::new(make(host, *port, fail_fast), host, *port))
             }
             (Topology::Sentinel, _) => {
@@ -287,27 +287,22 @@ impl RedisBuilder {
                 };
                 let asking =
                     Config { username, password, credential_provider: None, database: None, ..settings.clone() };
-                let make = make_nodes(asking, timeout, probed(timeout));
+                let make = make_probed(&asking, timeout);
                 let sentinels = Sentinels::new(make, address.service.clone(), address.hosts.clone());
-                Servers::Fleet(Fleet::new(
-                    make_nodes(settings.clone(), timeout, probed(timeout)),
-                    Source::Sentinels(sentinels),
-                    &keys,
-                ))
+                Servers::Fleet(Fleet::new(make_probed(&settings, timeout), Source::Sentinels(sentinels), &keys))
             }
             _ => {
                 let seeds = Source::Slots(address.hosts.clone());
-                Servers::Fleet(Fleet::new(make_nodes(settings.clone(), timeout, probed(timeout)), seeds, &keys))
+                Servers::Fleet(Fleet::new(make_probed(&settings, timeout), seeds, &keys))
             }
         };
         let acks = self.wait.map(|(replicas, wait)| {
             let wait = wait.clamp(Duration::from_millis(1), LONGEST_WAIT);
             let timeout = timeout.max(wait);
-            Acks::new(make_nodes(settings.clone(), timeout, connection(timeout)), replicas, wait)
+            Acks::new(make_nodes(&settings, timeout, connection(timeout)), replicas, wait)
         });
         let cluster = address.topology == Topology::Cluster;
-        let replicas =
-            self.from_replicas.then(|| Replicas::new(make_nodes(settings.clone(), timeout, probed(timeout)), cluster));
+        let replicas = self.from_replicas.then(|| Replicas::new(make_probed(&settings, timeout), cluster));
         let client = Client::new(servers, keys, timeout, self.limit_timeout.min(timeout), acks, replicas);
         let topology = address.topology;
         let subscriber: MakeSubscriber = Arc::new(move |place| {
@@ -327,12 +322,20 @@ impl RedisBuilder {
     }
 }
 
-fn make_nodes(settings: Config, timeout: Duration, connection: ConnectionConfig) -> MakeNode {
+fn make_nodes(settings: &Config, timeout: Duration, connection: ConnectionConfig) -> MakeNode {
+    let settings = settings.clone();
     Box::new(move |host, port, fail_fast| {
         let server = ServerConfig::Centralized { server: Server::new(host, port) };
         let settings = Config { fail_fast, server, ..settings.clone() };
         Fred::new(settings, Some(performance(timeout)), Some(connection.clone()), Some(policy()))
     })
+}
+
+/// The same for servers that are probed when a call has failed: fred, which sets a timer for whatever it sends and reads,
+/// need not watch them.
+fn make_probed(settings: &Config, timeout: Duration) -> MakeNode {
+    let unresponsive = UnresponsiveConfig { max_timeout: None, ..UnresponsiveConfig::default() };
+    make_nodes(settings, timeout, ConnectionConfig { unresponsive, ..connection(timeout) })
 }
 
 /// Makes the second client, which hears wake-ups; under Sentinel for the master at this place, and none where it is not
@@ -374,13 +377,6 @@ fn connection(timeout: Duration) -> ConnectionConfig {
         reconnect_errors: Vec::new(),
         ..ConnectionConfig::default()
     }
-}
-
-/// The same for a server that is probed when a call has failed: fred, which sets a timer for whatever it sends and reads,
-/// need not watch it.
-fn probed(timeout: Duration) -> ConnectionConfig {
-    let unresponsive = UnresponsiveConfig { max_timeout: None, ..UnresponsiveConfig::default() };
-    ConnectionConfig { unresponsive, ..connection(timeout) }
 }
 
 fn policy() -> ReconnectPolicy {
