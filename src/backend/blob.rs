@@ -73,6 +73,15 @@ pub(super) fn ticket_only(ticket: Ticket) -> Bytes {
     blob.freeze()
 }
 
+/// Bytes 8 to 39: two entries that have them in common have the same ticket and the same times, so that whatever is said
+/// of one of them by the clock and the cells of its bucket holds for the other.
+#[cfg(feature = "redis")]
+pub(super) fn stamp(entry: &Entry) -> Bytes {
+    let mut blob = BytesMut::with_capacity(PREFIX);
+    put_prefix(&mut blob, 0, 0, entry.ticket(), entry.fresh_until(), entry.keep_until());
+    blob.freeze().slice(8..)
+}
+
 /// Where the body of a new entry is put.
 fn roomy(entry: &Entry) -> usize {
     (head_len(entry) + PADDING).next_multiple_of(16)

@@ -68,6 +68,12 @@ impl VarySpec {
     pub fn as_bytes(&self) -> &Bytes {
         &self.0
     }
+
+    /// The same in a buffer of its own: what was read from a socket is a part of a buffer that may be much longer.
+    #[cfg(feature = "redis")]
+    pub(in crate::backend) fn unshared(&self) -> Self {
+        Self(Bytes::copy_from_slice(&self.0))
+    }
 }
 
 /// Tells the variant of the request at hand under a specification. Called once or twice in a look-up.

@@ -27,6 +27,8 @@ mod redis_hits;
 #[cfg(feature = "redis")]
 mod redis_loads;
 #[cfg(feature = "redis")]
+mod redis_near;
+#[cfg(feature = "redis")]
 mod redis_permissions;
 #[cfg(feature = "redis")]
 mod redis_replicas;

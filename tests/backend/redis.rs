@@ -10,7 +10,7 @@ use tower_gatehouse::{
 use crate::support::RedisServer;
 
 /// One server for all tests of this file; each has a namespace of its own.
-fn server() -> &'static RedisServer {
+pub(crate) fn server() -> &'static RedisServer {
     static SERVER: OnceLock<RedisServer> = OnceLock::new();
     SERVER.get_or_init(RedisServer::start)
 }

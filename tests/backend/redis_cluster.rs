@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// One cluster for all tests of this file; each has a namespace of its own.
-fn cluster() -> &'static RedisCluster {
+pub(crate) fn cluster() -> &'static RedisCluster {
     static CLUSTER: OnceLock<RedisCluster> = OnceLock::new();
     CLUSTER.get_or_init(RedisCluster::start)
 }

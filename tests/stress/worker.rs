@@ -88,7 +88,10 @@ async fn work(task: Task) {
     // So generous that a busy machine is not taken for a Redis that does not answer.
     let timeout = Duration::from_secs(20);
     // Three buckets: what concerns several is carried out in each.
-    let redis = Backend::redis(&task.redis).buckets(3).operation_timeout(timeout).connect().await.expect("Redis");
+    // Every other process has a near cache of all that it reads.
+    let redis = Backend::redis(&task.redis).buckets(3).operation_timeout(timeout);
+    let redis = redis.near_cache(if task.seed.is_multiple_of(2) { 1 << 20 } else { 0 }).near_cache_from(0);
+    let redis = redis.connect().await.expect("Redis");
     let backend = match task.fault {
         Fault::None => redis,
         fault => Faulty::backend(redis, fault),

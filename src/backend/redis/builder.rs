@@ -19,6 +19,7 @@ use super::{
     credentials::{Credential, Provider},
     fleet::{Fleet, MakeNode, Source},
     keys::Keys,
+    near::{self, NearCache},
     node::Node,
     probe,
     replicas::Replicas,
@@ -63,6 +64,7 @@ impl Backend {
             sentinel: None,
             wait: None,
             from_replicas: false,
+            near: near::Size::default(),
             tls: Tls::default(),
         }
     }
@@ -94,6 +96,7 @@ pub struct RedisBuilder {
     sentinel: Option<Credential>,
     wait: Option<(u32, Duration)>,
     from_replicas: bool,
+    near: near::Size,
     tls: Tls,
 }
 
@@ -207,6 +210,27 @@ impl RedisBuilder {
         self
     }
 
+    /// How many bytes of memory this process may use to keep long responses that it reads again and again; default
+    /// 32 MiB, 0 for none.
+    ///
+    /// A hit still asks Redis, in its one round trip, for all that may have invalidated the response, and whether Redis
+    /// has this very response still. What is saved is sending it. So the promise is the same, and so is what becomes of
+    /// a hit while Redis is away. Two responses are the same if they were asked for on the same reading of the store's
+    /// clock and have the same times; so a response is told from the one that replaced it.
+    ///
+    /// A response is kept when it is read for the second time. The permissions `+evalsha_ro` and `+eval_ro` are needed.
+    pub fn near_cache(mut self, bytes: u64) -> Self {
+        self.near.most = bytes;
+        self
+    }
+
+    /// From how many bytes on, with head and body as they are stored, a response is long; default 32 KiB. Shorter ones
+    /// are read from Redis as quickly as it is asked about them. Lower it where the network is slower than the machine.
+    pub fn near_cache_from(mut self, bytes: usize) -> Self {
+        self.near.from = bytes;
+        self
+    }
+
     /// Trusts the certificate authorities of this PEM text, and no others; for `rediss://` with a private authority.
     pub fn tls_ca(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.tls = Tls::Private(pem.into());
@@ -226,9 +250,10 @@ impl RedisBuilder {
     /// One sentence that says what to change: [`ErrorKind::Config`], [`ErrorKind::Denied`],
     /// [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`].
     pub async fn connect(self) -> Result<Backend, BackendError> {
+        let near = NearCache::new(self.near);
         let (site, subscriber) = self.parts(true)?;
         connect::now(&site, CONNECT_TIMEOUT).await?;
-        Ok(Backend::custom(RedisBackend::new(site.client, subscriber)))
+        Ok(Backend::custom(RedisBackend::new(site.client, subscriber, near)))
     }
 
     /// Connects in the background, so that a process can start while Redis is down. Until it is there, every operation
@@ -240,9 +265,10 @@ impl RedisBuilder {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(config("connect_lazy must be called within a Tokio runtime"));
         }
+        let near = NearCache::new(self.near);
         let (site, subscriber) = self.parts(false)?;
         connect::in_background(&site);
-        Ok(Backend::custom(RedisBackend::new(site.client, subscriber)))
+        Ok(Backend::custom(RedisBackend::new(site.client, subscriber, near)))
     }
 
     fn parts(self, fail_fast: bool) -> Result<(Site, MakeSubscriber), BackendError> {
@@ -396,6 +422,7 @@ impl fmt::Debug for RedisBuilder {
             .field("buckets", &self.buckets)
             .field("timeout", &self.timeout)
             .field("limit_timeout", &self.limit_timeout)
+            .field("near_cache", &self.near)
             .finish_non_exhaustive()
     }
 }

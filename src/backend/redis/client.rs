@@ -215,21 +215,7 @@ impl Client {
         args: &[Value],
         timeout: Duration,
     ) -> Result<Reply, Fault> {
-        let deadline = Instant::now() + timeout;
-        let call = |name, script| {
-            let timeout = deadline.saturating_duration_since(Instant::now());
-            let mut all = Vec::with_capacity(2 + keys.len() + args.len());
-            all.push(Value::Bytes(script));
-            all.push(Value::Integer(i64::try_from(keys.len()).unwrap_or(i64::MAX)));
-            all.extend_from_slice(keys);
-            all.extend_from_slice(args);
-            self.call(bucket, name, all, timeout)
-        };
-        match call("EVALSHA", script.sha1()).await {
-            // EVAL also loads it, on the very node that lacks it.
-            Err(Fault::NoScript) => Box::pin(call("EVAL", script.text())).await,
-            answer => answer,
-        }
+        script.run(keys, args, timeout, |name, args, timeout| self.call(bucket, name, args, timeout)).await
     }
 
     /// Sends one command. It is on its way when this was polled once.

@@ -304,6 +304,8 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("SPUBLISH", &[CHANNEL, ""]),
     ("EVAL", &["return 1", "0"]),
     ("EVALSHA", &["e0e1f9fabfc9d4800c877a703b823ac0578ff8db", "0"]),
+    ("EVAL_RO", &["return 1", "0"]),
+    ("EVALSHA_RO", &["e0e1f9fabfc9d4800c877a703b823ac0578ff8db", "0"]),
 ];
 
 fn config(message: impl Into<String>) -> BackendError {

@@ -4,7 +4,6 @@
 
 use std::{fmt, sync::Arc};
 
-use bytes::Bytes;
 use quick_cache::{Weighter, sync::Cache};
 
 use crate::{
@@ -46,10 +45,7 @@ impl Hints {
             self.vary.remove(key);
             return;
         }
-        // A copy: the bytes are a slice of a buffer that was read from the socket, and would keep all of it.
-        if let Some(vary) = VarySpec::new(Bytes::copy_from_slice(vary.as_bytes())) {
-            self.vary.insert(*key, vary);
-        }
+        self.vary.insert(*key, vary.unshared());
     }
 
     pub(super) fn tags(&self, key: &PrimaryKey, variant: Variant) -> Option<Arc<[TagDigest]>> {
@@ -92,6 +88,8 @@ impl fmt::Debug for Hints {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     #[test]

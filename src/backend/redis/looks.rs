@@ -2,6 +2,8 @@
 //! those that ask the same have one answer.
 //!
 //! A look-up has part only in what is asked for after it began, so that it sees whatever was invalidated before.
+//!
+//! Where the near cache has an entry, a script takes the place of the MGET: it says whether Redis still has the same.
 
 use std::{
     sync::{
@@ -23,17 +25,24 @@ use super::{
     keys::Bucket,
     malformed::Malformed,
     names::{self, Names},
+    near::{Kept, NearCache},
     node::Node,
     reply::Reply,
+    script::Script,
     together::{Alike, Call, Carrier, Together, Turn, in_parts},
 };
 use crate::{
     TagDigest,
     backend::{BackendError, Entry, PrimaryKey, Tick, Variant, VarySpec, blob},
+    metrics,
 };
+
+pub(super) static LOOK: Script = Script::reading("look", include_str!("lua/look.lua"));
 
 /// How many go together at most.
 const MOST: usize = 64;
+/// The same of those that the near cache has: with all their tags no more keys than the script can take.
+const MOST_NEAR: usize = 30;
 /// About how long their reply is at most, bytes: the first of them waits for the last.
 const LONGEST: usize = 256 << 10;
 
@@ -43,6 +52,7 @@ pub(super) struct Looks {
     client: Client,
     together: Together<Bucket, Look, Arc<Seen>>,
     malformed: Malformed,
+    near: NearCache,
     /// About how long entries are.
     typical: Arc<AtomicUsize>,
 }
@@ -69,19 +79,22 @@ pub(super) struct Seen {
 }
 
 type Answer = Result<Arc<Seen>, BackendError>;
+/// What several look for alike, and what is near of it.
+type Party = (Option<Kept>, Alike<Look, Arc<Seen>>);
 
 impl Looks {
-    pub(super) fn new(client: Client, malformed: Malformed) -> Self {
+    pub(super) fn new(client: Client, malformed: Malformed, near: NearCache) -> Self {
         let together = Together::new(client.keys().buckets().len());
-        Self { client, together, malformed, typical: Arc::default() }
+        Self { client, together, malformed, near, typical: Arc::default() }
     }
 
     /// At this replica, or at the master.
     pub(super) async fn look(&self, replica: Option<&Arc<Node>>, look: &Look) -> Answer {
         let bucket = names::bucket(self.client.keys(), &look.key);
-        if let Some(replica) = replica {
-            let reply = self.ask_replica(replica, self.keys(bucket, [look])).await?;
-            return self.read_one(look, reply);
+        if replica.is_some() {
+            // In half of the time, so that the master can be asked in the other half.
+            let seen = self.ask(replica, bucket, &[self.wanted(look)], self.client.timeout() / 2).await;
+            return one(seen.map_err(Fault::into_error)?)?.ok_or_else(|| Reply::unexpected(LOOK.name()));
         }
         match self.together.turn(bucket, || look.clone(), self) {
             Turn::Soon(answer) => answer.get().await,
@@ -105,7 +118,7 @@ impl Looks {
             keys
         };
         let reply = if let Some(replica) = replica {
-            self.ask_replica(replica, keys()).await?
+            replica.call("MGET", keys(), self.client.timeout() / 2).await.map_err(Fault::into_error)?
         } else {
             let call = |timeout| self.client.call(names.bucket, "MGET", keys(), timeout);
             self.client.retrying(self.client.timeout(), call).await?
@@ -116,83 +129,112 @@ impl Looks {
         Ok(())
     }
 
-    /// In half of the time, so that the master can be asked in the other half.
-    async fn ask_replica(&self, replica: &Arc<Node>, keys: Vec<Value>) -> Result<Reply, BackendError> {
-        Box::pin(replica.call("MGET", keys, self.client.timeout() / 2)).await.map_err(Fault::into_error)
-    }
-
     async fn alone(&self, bucket: Bucket, look: &Look, timeout: Duration) -> Answer {
-        let call = |timeout| self.client.call(bucket, "MGET", self.keys(bucket, [look]), timeout);
-        let reply = self.client.retrying(timeout, call).await?;
-        self.read_one(look, reply)
+        let ask = async |wanted| {
+            let wanted = [wanted];
+            one(self.client.retrying(timeout, |timeout| self.ask(None, bucket, &wanted, timeout)).await?)
+        };
+        if let Some(seen) = ask(self.wanted(look)).await? {
+            return Ok(seen);
+        }
+        // Boxed, as all that is rare: it would be a part of every look-up's future.
+        Box::pin(ask(Wanted { look, near: None })).await?.ok_or_else(|| Reply::unexpected("MGET"))
     }
 
     /// Asks for all of them at once.
-    async fn at_once(&self, bucket: Bucket, all: Vec<Alike<Look, Arc<Seen>>>) {
+    async fn at_once(&self, bucket: Bucket, all: Vec<Party>) {
         let deadline = Instant::now() + self.client.timeout();
-        let looks = || all.iter().map(|alike| &alike.ask);
-        let answer = self.client.call(bucket, "MGET", self.keys(bucket, looks()), self.client.timeout()).await;
-        let seen = match answer {
-            Ok(reply) => self.read(looks(), reply),
-            // Some of the keys have moved and some have not. One by one it is known where each is.
-            Err(Fault::TryAgain) => {
-                let one = |alike: Alike<Look, _>| async move {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    let answer = self.alone(bucket, &alike.ask, left).await;
-                    alike.tell(&answer);
-                };
-                future::join_all(all.into_iter().map(one)).await;
-                return;
+        let wanted: Vec<_> = all.iter().map(|(near, alike)| Wanted { look: &alike.ask, near: near.clone() }).collect();
+        let answer = self.ask(None, bucket, &wanted, self.client.timeout()).await;
+        let all = all.into_iter().map(|(_, alike)| alike);
+        let mut again = Vec::new();
+        match answer {
+            Ok(seen) => {
+                for (alike, seen) in all.zip(seen) {
+                    match seen {
+                        Some(seen) => alike.tell(&Ok(seen)),
+                        None => again.push(alike),
+                    }
+                }
             }
+            // Some of the keys have moved and some have not. One by one it is known where each is.
+            Err(Fault::TryAgain) => again.extend(all),
             Err(fault) => {
+                let all: Vec<_> = all.collect();
                 self.client.failed_for(bucket, &fault, all.iter().map(Alike::callers).sum());
-                Err(fault.into_error())
+                let error = fault.into_error();
+                for alike in all {
+                    alike.tell(&Err(error.clone()));
+                }
+            }
+        }
+        let one = |alike: Alike<Look, _>| async move {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let answer = self.alone(bucket, &alike.ask, left).await;
+            alike.tell(&answer);
+        };
+        future::join_all(again.into_iter().map(one)).await;
+    }
+
+    fn wanted<'a>(&self, look: &'a Look) -> Wanted<'a> {
+        Wanted { look, near: self.near(look) }
+    }
+
+    fn near(&self, look: &Look) -> Option<Kept> {
+        self.near.get(&look.key, look.variant)
+    }
+
+    /// What a replica, or the master, shows to each of them; `None` for what must be asked for without the near cache.
+    async fn ask(
+        &self,
+        replica: Option<&Arc<Node>>,
+        bucket: Bucket,
+        wanted: &[Wanted<'_>],
+        timeout: Duration,
+    ) -> Result<Vec<Option<Arc<Seen>>>, Fault> {
+        let call = |name, args, timeout| async move {
+            match replica {
+                Some(replica) => replica.call(name, args, timeout).await,
+                None => self.client.call(bucket, name, args, timeout).await,
             }
         };
-        match seen {
-            Ok(seen) => all.into_iter().zip(seen).for_each(|(alike, seen)| alike.tell(&Ok(seen))),
-            Err(error) => all.into_iter().for_each(|alike| alike.tell(&Err(error.clone()))),
-        }
-    }
-
-    fn keys<'a>(&self, bucket: Bucket, looks: impl IntoIterator<Item = &'a Look> + Clone) -> Vec<Value> {
-        let keys = self.client.keys();
-        let mut asked = Vec::with_capacity(count(looks.clone()));
-        asked.push(Value::Bytes(keys.clock(bucket)));
-        for Look { key, variant, tags } in looks {
-            Names::new(keys, key).ask(2 + tags.len(), &mut asked).entry(*variant).primary().tags(tags);
-        }
-        asked
-    }
-
-    fn read_one(&self, look: &Look, reply: Reply) -> Answer {
-        self.read([look], reply)?.pop().ok_or_else(|| Reply::unexpected("MGET"))
-    }
-
-    /// What the reply shows to each of them.
-    fn read<'a>(
-        &self,
-        looks: impl IntoIterator<Item = &'a Look> + Clone,
-        reply: Reply,
-    ) -> Result<Vec<Arc<Seen>>, BackendError> {
-        let mut values = values(reply, count(looks.clone()))?;
+        let (keys, stamps) = self.question(bucket, wanted);
+        let asked = keys.len();
+        let reply = if stamps.is_empty() {
+            call("MGET", keys, timeout).await?
+        } else {
+            Box::pin(LOOK.run(&keys, &stamps, timeout, call)).await?
+        };
+        let mut values = values(reply, asked)?;
         let clock = self.clock(&mut values);
-        Ok(looks.into_iter().map(|look| Arc::new(self.see(clock, &look.tags, &mut values))).collect())
+        Ok(wanted.iter().map(|wanted| self.see(clock, wanted, &mut values)).collect())
+    }
+
+    /// The clock, and of each its entry, its cell and its tags; the places and stamps of those that are near.
+    fn question(&self, bucket: Bucket, all: &[Wanted<'_>]) -> (Vec<Value>, Vec<Value>) {
+        let keys = self.client.keys();
+        let count = 1 + all.iter().map(|wanted| 2 + wanted.look.tags.len()).sum::<usize>();
+        let (mut asked, mut stamps) = (Vec::with_capacity(count), Vec::new());
+        asked.push(Value::Bytes(keys.clock(bucket)));
+        for Wanted { look: Look { key, variant, tags }, near } in all {
+            Names::new(keys, key).ask(2 + tags.len(), &mut asked).entry(*variant).primary().tags(tags);
+            if let Some(kept) = near {
+                // Counted from 1, as Lua does.
+                let place = asked.len() - tags.len() - 1;
+                stamps.extend([place.to_string().into(), Value::Bytes(kept.stamp.clone())]);
+            }
+        }
+        (asked, stamps)
     }
 
     fn clock(&self, values: &mut IntoIter<Reply>) -> Option<Clock> {
         next(values).and_then(|value| self.malformed.counted(Clock::parse(&value)))
     }
 
-    fn see(&self, clock: Option<Clock>, tags: &[TagDigest], values: &mut IntoIter<Reply>) -> Seen {
-        let stored = next(values);
-        let stored_len = stored.as_ref().map_or(0, Bytes::len);
-        let typical = self.typical.load(Ordering::Relaxed);
-        self.typical.store(typical - typical / 8 + stored_len / 8, Ordering::Relaxed);
-
-        let decoded = stored.as_ref().map(blob::decode);
-        let since = decoded.as_ref().map_or(0, |decoded| decoded.tick);
-        let entry = decoded.and_then(|decoded| self.malformed.counted(decoded.entry));
+    /// What the next values show.
+    fn see(&self, clock: Option<Clock>, wanted: &Wanted<'_>, values: &mut IntoIter<Reply>) -> Option<Arc<Seen>> {
+        let Look { key, variant, tags } = wanted.look;
+        let stored = values.next();
         let (mut cell, mut vary) = (None, None);
         if let Some(value) = next(values)
             && let Some(primary) = self.malformed.counted(Primary::parse(&value))
@@ -200,9 +242,43 @@ impl Looks {
             cell = Some(primary.cell);
             vary = primary.vary.and_then(|vary| VarySpec::new(value.slice_ref(vary)));
         }
-        let mut seen = Seen { clock, cell, vary, entry, since, tags: TagCells::with_capacity(tags.len()) };
-        seen.tags.read(tags, || next(values));
-        seen
+        let mut cells = TagCells::with_capacity(tags.len());
+        cells.read(tags, || next(values));
+
+        let (since, entry) = match (stored, &wanted.near) {
+            (Some(Reply::Int(same)), Some(kept)) => {
+                let is_same = same == 1;
+                metrics::count(&metrics::NEAR_CACHE, [if is_same { "same" } else { "other" }.into()]);
+                if !is_same {
+                    self.near.forget(key, *variant);
+                    return None;
+                }
+                (kept.entry.ticket().tick, Some(Arc::clone(&kept.entry)))
+            }
+            (stored, near) => self.read(wanted.look, stored.and_then(Reply::into_bytes).as_ref(), near.is_some()),
+        };
+        Some(Arc::new(Seen { clock, cell, vary, entry, since, tags: cells }))
+    }
+
+    /// The entry that was read, and its tick.
+    fn read(&self, look: &Look, stored: Option<&Bytes>, was_near: bool) -> (Tick, Option<Arc<Entry>>) {
+        if was_near {
+            metrics::count(&metrics::NEAR_CACHE, ["other".into()]);
+        }
+        let len = stored.map_or(0, Bytes::len);
+        let typical = self.typical.load(Ordering::Relaxed);
+        self.typical.store(typical - typical / 8 + len / 8, Ordering::Relaxed);
+        let Some(decoded) = stored.map(blob::decode) else {
+            if was_near {
+                self.near.forget(&look.key, look.variant);
+            }
+            return (0, None);
+        };
+        let entry = self.malformed.counted(decoded.entry);
+        if let Some(entry) = &entry {
+            self.near.saw(&look.key, look.variant, entry, len, was_near);
+        }
+        (decoded.tick, entry)
     }
 }
 
@@ -213,13 +289,22 @@ impl Carrier for Looks {
 
     async fn carry(self, bucket: Bucket, calls: Vec<Call<Look, Arc<Seen>>>) {
         let most = (LONGEST / self.typical.load(Ordering::Relaxed).max(1)).clamp(1, MOST);
-        future::join_all(in_parts(Alike::of(calls), most).map(|part| self.at_once(bucket, part))).await;
+        let all = Alike::of(calls).into_iter().map(|alike| (self.near(&alike.ask), alike));
+        let (near, others) = all.partition::<Vec<_>, _>(|(near, _)| near.is_some());
+        let parts = in_parts(near, MOST_NEAR).chain(in_parts(others, most));
+        future::join_all(parts.map(|part| self.at_once(bucket, part))).await;
     }
 }
 
-/// How many keys look-ups ask for: the clock, and each its entry, its cell and its tags.
-fn count<'a>(looks: impl IntoIterator<Item = &'a Look>) -> usize {
-    1 + looks.into_iter().map(|look| 2 + look.tags.len()).sum::<usize>()
+/// What one look-up asks for, and what the near cache has of it.
+struct Wanted<'a> {
+    look: &'a Look,
+    near: Option<Kept>,
+}
+
+/// The answer to a question with one look-up.
+fn one(mut seen: Vec<Option<Arc<Seen>>>) -> Result<Option<Arc<Seen>>, BackendError> {
+    seen.pop().ok_or_else(|| Reply::unexpected("MGET"))
 }
 
 /// The values, if there are `n` of them.

@@ -5,7 +5,9 @@
 //! something is written. The promise is that of [`Responses`]: a look-up never hands out a response whose origin
 //! request began before an invalidation that had returned before the look-up began, whatever keys Redis loses and
 //! whatever its clock shows. Look-ups of one bucket that begin while another one is under way are one `MGET`, too; each
-//! has part only in what was sent after it began.
+//! has part only in what was sent after it began. Where this process has a long response already, a script that writes
+//! nothing takes the place of the `MGET`: it says whether Redis still has the same
+//! ([`RedisBuilder::near_cache`]).
 //!
 //! All keys of one bucket share a hash tag `{b}`; the bucket follows from the primary key. All numbers are
 //! little-endian doubles, microseconds, exact below 2⁵³.
@@ -56,6 +58,7 @@ mod looks;
 mod lookup;
 mod malformed;
 mod names;
+mod near;
 mod node;
 mod probe;
 mod rates;
@@ -83,8 +86,8 @@ use std::{
 use futures_util::future;
 
 use self::{
-    builder::MakeSubscriber, client::Client, hints::Hints, looks::Looks, malformed::Malformed, rates::Rates,
-    records::Loads, wakeups::Wakeups,
+    builder::MakeSubscriber, client::Client, hints::Hints, looks::Looks, malformed::Malformed, near::NearCache,
+    rates::Rates, records::Loads, wakeups::Wakeups,
 };
 use crate::{
     Timestamp,
@@ -110,14 +113,14 @@ pub(crate) struct RedisBackend {
 }
 
 impl RedisBackend {
-    fn new(client: Client, subscriber: MakeSubscriber) -> Self {
+    fn new(client: Client, subscriber: MakeSubscriber, near: NearCache) -> Self {
         let wakeups = Wakeups::new(client.clone(), subscriber);
         if client.replicas().is_some() {
             tokio::spawn(replicas::keep_up(client.downgrade()));
         }
         let invalidated = client.keys().buckets().map(|_| AtomicU64::new(0)).collect();
         let malformed = Malformed::default();
-        let (looks, rates) = (Looks::new(client.clone(), malformed.clone()), Rates::new(client.clone()));
+        let (looks, rates) = (Looks::new(client.clone(), malformed.clone(), near), Rates::new(client.clone()));
         let loads = Loads::new(client.clone());
         Self {
             client,

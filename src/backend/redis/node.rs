@@ -246,10 +246,14 @@ impl Node {
     }
 
     pub(super) async fn send(&self, name: &'static str, args: Vec<Value>, timeout: Duration) -> Result<Reply, Fault> {
-        if matches!(name, "MGET" | "HGETALL" | "GET") {
-            return self.read(name, args, timeout).await;
+        match name {
+            "MGET" | "HGETALL" | "GET" => self.read(name, args, timeout).await,
+            "EVALSHA_RO" | "EVAL_RO" => {
+                let _read = Read::begin(&self.reads);
+                self.raw(name, args, options(Duration::ZERO), timeout).await
+            }
+            _ => self.raw(name, args, options(timeout), timeout + BACKSTOP).await,
         }
-        self.raw(name, args, options(timeout), timeout + BACKSTOP).await
     }
 
     /// Sends a command that fred need not know, and has its reply as it is: fred would look at every byte of what it
