@@ -293,7 +293,7 @@ where
 fn on_redis(runtime: &Runtime, server: &RedisServer, size: usize) {
     let content = content(size);
     let names: Vec<fred::types::Key> = (0..64).map(|page| format!("bare{page}").into()).collect();
-    let (fred, layer) = runtime.block_on(async {
+    let (fred, layer, sent) = runtime.block_on(async {
         let config = fred::prelude::Config::from_url(&server.url()).unwrap();
         let client = fred::prelude::Builder::from_config(config).build().unwrap();
         client.init().await.unwrap();
@@ -302,33 +302,42 @@ fn on_redis(runtime: &Runtime, server: &RedisServer, size: usize) {
         }
         let namespace = format!("bench{size}");
         // A turn that the machine has interrupted must not open the breaker: what follows would be misses.
-        let backend = Backend::redis(server.url()).namespace(namespace).operation_timeout(DAY).connect().await.unwrap();
-        (client, CacheLayer::new(&backend))
+        let backend = Backend::redis(server.url()).namespace(namespace).operation_timeout(DAY);
+        let sent = backend.clone().near_cache(0).connect().await.unwrap();
+        (client, CacheLayer::new(&backend.connect().await.unwrap()), CacheLayer::new(&sent))
     });
     for tags in ["", "a,b"] {
         let content = content.clone();
         let answer = async move || ([(header::HeaderName::from_static("cache-tag"), tags)], FIELDS, content);
         let kind = if tags.is_empty() { "plain" } else { "tagged" };
-        let app = layer.layer(Router::new().route(&format!("/{kind}/{{page}}"), get(answer)));
+        let router = Router::new().route(&format!("/{kind}/{{page}}"), get(answer));
+        let (app, sent) = (layer.layer(router.clone()), sent.layer(router));
         let paths: Vec<String> = (0..64).map(|page| format!("/{kind}/{page}")).collect();
-        let (fred, app, names, paths) = (&fred, &app, &names, &paths);
+        let (fred, names, paths) = (&fred, &names, &paths);
         for path in paths {
-            runtime.block_on(async { answer_of(app, path).await.into_body().collect().await.unwrap() });
-            let again = runtime.block_on(answer_of(app, path));
-            assert!(again.cache_status().unwrap().is_hit());
+            runtime.block_on(async { answer_of(&app, path).await.into_body().collect().await.unwrap() });
+            for again in [&app, &app, &app, &sent] {
+                assert!(runtime.block_on(answer_of(again, path)).cache_status().unwrap().is_hit());
+            }
         }
         for (at_once, pages) in [(1, 1), (64, 1), (64, 64)] {
             let bare = move |page: usize| async move {
                 let value: Bytes = fred.get(&names[page % pages]).await.unwrap();
                 assert_eq!(value.len(), size);
             };
-            let hit = move |page: usize| async move {
-                let body = answer_of(app, &paths[page % pages]).await.into_body();
-                assert_eq!(body.collect().await.unwrap().to_bytes().len(), size);
-            };
+            let [hit, all_sent] = [&app, &sent].map(|app| {
+                move |page: usize| async move {
+                    let body = answer_of(app, &paths[page % pages]).await.into_body();
+                    assert_eq!(body.collect().await.unwrap().to_bytes().len(), size);
+                }
+            });
             compare(
                 &format!("A hit on Redis, a round of {at_once}, pages: {pages}, {size} bytes, tags: {tags:?}"),
-                vec![rounds(runtime, "fred: GET", at_once, bare), rounds(runtime, "CacheLayer", at_once, hit)],
+                vec![
+                    rounds(runtime, "fred: GET", at_once, bare),
+                    rounds(runtime, "CacheLayer", at_once, hit),
+                    rounds(runtime, "CacheLayer, near_cache(0)", at_once, all_sent),
+                ],
             );
         }
     }

@@ -63,7 +63,7 @@ fn in_memory(runtime: &Runtime, tasks: usize, size: usize) {
 }
 
 fn on_redis(runtime: &Runtime, server: &Redis, size: usize) {
-    let (theirs, backend, fred) = runtime.block_on(async {
+    let (theirs, [layer, sent], fred) = runtime.block_on(async {
         // Without its timeouts, as it has no other.
         let config = ::redis::aio::ConnectionManagerConfig::new().set_response_timeout(None);
         let client = ::redis::Client::open(server.url()).unwrap();
@@ -71,14 +71,14 @@ fn on_redis(runtime: &Runtime, server: &Redis, size: usize) {
         let theirs = tower_http_cache::backend::redis::RedisBackend::new(connection).with_namespace(size.to_string());
         // A turn that the machine has interrupted must not open the breaker: what follows would be misses.
         let backend = Backend::redis(server.url()).namespace(format!("bench{size}")).operation_timeout(DAY);
-        let backend = backend.connect().await.unwrap();
+        let sent = backend.clone().near_cache(0).connect().await.unwrap();
+        let layers = [&backend.connect().await.unwrap(), &sent].map(CacheLayer::new);
         let config = fred::types::config::Config::from_url(&server.url()).unwrap();
         let fred = fred::clients::Client::new(config, None, None, None);
         fred.init().await.unwrap();
         let _: () = fred.set("bare", content(size), None, None, false).await.unwrap();
-        (peer::CacheLayer::builder(theirs).ttl(DAY).build(), backend, fred)
+        (peer::CacheLayer::builder(theirs).ttl(DAY).build(), layers, fred)
     });
-    let layer = CacheLayer::new(&backend);
     for (tasks, pages) in [(1, 1), (64, 1), (64, 64)] {
         let load = Load { tasks, path: "/products/17", pages, size };
         let tagged = Load { path: "/tagged", ..load };
@@ -96,6 +96,7 @@ fn on_redis(runtime: &Runtime, server: &Redis, size: usize) {
                 asks(runtime, "tower-http-cache", load, theirs.layer(origin("", size))),
                 asks(runtime, "CacheLayer", load, layer.layer(origin("", size))),
                 asks(runtime, "CacheLayer, two tags", tagged, layer.layer(origin("a,b", size))),
+                asks(runtime, "CacheLayer, two tags, near_cache(0)", tagged, sent.layer(origin("a,b", size))),
                 asks(runtime, "no cache: a bare GET of the same bytes with fred", load, bare),
             ],
         );
