@@ -8,13 +8,13 @@
 //!         8  f64  tick of the ticket     16  f64  born of the ticket
 //!        24  f64  fresh until            32  f64  kept until             microseconds
 //!        40  8 bytes for each tag, its digest
-//!            8 bytes  checksum of all that is before and after it, up to the head
+//!            8 bytes  checksum of all that is before and after it, up to the end of the head
 //!            u16  length of the Vary specification, u32 length of the head, u32 length of the body
 //!            the Vary specification, the head, padding up to the offset of the body
 //!            the body
 //! ```
 //! All numbers are little-endian. The first 40 bytes and the digests are what the scripts read. The padding is room for
-//! a head that grows when it is refreshed in place. Head and body are not covered: who encoded them checks them.
+//! a head that grows when it is refreshed in place. The body is not covered: who encoded it checks it.
 
 use std::sync::Arc;
 
@@ -31,6 +31,8 @@ const PREFIX: usize = 40;
 /// Checksum and lengths.
 const LENGTHS: usize = 8 + 2 + 4 + 4;
 const VERSION: u8 = 1;
+#[cfg(feature = "redis")]
+const STAMP_AT: usize = 8;
 /// At least this much room for a head to grow.
 const PADDING: usize = 64;
 /// Redis refuses longer values.
@@ -73,13 +75,11 @@ pub(super) fn ticket_only(ticket: Ticket) -> Bytes {
     blob.freeze()
 }
 
-/// Bytes 8 to 39: two entries that have them in common have the same ticket and the same times, so that whatever is said
-/// of one of them by the clock and the cells of its bucket holds for the other.
+/// What tells a value, which was decoded to `entry`, from whatever else was or will be stored at its key: from the ticket to
+/// the checksum, which begin at [`STAMP_AT`].
 #[cfg(feature = "redis")]
-pub(super) fn stamp(entry: &Entry) -> Bytes {
-    let mut blob = BytesMut::with_capacity(PREFIX);
-    put_prefix(&mut blob, 0, 0, entry.ticket(), entry.fresh_until(), entry.keep_until());
-    blob.freeze().slice(8..)
+pub(super) fn stamp<'a>(blob: &'a [u8], entry: &Entry) -> &'a [u8] {
+    &blob[STAMP_AT..PREFIX + 8 * entry.tags().len() + 8]
 }
 
 /// Where the body of a new entry is put.
@@ -103,9 +103,9 @@ fn put_head(blob: &mut BytesMut, entry: &Entry, body_off: usize) {
     blob.put_u32_le(saturated(entry.head().len()));
     blob.put_u32_le(saturated(entry.body().len()));
     blob.put_slice(entry.vary().as_bytes());
+    blob.put_slice(entry.head());
     let sum = checksum(&blob[..at], &blob[at + 8..]);
     blob[at..at + 8].copy_from_slice(&sum);
-    blob.put_slice(entry.head());
     blob.put_bytes(0, body_off - blob.len());
 }
 
@@ -166,10 +166,11 @@ fn entry(blob: &Bytes) -> Option<Arc<Entry>> {
     let head_len = usize::try_from(u32_at(blob, at + 10)).ok()?;
     let body_len = usize::try_from(u32_at(blob, at + 14)).ok()?;
     let head_at = spec_at + spec_len;
-    if head_at.checked_add(head_len)? > body_at || blob.len() - body_at != body_len {
+    let head_end = head_at.checked_add(head_len)?;
+    if head_end > body_at || blob.len() - body_at != body_len {
         return None;
     }
-    if checksum(&blob[..at], &blob[at + 8..head_at]) != blob[at..at + 8] {
+    if checksum(&blob[..at], &blob[at + 8..head_end]) != blob[at..at + 8] {
         return None;
     }
     let ticket = Ticket { tick: whole(f64_at(blob, 8))?, born: whole(f64_at(blob, 16))? };
@@ -180,7 +181,7 @@ fn entry(blob: &Bytes) -> Option<Arc<Entry>> {
         .keep_until(time(32)?)
         .vary(VarySpec::new(blob.slice(spec_at..head_at))?)
         .tags(digests.map(TagDigest::from_bytes))
-        .head(blob.slice(head_at..head_at + head_len))
+        .head(blob.slice(head_at..head_end))
         .body(blob.slice(body_at..))
         .body_offset(body_off)
         .build();
@@ -229,7 +230,8 @@ pub(super) fn seal(blob: &[u8]) -> Bytes {
         blob[2..4].copy_from_slice(&saturated::<u16>((at - PREFIX) / 8).to_le_bytes());
         if blob.len() >= at + LENGTHS {
             let head_at = at + LENGTHS + usize::from(u16_at(&blob, at + 8));
-            let sum = checksum(&blob[..at], &blob[at + 8..head_at.min(blob.len())]);
+            let head_end = head_at.saturating_add(u32_at(&blob, at + 10) as usize);
+            let sum = checksum(&blob[..at], &blob[at + 8..head_end.min(blob.len())]);
             blob[at..at + 8].copy_from_slice(&sum);
         }
     }

@@ -44,7 +44,7 @@ metrics! {
     MEMORY_BYTES = Gauge "gatehouse_memory_bytes" ["what"]
         "Bytes that this process holds of what is stored";
     NEAR_CACHE = Counter "gatehouse_near_cache_total" ["result"]
-        "Look-ups of responses that the near cache had, by what Redis has";
+        "Questions to Redis about responses that the near cache had, by what Redis has";
     SESSION_LOADS = Counter "gatehouse_session_loads_total" ["result"]
         "Sessions that a request named and something asked for, and tokens that were refused";
     SESSION_WRITES = Counter "gatehouse_session_writes_total" ["write", "outcome"]

@@ -108,6 +108,8 @@ async fn a_missing_permission_is_named_with_what_grants_it() {
         ("~gh:* &gh:* +@all -rename", &["may not run RENAME", "+rename"]),
         ("~gh:* &gh:* +@all -evalsha", &["may not run EVALSHA", "+evalsha"]),
         ("~gh:* &gh:* +@all -eval", &["may not run EVAL:", "+eval"]),
+        ("~gh:* &gh:* +@all -evalsha_ro", &["may not run EVALSHA_RO", "+evalsha_ro"]),
+        ("~gh:* &gh:* +@all -eval_ro", &["may not run EVAL_RO", "+eval_ro"]),
         ("~gh:* &gh:* +@all -spublish", &["may not run SPUBLISH", "+spublish"]),
         ("~gh:* &gh:* +@all -info", &["may not run INFO", "+info"]),
         ("~gh:* &gh:* +@all -@write", &["may not run SET", "+set"]),

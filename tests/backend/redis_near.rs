@@ -277,7 +277,7 @@ async fn many_at_once_are_few_commands_and_each_finds_its_own() {
         assert_eq!(found.map(|entry| entry.body()[0]), expected, "page {n}");
     }
     let (scripts, mgets) = asked(&server);
-    assert!((1..=10).contains(&scripts), "{scripts} scripts for 67 that are near");
+    assert!((1..=10).contains(&scripts), "{scripts} scripts for 66 that are near");
     assert!((1..=45).contains(&mgets), "{mgets} commands for the others and those that were asked for again");
 }
 
@@ -297,10 +297,50 @@ async fn it_follows_a_slot_that_is_being_moved() {
     };
     let name = cluster.nodes()[..3].iter().flat_map(RedisServer::keys).find(|name| name.contains("}:e:")).unwrap();
     let to = (cluster.owner(&name) + 1) % 3;
-    let (slot, from) = cluster.begin_move(&name, to);
+    let asked = || cluster.nodes().iter().map(|node| node.commandstats().calls("evalsha_ro")).sum::<u64>();
+    let (before, (slot, from)) = (asked(), cluster.begin_move(&name, to));
     all_found().await;
+    assert!(asked() > before, "whether it has the same");
     cluster.finish_move(slot, from, to);
+    let before = cluster.nodes()[to].commandstats().calls("evalsha_ro");
     all_found().await;
+    assert!(cluster.nodes()[to].commandstats().calls("evalsha_ro") > before, "the one that has it now");
+}
+
+#[tokio::test]
+async fn another_entry_is_told_by_what_is_in_it() {
+    let server = RedisServer::start();
+    let (backend, filler) = (connect(&server).await, connect(&server).await);
+    let (ticket, later) = (filler.ticket(&page(1)).await.unwrap(), filler.now().plus(Duration::from_mins(5)));
+    // On the same ticket and with the same times: Redis had lost the first one.
+    for byte in [b'a', b'b'] {
+        let entry = Entry::builder(ticket).fresh_until(later).keep_until(later).head(vec![byte].into());
+        let entry = entry.body(vec![byte; LONG].into()).build();
+        let commit = Commit { key: page(1), variant: Variant(None), entry, refresh: None, lease: None };
+        assert_eq!(filler.commit(commit).await.unwrap(), Committed::Stored);
+        assert_eq!(until_near(&backend, 1).await.body()[0], byte);
+        let name = server.keys().into_iter().find(|name| name.contains("}:e:")).expect("a key");
+        server.command(&["DEL", &name]);
+    }
+}
+
+#[tokio::test]
+async fn where_the_script_is_refused_all_is_read() {
+    const RULES: &str = "resetchannels ~gh:* &gh:* +@all -evalsha_ro -eval_ro";
+    let server = RedisServer::builder().user("shop", "secret", RULES).start();
+    let shop = || builder(&server.url()).username("shop").password("secret");
+    let off = shop().near_cache(0).connect().await.expect("it is not needed");
+    fill(&off, 1, b'a', LONG, None).await;
+    fill(&off, 2, b'b', LONG, None).await;
+    // Which does not insist on permissions.
+    let backend = shop().connect_lazy().expect("settings");
+    until("it is connected", || async { backend.ping().await.is_ok() }).await;
+    for n in [1, 2] {
+        until_near(&backend, n).await;
+    }
+    server.reset_stats();
+    assert!(look(&backend, 1).await.is_some());
+    assert_eq!(asked(&server), (0, 1), "it is not tried again");
 }
 
 #[tokio::test(flavor = "multi_thread")]

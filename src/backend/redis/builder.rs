@@ -210,22 +210,24 @@ impl RedisBuilder {
         self
     }
 
-    /// How many bytes of memory this process may use to keep long responses that it reads again and again; default
+    /// About how many bytes of memory this process may use to keep long responses that it reads again and again; default
     /// 32 MiB, 0 for none.
     ///
     /// A hit still asks Redis, in its one round trip, for all that may have invalidated the response, and whether Redis
     /// has this very response still. What is saved is sending it. So the promise is the same, and so is what becomes of
-    /// a hit while Redis is away. Two responses are the same if they were asked for on the same reading of the store's
-    /// clock and have the same times; so a response is told from the one that replaced it.
+    /// a hit while Redis is away. What has replaced it comes in the same round trip if it has less than 256 KiB, else in
+    /// another one.
     ///
-    /// A response is kept when it is read for the second time. The permissions `+evalsha_ro` and `+eval_ro` are needed.
+    /// A response is kept when it is read for the second time, if it takes less than 95 % of a part: there is one part for
+    /// each 8 MiB, rounded up to a power of two, and at most 8. The permissions `+evalsha_ro` and `+eval_ro` are needed;
+    /// where they turn out to be missing, nothing is kept any more, with a warning.
     pub fn near_cache(mut self, bytes: u64) -> Self {
         self.near.most = bytes;
         self
     }
 
-    /// From how many bytes on, with head and body as they are stored, a response is long; default 32 KiB. Shorter ones
-    /// are read from Redis as quickly as it is asked about them. Lower it where the network is slower than the machine.
+    /// From how many bytes on, with head and body as they are stored, a response is long; default 32 KiB, where sending
+    /// it within one machine takes about as long as asking whether it is the same. Lower it for slower networks.
     pub fn near_cache_from(mut self, bytes: usize) -> Self {
         self.near.from = bytes;
         self
@@ -344,7 +346,8 @@ impl RedisBuilder {
                 SubscriberClient::new(settings, Some(performance(timeout)), Some(connection(timeout)), Some(policy()));
             Some(subscriber)
         });
-        Ok((Site { client, topology: address.topology, place: address.place(), user }, subscriber))
+        let near_cache = self.near.most > 0;
+        Ok((Site { client, topology: address.topology, place: address.place(), user, near_cache }, subscriber))
     }
 }
 

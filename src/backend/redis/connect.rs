@@ -27,6 +27,7 @@ pub(super) struct Site {
     pub(super) place: String,
     /// The user, if it is known beforehand.
     pub(super) user: Option<String>,
+    pub(super) near_cache: bool,
 }
 
 /// How often the server's time is asked for.
@@ -99,16 +100,19 @@ struct Description {
     topology: Topology,
     place: String,
     user: Option<String>,
+    near_cache: bool,
 }
 
 impl Description {
     fn of(site: &Site) -> Self {
-        Self { topology: site.topology, place: site.place.clone(), user: site.user.clone() }
+        let Site { topology, place, user, near_cache, .. } = site;
+        Self { topology: *topology, place: place.clone(), user: user.clone(), near_cache: *near_cache }
     }
 
     fn with(&self, weak: &Weak<Shared>) -> Option<Site> {
         let client = Client::upgrade(weak)?;
-        Some(Site { client, topology: self.topology, place: self.place.clone(), user: self.user.clone() })
+        let (place, user) = (self.place.clone(), self.user.clone());
+        Some(Site { client, topology: self.topology, place, user, near_cache: self.near_cache })
     }
 }
 
@@ -160,7 +164,8 @@ impl Site {
         // Of no replicas, so that it answers at once.
         let wait: (&str, &[&str]) = ("WAIT", &["0", "0"]);
         let waits = self.client.waits().then_some(&wait);
-        for (name, args) in COMMANDS.iter().chain(waits) {
+        let of_near_cache = if self.near_cache { OF_NEAR_CACHE } else { &[] };
+        for (name, args) in COMMANDS.iter().chain(of_near_cache).chain(waits) {
             let args = args.iter().map(|arg| match *arg {
                 KEY => key(""),
                 HASH => key("h"),
@@ -304,9 +309,11 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("SPUBLISH", &[CHANNEL, ""]),
     ("EVAL", &["return 1", "0"]),
     ("EVALSHA", &["e0e1f9fabfc9d4800c877a703b823ac0578ff8db", "0"]),
-    ("EVAL_RO", &["return 1", "0"]),
-    ("EVALSHA_RO", &["e0e1f9fabfc9d4800c877a703b823ac0578ff8db", "0"]),
 ];
+
+/// What the near cache needs besides.
+const OF_NEAR_CACHE: &[(&str, &[&str])] =
+    &[("EVAL_RO", &["return 1", "0"]), ("EVALSHA_RO", &["e0e1f9fabfc9d4800c877a703b823ac0578ff8db", "0"])];
 
 fn config(message: impl Into<String>) -> BackendError {
     BackendError::new(ErrorKind::Config, message)
@@ -336,7 +343,7 @@ mod tests {
             assert!(COMMANDS.iter().any(|(name, _)| *name == command), "{command} is not tried");
         }
         let rules = include_str!("permissions.md").lines().find(|line| line.contains("ACL SETUSER gatehouse")).unwrap();
-        for (name, _) in COMMANDS {
+        for (name, _) in COMMANDS.iter().chain(OF_NEAR_CACHE) {
             let rule = format!("+{}", name.to_ascii_lowercase());
             assert!(rules.split(' ').any(|word| word == rule), "{rule} is not documented");
         }

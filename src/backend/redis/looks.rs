@@ -1,9 +1,9 @@
-//! What look-ups ask for first: the clock, and entry, cell and tags of a key. Those of the same moment are one MGET, and
-//! those that ask the same have one answer.
+//! What look-ups ask for first: the clock, and entry, cell and tags of a key. Those of the same moment are asked for
+//! together, and those that ask the same have one answer.
 //!
 //! A look-up has part only in what is asked for after it began, so that it sees whatever was invalidated before.
 //!
-//! Where the near cache has an entry, a script takes the place of the MGET: it says whether Redis still has the same.
+//! The question is an MGET; for those that the near cache has it is a script, which says whether Redis still has the same.
 
 use std::{
     sync::{
@@ -25,7 +25,7 @@ use super::{
     keys::Bucket,
     malformed::Malformed,
     names::{self, Names},
-    near::{Kept, NearCache},
+    near::{Near, NearCache},
     node::Node,
     reply::Reply,
     script::Script,
@@ -33,16 +33,15 @@ use super::{
 };
 use crate::{
     TagDigest,
-    backend::{BackendError, Entry, PrimaryKey, Tick, Variant, VarySpec, blob},
-    metrics,
+    backend::{BackendError, Entry, ErrorKind, PrimaryKey, Tick, Variant, VarySpec, blob},
 };
 
 pub(super) static LOOK: Script = Script::reading("look", include_str!("lua/look.lua"));
 
 /// How many go together at most.
 const MOST: usize = 64;
-/// The same of those that the near cache has: with all their tags no more keys than the script can take.
-const MOST_NEAR: usize = 30;
+/// How many keys the script reads at most: it holds up all others. One look-up has fewer.
+const MOST_KEYS: usize = 500;
 /// About how long their reply is at most, bytes: the first of them waits for the last.
 const LONGEST: usize = 256 << 10;
 
@@ -80,7 +79,7 @@ pub(super) struct Seen {
 
 type Answer = Result<Arc<Seen>, BackendError>;
 /// What several look for alike, and what is near of it.
-type Party = (Option<Kept>, Alike<Look, Arc<Seen>>);
+type Party = (Near, Alike<Look, Arc<Seen>>);
 
 impl Looks {
     pub(super) fn new(client: Client, malformed: Malformed, near: NearCache) -> Self {
@@ -94,11 +93,13 @@ impl Looks {
         if replica.is_some() {
             // In half of the time, so that the master can be asked in the other half.
             let seen = self.ask(replica, bucket, &[self.wanted(look)], self.client.timeout() / 2).await;
-            return one(seen.map_err(Fault::into_error)?)?.ok_or_else(|| Reply::unexpected(LOOK.name()));
+            let seen = seen.map_err(Fault::into_error)?.pop().flatten();
+            // The master is asked instead.
+            return seen.ok_or_else(|| BackendError::new(ErrorKind::Unavailable, "the replica has another one"));
         }
         match self.together.turn(bucket, || look.clone(), self) {
             Turn::Soon(answer) => answer.get().await,
-            Turn::Now(_journey) => self.alone(bucket, look, self.client.timeout()).await,
+            Turn::Now(_journey) => self.alone(bucket, self.wanted(look), self.client.timeout()).await,
         }
     }
 
@@ -129,16 +130,28 @@ impl Looks {
         Ok(())
     }
 
-    async fn alone(&self, bucket: Bucket, look: &Look, timeout: Duration) -> Answer {
-        let ask = async |wanted| {
-            let wanted = [wanted];
-            one(self.client.retrying(timeout, |timeout| self.ask(None, bucket, &wanted, timeout)).await?)
-        };
-        if let Some(seen) = ask(self.wanted(look)).await? {
+    async fn alone(&self, bucket: Bucket, wanted: Wanted<'_>, timeout: Duration) -> Answer {
+        let near = matches!(wanted.near, Near::Kept(_)).then(|| (wanted.look, Instant::now() + timeout));
+        if let Some(seen) = self.try_alone(bucket, wanted, timeout).await? {
             return Ok(seen);
         }
+        let (look, deadline) = near.ok_or_else(|| Reply::unexpected("MGET"))?;
+        let (replaced, left) =
+            (Wanted { look, near: Near::Replaced }, deadline.saturating_duration_since(Instant::now()));
         // Boxed, as all that is rare: it would be a part of every look-up's future.
-        Box::pin(ask(Wanted { look, near: None })).await?.ok_or_else(|| Reply::unexpected("MGET"))
+        Box::pin(self.try_alone(bucket, replaced, left)).await?.ok_or_else(|| Reply::unexpected("MGET"))
+    }
+
+    /// `None` if it must be asked for without the near cache.
+    async fn try_alone(
+        &self,
+        bucket: Bucket,
+        wanted: Wanted<'_>,
+        timeout: Duration,
+    ) -> Result<Option<Arc<Seen>>, BackendError> {
+        let wanted = [wanted];
+        let mut seen = self.client.retrying(timeout, |timeout| self.ask(None, bucket, &wanted, timeout)).await?;
+        Ok(seen.pop().flatten())
     }
 
     /// Asks for all of them at once.
@@ -146,31 +159,29 @@ impl Looks {
         let deadline = Instant::now() + self.client.timeout();
         let wanted: Vec<_> = all.iter().map(|(near, alike)| Wanted { look: &alike.ask, near: near.clone() }).collect();
         let answer = self.ask(None, bucket, &wanted, self.client.timeout()).await;
-        let all = all.into_iter().map(|(_, alike)| alike);
         let mut again = Vec::new();
         match answer {
             Ok(seen) => {
-                for (alike, seen) in all.zip(seen) {
+                for ((_, alike), seen) in all.into_iter().zip(seen) {
                     match seen {
                         Some(seen) => alike.tell(&Ok(seen)),
-                        None => again.push(alike),
+                        None => again.push((Near::Replaced, alike)),
                     }
                 }
             }
             // Some of the keys have moved and some have not. One by one it is known where each is.
-            Err(Fault::TryAgain) => again.extend(all),
+            Err(Fault::TryAgain) => again = all,
             Err(fault) => {
-                let all: Vec<_> = all.collect();
-                self.client.failed_for(bucket, &fault, all.iter().map(Alike::callers).sum());
+                self.client.failed_for(bucket, &fault, all.iter().map(|(_, alike)| alike.callers()).sum());
                 let error = fault.into_error();
-                for alike in all {
+                for (_, alike) in all {
                     alike.tell(&Err(error.clone()));
                 }
             }
         }
-        let one = |alike: Alike<Look, _>| async move {
+        let one = |(near, alike): Party| async move {
             let left = deadline.saturating_duration_since(Instant::now());
-            let answer = self.alone(bucket, &alike.ask, left).await;
+            let answer = self.alone(bucket, Wanted { look: &alike.ask, near }, left).await;
             alike.tell(&answer);
         };
         future::join_all(again.into_iter().map(one)).await;
@@ -180,7 +191,7 @@ impl Looks {
         Wanted { look, near: self.near(look) }
     }
 
-    fn near(&self, look: &Look) -> Option<Kept> {
+    fn near(&self, look: &Look) -> Near {
         self.near.get(&look.key, look.variant)
     }
 
@@ -203,7 +214,13 @@ impl Looks {
         let reply = if stamps.is_empty() {
             call("MGET", keys, timeout).await?
         } else {
-            Box::pin(LOOK.run(&keys, &stamps, timeout, call)).await?
+            match Box::pin(LOOK.run(&keys, &stamps, timeout, call)).await {
+                Err(Fault::Failed(error)) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::Protocol) => {
+                    self.near.refuse(&error);
+                    return Ok(wanted.iter().map(|_| None).collect());
+                }
+                answer => answer?,
+            }
         };
         let mut values = values(reply, asked)?;
         let clock = self.clock(&mut values);
@@ -218,7 +235,7 @@ impl Looks {
         asked.push(Value::Bytes(keys.clock(bucket)));
         for Wanted { look: Look { key, variant, tags }, near } in all {
             Names::new(keys, key).ask(2 + tags.len(), &mut asked).entry(*variant).primary().tags(tags);
-            if let Some(kept) = near {
+            if let Near::Kept(kept) = near {
                 // Counted from 1, as Lua does.
                 let place = asked.len() - tags.len() - 1;
                 stamps.extend([place.to_string().into(), Value::Bytes(kept.stamp.clone())]);
@@ -233,7 +250,7 @@ impl Looks {
 
     /// What the next values show.
     fn see(&self, clock: Option<Clock>, wanted: &Wanted<'_>, values: &mut IntoIter<Reply>) -> Option<Arc<Seen>> {
-        let Look { key, variant, tags } = wanted.look;
+        let tags = &wanted.look.tags;
         let stored = values.next();
         let (mut cell, mut vary) = (None, None);
         if let Some(value) = next(values)
@@ -246,39 +263,35 @@ impl Looks {
         cells.read(tags, || next(values));
 
         let (since, entry) = match (stored, &wanted.near) {
-            (Some(Reply::Int(same)), Some(kept)) => {
-                let is_same = same == 1;
-                metrics::count(&metrics::NEAR_CACHE, [if is_same { "same" } else { "other" }.into()]);
-                if !is_same {
-                    self.near.forget(key, *variant);
-                    return None;
-                }
+            (Some(Reply::Int(1)), Near::Kept(kept)) => {
+                self.near.asked(true);
+                self.learn_length(kept.entry.size());
                 (kept.entry.ticket().tick, Some(Arc::clone(&kept.entry)))
             }
-            (stored, near) => self.read(wanted.look, stored.and_then(Reply::into_bytes).as_ref(), near.is_some()),
+            (Some(Reply::Int(_)), Near::Kept(_)) => return None,
+            (Some(Reply::Bytes(blob)), near) => self.read(wanted.look, &blob, near),
+            _ => (0, None),
         };
         Some(Arc::new(Seen { clock, cell, vary, entry, since, tags: cells }))
     }
 
     /// The entry that was read, and its tick.
-    fn read(&self, look: &Look, stored: Option<&Bytes>, was_near: bool) -> (Tick, Option<Arc<Entry>>) {
-        if was_near {
-            metrics::count(&metrics::NEAR_CACHE, ["other".into()]);
+    fn read(&self, look: &Look, blob: &Bytes, near: &Near) -> (Tick, Option<Arc<Entry>>) {
+        if !matches!(near, Near::Nothing) {
+            self.near.asked(false);
         }
-        let len = stored.map_or(0, Bytes::len);
-        let typical = self.typical.load(Ordering::Relaxed);
-        self.typical.store(typical - typical / 8 + len / 8, Ordering::Relaxed);
-        let Some(decoded) = stored.map(blob::decode) else {
-            if was_near {
-                self.near.forget(&look.key, look.variant);
-            }
-            return (0, None);
-        };
+        self.learn_length(blob.len());
+        let decoded = blob::decode(blob);
         let entry = self.malformed.counted(decoded.entry);
         if let Some(entry) = &entry {
-            self.near.saw(&look.key, look.variant, entry, len, was_near);
+            self.near.saw(&look.key, look.variant, entry, blob, near);
         }
         (decoded.tick, entry)
+    }
+
+    fn learn_length(&self, len: usize) {
+        let typical = self.typical.load(Ordering::Relaxed);
+        self.typical.store(typical - typical / 8 + len / 8, Ordering::Relaxed);
     }
 }
 
@@ -290,8 +303,9 @@ impl Carrier for Looks {
     async fn carry(self, bucket: Bucket, calls: Vec<Call<Look, Arc<Seen>>>) {
         let most = (LONGEST / self.typical.load(Ordering::Relaxed).max(1)).clamp(1, MOST);
         let all = Alike::of(calls).into_iter().map(|alike| (self.near(&alike.ask), alike));
-        let (near, others) = all.partition::<Vec<_>, _>(|(near, _)| near.is_some());
-        let parts = in_parts(near, MOST_NEAR).chain(in_parts(others, most));
+        let (near, others) = all.partition::<Vec<_>, _>(|(near, _)| matches!(near, Near::Kept(_)));
+        let keys = near.iter().map(|(_, alike)| 2 + alike.ask.tags.len()).max().unwrap_or(1);
+        let parts = in_parts(near, (MOST_KEYS / keys).clamp(1, MOST)).chain(in_parts(others, most));
         future::join_all(parts.map(|part| self.at_once(bucket, part))).await;
     }
 }
@@ -299,12 +313,7 @@ impl Carrier for Looks {
 /// What one look-up asks for, and what the near cache has of it.
 struct Wanted<'a> {
     look: &'a Look,
-    near: Option<Kept>,
-}
-
-/// The answer to a question with one look-up.
-fn one(mut seen: Vec<Option<Arc<Seen>>>) -> Result<Option<Arc<Seen>>, BackendError> {
-    seen.pop().ok_or_else(|| Reply::unexpected("MGET"))
+    near: Near,
 }
 
 /// The values, if there are `n` of them.
