@@ -69,14 +69,18 @@ impl Loads {
         match self.client.eval_once(&READ, bucket, &keys, &[], self.client.timeout()).await {
             Ok(reply) => {
                 let mut records = Records::of(reply, all.len());
-                all.into_iter().for_each(|alike| alike.tell(&records.next()));
+                for alike in all {
+                    alike.tell(&records.next());
+                }
             }
             // Some of the keys have moved and some have not. One by one it is known where each is.
             Err(Fault::TryAgain) => self.one_by_one(bucket, all, deadline).await,
             Err(fault) => {
                 self.client.failed_for(bucket, &fault, all.iter().map(Alike::callers).sum());
                 let error = fault.into_error();
-                all.into_iter().for_each(|alike| alike.tell(&Err(error.clone())));
+                for alike in all {
+                    alike.tell(&Err(error.clone()));
+                }
             }
         }
     }

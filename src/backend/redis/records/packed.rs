@@ -1,4 +1,4 @@
-//! Lists and text in MessagePack, as scripts write them with `cmsgpack`.
+//! Lists and text in `MessagePack`, as scripts write them with `cmsgpack`.
 
 use bytes::{Buf, Bytes};
 
