@@ -69,7 +69,7 @@ impl Config {
         self.backend.is_same(&other.backend) && self.keys.is_same(&other.keys)
     }
 
-    /// Whether a session that is used has to be told so. Where its end cannot be moved, the clock is not looked at.
+    /// Whether the end of a session that is used is to be moved. Where it cannot be, the clock is not looked at.
     pub(super) fn is_touch_due(&self, record: &Record) -> bool {
         let spent = || record.idle.saturating_sub(record.expires.since(self.backend.now()));
         record.expires < record.deadline && spent() >= record.idle / 100 * self.touch_after
