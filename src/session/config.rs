@@ -69,11 +69,10 @@ impl Config {
         self.backend.is_same(&other.backend) && self.keys.is_same(&other.keys)
     }
 
-    /// After how long without one a session is touched.
+    /// Whether the end of a session that is used is to be moved. Where it cannot be, the clock is not looked at.
     pub(super) fn is_touch_due(&self, record: &Record) -> bool {
-        let left = record.expires.since(self.backend.now());
-        let spent = record.idle.saturating_sub(left);
-        record.expires < record.deadline && spent >= record.idle / 100 * self.touch_after
+        let spent = || record.idle.saturating_sub(record.expires.since(self.backend.now()));
+        record.expires < record.deadline && spent() >= record.idle / 100 * self.touch_after
     }
 }
 

@@ -71,6 +71,7 @@
 pub(crate) mod fuzz;
 
 mod answer;
+mod base64url;
 mod config;
 mod cookie;
 mod core;

@@ -11,7 +11,7 @@ mod redis;
 #[path = "../../support/rounds.rs"]
 mod rounds;
 
-use std::{convert::Infallible, future::Future};
+use std::convert::Infallible;
 
 use axum::{Router, body::Body, extract::FromRequestParts, routing::get};
 use bench::{Subject, compare};

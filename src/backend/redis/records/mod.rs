@@ -15,6 +15,7 @@
 mod loads;
 mod maps;
 mod names;
+mod packed;
 mod sessions;
 
 pub(super) use self::loads::Loads;
