@@ -33,6 +33,22 @@ impl Timestamp {
         SystemTime::now().into()
     }
 
+    /// The same as the system noted it at its last tick, some milliseconds ago: what counts in whole seconds need not
+    /// wait for the exact time, which takes several times as long to read.
+    #[cfg(all(feature = "memory", target_os = "linux"))]
+    fn last_tick() -> Self {
+        use rustix::time::{ClockId, Timespec, clock_gettime};
+
+        let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::RealtimeCoarse);
+        let (seconds, nanos) = (u64::try_from(tv_sec).unwrap_or(0), u64::try_from(tv_nsec).unwrap_or(0));
+        Self(seconds.saturating_mul(1_000_000).saturating_add(nanos / 1_000))
+    }
+
+    #[cfg(all(feature = "memory", not(target_os = "linux")))]
+    fn last_tick() -> Self {
+        Self::system()
+    }
+
     /// This moment and `duration` later; saturates.
     #[must_use]
     pub const fn plus(self, duration: Duration) -> Self {
@@ -136,5 +152,31 @@ impl Clock {
             #[cfg(feature = "memory")]
             Self::Test(clock) => clock.now(),
         }
+    }
+
+    /// See [`CacheBackend::about_now`](crate::backend::CacheBackend::about_now).
+    #[cfg(feature = "memory")]
+    pub(crate) fn about_now(&self) -> Timestamp {
+        match self {
+            Self::System => Timestamp::last_tick(),
+            Self::Test(clock) => clock.now(),
+        }
+    }
+}
+
+#[cfg(all(test, feature = "memory"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_it_is_about_is_not_later_than_now_and_not_long_ago() {
+        let clock = Clock::System;
+        for _ in 0..1000 {
+            let (before, about, now) = (clock.now(), clock.about_now(), clock.now());
+            assert!(about <= now, "{about:?} {now:?}");
+            assert!(before.since(about) < Duration::from_secs(1), "{before:?} {about:?}");
+        }
+        let clock = TestClock::new();
+        assert_eq!(Clock::Test(clock.clone()).about_now(), clock.now());
     }
 }

@@ -30,6 +30,11 @@ impl Backend {
         self.0.store().now()
     }
 
+    /// See [`CacheBackend::about_now`].
+    pub fn about_now(&self) -> Timestamp {
+        self.0.store().about_now()
+    }
+
     /// See [`CacheBackend::name`].
     pub fn name(&self) -> &'static str {
         self.0.store().name()
@@ -202,6 +207,7 @@ type Boxed<'a, T, E = BackendError> = Pin<Box<dyn Future<Output = Result<T, E>> 
 /// The twin of [`CacheBackend`] that can be a trait object.
 trait Erased: std::fmt::Debug + Send + Sync {
     fn now(&self) -> Timestamp;
+    fn about_now(&self) -> Timestamp;
     fn name(&self) -> &'static str;
     fn ping(&self) -> Boxed<'_, ()>;
     fn lookup<'a>(&'a self, key: &'a PrimaryKey, vary: &'a VaryOf<'a>) -> Boxed<'a, Lookup>;
@@ -245,6 +251,10 @@ trait Erased: std::fmt::Debug + Send + Sync {
 impl<B: CacheBackend> Erased for B {
     fn now(&self) -> Timestamp {
         CacheBackend::now(self)
+    }
+
+    fn about_now(&self) -> Timestamp {
+        CacheBackend::about_now(self)
     }
 
     fn name(&self) -> &'static str {

@@ -63,6 +63,11 @@ pub trait CacheBackend: Responses + Leases + Records + Limits + fmt::Debug + Sen
     /// The time on the clock that all processes which share this store go by. Costs no round trip.
     fn now(&self) -> Timestamp;
 
+    /// The same where some milliseconds do not matter, if that is cheaper to read: not later than [`now`](Self::now).
+    fn about_now(&self) -> Timestamp {
+        self.now()
+    }
+
     /// A short name for logs and metrics, such as `memory` or `redis`.
     fn name(&self) -> &'static str;
 

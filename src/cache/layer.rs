@@ -1,5 +1,7 @@
 //! The layer.
 
+use std::sync::Arc;
+
 use tower_layer::Layer;
 
 use super::CacheService;
@@ -8,13 +10,13 @@ use crate::HttpCache;
 /// A shared HTTP cache; see the [module](crate::cache).
 #[derive(Clone, Debug)]
 pub struct CacheLayer {
-    cache: HttpCache,
+    cache: Arc<HttpCache>,
 }
 
 impl CacheLayer {
     /// A layer over this cache; a `&Backend` is a cache with the defaults.
     pub fn new(cache: impl Into<HttpCache>) -> Self {
-        Self { cache: cache.into() }
+        Self { cache: Arc::new(cache.into()) }
     }
 }
 
@@ -22,6 +24,6 @@ impl<S> Layer<S> for CacheLayer {
     type Service = CacheService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        CacheService { cache: self.cache.clone(), inner }
+        CacheService { cache: Arc::clone(&self.cache), inner }
     }
 }

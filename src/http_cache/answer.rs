@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, response::Parts};
 
 use super::{
     HttpCache,
@@ -75,17 +75,17 @@ impl HttpCache {
         report: &Report,
     ) -> Response<CacheBody<R>> {
         let prepared = stored.prepared();
-        let (status, content) = (prepared.stored.status, (*method != Method::HEAD).then(|| prepared.body.clone()));
-        let mut headers = match prepared.head(self.head_form()) {
+        let content = (*method != Method::HEAD).then(|| prepared.body.clone());
+        let mut head = match prepared.head(self.head_form()) {
             Some(head) => head,
             None => self.make_head(&mut stored),
         };
-        self.fill_in(&mut headers, key, age, report);
-        with_head(status, headers, content)
+        self.fill_in(&mut head.headers, key, age, report);
+        Response::from_parts(head, content.map_or_else(CacheBody::empty, CacheBody::stored))
     }
 
     /// The head of a hit, but for what each has of its own.
-    fn make_head(&self, stored: &mut Stored) -> HeaderMap {
+    fn make_head(&self, stored: &mut Stored) -> Parts {
         let with_tags = !self.config.strip_tags;
         let own = stored.take_fields(with_tags);
         let (prepared, is_own) = (stored.prepared(), own.is_some());
@@ -95,10 +95,12 @@ impl HttpCache {
         }
         headers.insert(header::AGE, HeaderValue::from_static("0"));
         self.make_room(&mut headers);
+        let (mut head, ()) = Response::new(()).into_parts();
+        (head.status, head.headers) = (prepared.stored.status, headers);
         if !is_own {
-            prepared.keep_head(self.head_form(), &headers);
+            prepared.keep_head(self.head_form(), &head);
         }
-        headers
+        head
     }
 
     /// 504 where the client wants an answer only from the store (RFC 9111 §5.2.1.7).
@@ -123,7 +125,6 @@ impl HttpCache {
     }
 }
 
-#[inline]
 fn with_head<R>(status: StatusCode, headers: HeaderMap, content: Option<Bytes>) -> Response<CacheBody<R>> {
     let mut response = Response::new(content.map_or_else(CacheBody::empty, CacheBody::stored));
     *response.status_mut() = status;

@@ -1,19 +1,19 @@
 //! The beginning of a request's way, as far as nothing has to be waited for: a hit in memory ends here.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::Body;
 
 use super::{
     HttpCache,
     count::lookup_ended,
-    judge::Judged,
+    judge::{Stored, Verdict},
     visit::{Admitted, Bypass, Visit},
 };
 use crate::{
     Timestamp,
-    backend::{Lookup, VarySpec},
+    backend::{Found, Lookup, PrimaryKey, VarySpec},
     body::CacheBody,
     exchange::Answered,
     policy::glance::Glance,
@@ -48,26 +48,30 @@ impl HttpCache {
     pub(crate) fn seen<B: Body>(&self, request: &Request<B>) -> Result<Seen, Bypass> {
         match self.visit_of(request) {
             Some(visit) => Ok(Seen::Before(visit)),
+            None if self.is_ruled_out(request, self.passed(request)) => Err(Bypass::Rule),
             None => self.admit(request, &Glance::at(request.headers())).map(Seen::Now),
         }
     }
 
     /// Answers a request, if a stored response that is at hand does; else says what is left to do.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "else the answer is moved once more")]
+    #[inline(always)]
     pub(crate) fn begin<B: Body, R>(&self, request: &Request<B>) -> Result<Response<CacheBody<R>>, Ahead> {
         if let Some(visit) = self.visit_of(request) {
             return Err(Ahead::Judge(visit));
         }
+        let outer = self.passed(request);
+        if self.is_ruled_out(request, outer) {
+            return Err(Ahead::Pass(Bypass::Rule));
+        }
         let glance = Glance::at(request.headers());
         let admitted = self.admit(request, &glance).map_err(Ahead::Pass)?;
-        let (backend, headers) = (&self.state.backend, request.headers());
-        let now = backend.now();
-        match backend.lookup_now(&admitted.key, &|spec: &VarySpec| self.variant(spec, headers), now) {
+        match self.at_hand(&admitted.key, request.headers(), &glance) {
             // Unpacking may wait.
-            Some(lookup) if Self::is_packed(&lookup) => Err(Ahead::LookUp(admitted)),
-            Some(lookup) => {
+            Some((lookup, _)) if Self::is_packed(&lookup) => Err(Ahead::LookUp(admitted)),
+            Some((lookup, now)) => {
                 lookup_ended(&self.lookup_span(&admitted.key), &lookup);
-                self.with_found(request, &glance, admitted, Some(lookup), now)
+                self.with_found(request, &glance, admitted, Some(lookup), now, outer)
             }
             None => Err(Ahead::LookUp(admitted)),
         }
@@ -81,11 +85,28 @@ impl HttpCache {
         lookup: Option<Lookup>,
     ) -> Result<Response<CacheBody<R>>, Arc<Visit>> {
         let (glance, now) = (Glance::at(request.headers()), self.state.backend.now());
-        self.with_found(request, &glance, admitted, lookup, now)
+        self.with_found(request, &glance, admitted, lookup, now, self.passed(request))
+    }
+
+    /// What is at hand, and when it was looked up: by the exact time if that makes a difference.
+    #[inline]
+    fn at_hand(&self, key: &PrimaryKey, headers: &HeaderMap, glance: &Glance<'_>) -> Option<(Lookup, Timestamp)> {
+        let backend = &self.state.backend;
+        let at = |now| Some((backend.lookup_now(key, &|spec: &VarySpec| self.variant(spec, headers), now)?, now));
+        if glance.steered {
+            return at(backend.now());
+        }
+        let (lookup, about) = at(backend.about_now())?;
+        match &lookup.found {
+            Some(found) if is_clearly_fresh(found, about) => Some((lookup, about)),
+            Some(_) => at(backend.now()),
+            None => Some((lookup, backend.now())),
+        }
     }
 
     /// Most requests end here; the visit is made for the others.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "else the answer is moved once more")]
+    #[inline(always)]
     fn with_found<B, R, E: From<Arc<Visit>>>(
         &self,
         request: &Request<B>,
@@ -93,24 +114,34 @@ impl HttpCache {
         admitted: Admitted,
         lookup: Option<Lookup>,
         now: Timestamp,
+        outer: Option<Bypass>,
     ) -> Result<Response<CacheBody<R>>, E> {
         let (method, headers) = (request.method(), request.headers());
         let directives = if glance.steered { self.directives(headers) } else { None };
-        let Judged::Hit { stored, age, report } = self.judge_at(lookup.as_ref(), headers, directives.as_ref(), now)
-        else {
-            return Err(Arc::new(self.visit(request, admitted, lookup, now)).into());
-        };
-        // It may be that nobody else has what was found.
-        drop(lookup);
-        let mut response = if glance.steered {
-            self.answer(&admitted.key, method, headers, &stored, age, &report)
-        } else {
-            self.answer_whole(&admitted.key, method, stored, age, &report)
+        let (stored, age, report) = match lookup {
+            Some(Lookup { found: Some(found), .. })
+                if let Verdict::Hit { age, report } = self.verdict(&found, headers, directives.as_ref(), now) =>
+            {
+                // It may be that nobody else has what was found.
+                (Stored::read(found.entry), age, report)
+            }
+            lookup => return Err(Arc::new(self.visit(request, admitted, lookup, now)).into()),
         };
         // For most answers no layer outside asks who gave them; that it has looked up, it would have said.
-        if self.passed(request).is_some() {
+        let is_asked_for = outer.is_some();
+        if !glance.steered && !is_asked_for {
+            // Written into where it goes: a move of it costs more than most of what is done for a hit.
+            return Ok(self.answer_whole(&admitted.key, method, stored, age, &report));
+        }
+        let mut response = self.answer(&admitted.key, method, headers, &stored, age, &report);
+        if is_asked_for {
             response.extensions_mut().insert(Answered(self.id()));
         }
         Ok(response)
     }
+}
+
+/// Whether it is fresh for so long that it is no matter whether the time is exact.
+fn is_clearly_fresh(found: &Found, about: Timestamp) -> bool {
+    found.stale_since.is_none() && about.plus(Duration::from_secs(1)) < found.entry.fresh_until()
 }

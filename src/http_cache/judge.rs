@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Timestamp,
-    backend::{Entry, Lookup},
+    backend::{Entry, Found, Lookup},
     policy::{RequestDirectives, Reuse, Stale, cache_status::Forward},
     stored::{Prepared, StoredResponse},
 };
@@ -27,6 +27,14 @@ pub(crate) enum Judged {
     Nothing(Forward),
 }
 
+/// The same, apart from what was found.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    Hit { age: Duration, report: Report },
+    Stale(Stale),
+    Nothing(Forward),
+}
+
 /// An entry that is known to hold a response of this version.
 #[derive(Clone, Debug)]
 pub(crate) struct Stored(Arc<Entry>);
@@ -35,13 +43,12 @@ impl Stored {
     /// Reads an entry; once only, as long as the store hands out the same one. `None` where it cannot be read, which
     /// is a miss.
     pub(crate) fn of(entry: &Arc<Entry>) -> Option<Self> {
-        match Prepared::of(entry) {
-            Ok(_) => Some(Self(Arc::clone(entry))),
-            Err(error) => {
-                tracing::debug!(%error, "what is stored cannot be read; it counts as absent");
-                None
-            }
-        }
+        readable(entry).map(|_| Self(Arc::clone(entry)))
+    }
+
+    /// An entry that was [judged](HttpCache::verdict), and is worth something.
+    pub(crate) fn read(entry: Arc<Entry>) -> Self {
+        Self(entry)
     }
 
     /// Reads an entry of which only the head is new: its content was read before.
@@ -67,6 +74,16 @@ impl Stored {
 
     pub(crate) fn response(&self) -> &StoredResponse {
         &self.prepared().stored
+    }
+}
+
+fn readable(entry: &Entry) -> Option<&Prepared> {
+    match Prepared::of(entry) {
+        Ok(prepared) => Some(prepared),
+        Err(error) => {
+            tracing::debug!(%error, "what is stored cannot be read; it counts as absent");
+            None
+        }
     }
 }
 
@@ -97,7 +114,7 @@ impl HttpCache {
     }
 
     /// The same at this time on the backend's clock.
-    pub(crate) fn judge_at(
+    fn judge_at(
         &self,
         lookup: Option<&Lookup>,
         request: &HeaderMap,
@@ -110,18 +127,34 @@ impl HttpCache {
             let why = if lookup.variant.0.is_some() { Forward::VaryMiss } else { Forward::UriMiss };
             return Judged::Nothing(why);
         };
-        let Some(stored) = Stored::of(&found.entry) else { return Judged::Nothing(Forward::Miss) };
-        match self.config.policy.reuse(&stored.response().meta, request, directives, now, found.stale_since) {
+        let stored = || Stored(Arc::clone(&found.entry));
+        match self.verdict(found, request, directives, now) {
+            Verdict::Hit { age, report } => Judged::Hit { stored: stored(), age, report },
+            Verdict::Stale(stale) => Judged::Stale { stored: stored(), stale },
+            Verdict::Nothing(why) => Judged::Nothing(why),
+        }
+    }
+
+    /// The verdict on an entry; unless it is worth nothing, the entry can be [read](Stored::read).
+    pub(crate) fn verdict(
+        &self,
+        found: &Found,
+        request: &HeaderMap,
+        directives: Option<&RequestDirectives>,
+        now: Timestamp,
+    ) -> Verdict {
+        let Some(prepared) = readable(&found.entry) else { return Verdict::Nothing(Forward::Miss) };
+        match self.config.policy.reuse(&prepared.stored.meta, request, directives, now, found.stale_since) {
             Reuse::Fresh(timing) => {
                 let report = Report { kind: Kind::Hit, ttl: Some(timing.ttl), ..Report::default() };
-                Judged::Hit { stored, age: timing.age, report }
+                Verdict::Hit { age: timing.age, report }
             }
             Reuse::MaxStale(timing) => {
                 let report = Report { kind: Kind::Stale, ttl: Some(timing.ttl), ..Report::default() };
-                Judged::Hit { stored, age: timing.age, report }
+                Verdict::Hit { age: timing.age, report }
             }
-            Reuse::Stale(stale) => Judged::Stale { stored, stale },
-            Reuse::Foreign => Judged::Nothing(Forward::Request),
+            Reuse::Stale(stale) => Verdict::Stale(stale),
+            Reuse::Foreign => Verdict::Nothing(Forward::Request),
         }
     }
 

@@ -146,6 +146,15 @@ pub(crate) struct Admitted {
 }
 
 impl HttpCache {
+    /// Whether a layer outside has passed the request on by a rule, which says the same here: then nothing else matters.
+    pub(crate) fn is_ruled_out<B>(&self, request: &Request<B>, outer: Option<Bypass>) -> bool {
+        if outer != Some(Bypass::Rule) || !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return false;
+        }
+        let rule = self.config.paths.find(original_uri(request.uri(), request.extensions()).path());
+        parts(rule.map(AsRef::as_ref)).bypass == Some(true)
+    }
+
     /// Decides whether a request is looked up, and under which key.
     pub(crate) fn admit<B: Body>(&self, request: &Request<B>, glance: &Glance<'_>) -> Result<Admitted, Bypass> {
         let headers = request.headers();

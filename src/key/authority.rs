@@ -4,6 +4,10 @@ use std::borrow::Cow;
 
 /// In lower case, without user information, without the port that the scheme implies.
 pub(super) fn normalise(authority: &str, https: bool) -> Cow<'_, str> {
+    // Most say nothing else.
+    if authority.bytes().all(|byte| !matches!(byte, b'@' | b':' | b'A'..=b'Z')) {
+        return Cow::Borrowed(authority);
+    }
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let default_port = if https { ":443" } else { ":80" };
     // An empty port is the default one (RFC 3986 §6.2.3).

@@ -5,12 +5,14 @@
 //! taken as it was sent: decoding it would equate what the origin may tell apart.
 
 mod authority;
+mod fields;
 mod query;
 
 use http::{HeaderMap, HeaderName, Method, Uri};
 
 use crate::{TagDigest, backend::PrimaryKey, policy::glance::Host};
 
+use fields::Fields;
 pub use query::Query;
 
 /// What of a request is keyed.
@@ -85,19 +87,20 @@ impl KeyScheme {
         more_headers: &[HeaderName],
         body: Option<&BodyKey>,
     ) -> PrimaryKey {
-        let mut fields = self.start(b"response", target);
+        let mut fields = Fields::new();
+        self.start(&mut fields, b"response", target);
         if let Some(BodyKey(digest)) = body {
-            field(&mut fields, method.as_str().as_bytes());
-            field(&mut fields, digest);
+            fields.field(method.as_str().as_bytes());
+            fields.field(digest);
         } else {
-            field(&mut fields, b"GET");
+            fields.field(b"GET");
         }
         for name in self.headers.iter().chain(more_headers) {
-            field(&mut fields, name.as_str().as_bytes());
+            fields.field(name.as_str().as_bytes());
             let values = headers.get_all(name);
-            fields.extend_from_slice(&(values.iter().count() as u64).to_le_bytes());
+            fields.extend(&(values.iter().count() as u64).to_le_bytes());
             for value in values {
-                field(&mut fields, value.as_bytes());
+                fields.field(value.as_bytes());
             }
         }
         let mut key = [0; 16];
@@ -107,7 +110,9 @@ impl KeyScheme {
 
     /// The tag that responses carry whose key is more than their URL, so that they can be invalidated by it.
     pub(crate) fn url_tag(&self, target: &Target<'_>) -> TagDigest {
-        let digest = blake3::hash(&self.start(b"url", target));
+        let mut fields = Fields::new();
+        self.start(&mut fields, b"url", target);
+        let digest = blake3::hash(&fields);
         TagDigest::of(b"url", &[&digest.as_bytes()[..16]])
     }
 
@@ -131,40 +136,24 @@ impl KeyScheme {
     }
 
     /// The fields, hashed in one pass when all are there: a hasher that takes them one by one is 2 kB of state.
-    fn start(&self, domain: &[u8], target: &Target<'_>) -> Vec<u8> {
-        let mut fields = Vec::with_capacity(256);
-        field(&mut fields, domain);
-        field(&mut fields, self.scope.as_bytes());
+    fn start(&self, fields: &mut Fields, domain: &[u8], target: &Target<'_>) {
+        fields.field(domain);
+        fields.field(self.scope.as_bytes());
         if self.any_host {
-            fields.push(0);
+            fields.extend(&[0]);
         } else {
-            fields.push(if target.https { 2 } else { 1 });
-            field(&mut fields, target.authority.as_bytes());
+            fields.extend(&[if target.https { 2 } else { 1 }]);
+            fields.field(target.authority.as_bytes());
         }
-        field(&mut fields, target.path.as_bytes());
+        fields.field(target.path.as_bytes());
         match self.query.apply(target.query) {
-            None => fields.push(0),
+            None => fields.extend(&[0]),
             Some(query) => {
-                fields.push(1);
-                field(&mut fields, query.as_bytes());
+                fields.extend(&[1]);
+                fields.field(query.as_bytes());
             }
         }
-        fields
     }
-}
-
-/// The length, seven bits to a byte, the last one without its high bit (LEB128), then the bytes. So the fields of most
-/// requests fit one block of the hash.
-fn field(fields: &mut Vec<u8>, bytes: &[u8]) {
-    let mut len = bytes.len();
-    while let (low, rest @ 1..) = (len & 0x7f, len >> 7) {
-        #[expect(clippy::cast_possible_truncation, reason = "seven bits")]
-        fields.push(low as u8 | 0x80);
-        len = rest;
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "seven bits")]
-    fields.push(len as u8);
-    fields.extend_from_slice(bytes);
 }
 
 #[cfg(test)]

@@ -194,7 +194,14 @@ fn text(value: &BareItem) -> Option<String> {
 
 /// `<name>; hit; ttl=<seconds>`, which is what most hits say, in one allocation. The name must be a token.
 pub(crate) fn hit(name: &str, ttl: i64) -> HeaderValue {
-    of_parts(&[name, "; hit; ttl=", itoa::Buffer::new().format(within_bounds(ttl))])
+    const HIT: &str = "; hit; ttl=";
+    let mut digits = itoa::Buffer::new();
+    let ttl = digits.format(within_bounds(ttl));
+    let mut text = String::with_capacity(name.len() + HIT.len() + ttl.len());
+    text.push_str(name);
+    text.push_str(HIT);
+    text.push_str(ttl);
+    value_of(text)
 }
 
 /// `<name>; fwd=<why>; detail=<detail>`, of a request that was not looked up. The name and the detail must be tokens.
@@ -204,7 +211,11 @@ pub(crate) fn passed_on(name: &str, why: Forward, detail: Option<&'static str>) 
 }
 
 fn of_parts(parts: &[&str]) -> HeaderValue {
-    let value = bytes::Bytes::from(parts.concat());
+    value_of(parts.concat())
+}
+
+fn value_of(text: String) -> HeaderValue {
+    let value = bytes::Bytes::from(text);
     HeaderValue::from_maybe_shared(value).unwrap_or_else(|_| HeaderValue::from_static("gatehouse"))
 }
 

@@ -5,6 +5,7 @@ mod content;
 mod names;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::{
     mem,
@@ -15,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, Version};
+use http::{HeaderMap, StatusCode, Version, response::Parts};
 
 pub(crate) use codec::DecodeError;
 pub(crate) use content::Content;
@@ -65,7 +66,7 @@ pub(crate) struct Prepared {
     /// Its content, unpacked.
     pub(crate) body: Bytes,
     /// The head that hits copy, and the form in which it is.
-    head: OnceLock<(HeadForm, HeaderMap)>,
+    head: OnceLock<(HeadForm, Parts)>,
     has_answered: AtomicBool,
 }
 
@@ -120,16 +121,18 @@ impl Prepared {
 
     /// A copy of the head that was kept, if it has this form.
     #[inline]
-    pub(crate) fn head(&self, form: HeadForm) -> Option<HeaderMap> {
+    pub(crate) fn head(&self, form: HeadForm) -> Option<Parts> {
         self.head.get().filter(|(made, _)| *made == form).map(|(_, head)| head.clone())
     }
 
     /// Keeps the head that was made, from the second one on: most of those that were read from another process answer
     /// once.
-    pub(crate) fn keep_head(&self, form: HeadForm, head: &HeaderMap) {
+    pub(crate) fn keep_head(&self, form: HeadForm, head: &Parts) {
         if self.has_answered.swap(true, Ordering::Relaxed) {
             // A copy has no more room than it needs.
-            let _ = self.head.set((form, head.clone()));
+            let mut head = head.clone();
+            values::share(&mut head.headers);
+            let _ = self.head.set((form, head));
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The service.
 
-use std::task::{Context, Poll};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -13,7 +16,7 @@ use crate::{BoxError, CacheBody, CacheFuture, HttpCache, http_cache::Role};
 /// requests that need it.
 #[derive(Clone, Debug)]
 pub struct SwrService<S> {
-    pub(super) cache: HttpCache,
+    pub(super) cache: Arc<HttpCache>,
     pub(super) inner: S,
 }
 

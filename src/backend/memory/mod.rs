@@ -140,6 +140,10 @@ impl CacheBackend for MemoryBackend {
         self.0.clock.now()
     }
 
+    fn about_now(&self) -> Timestamp {
+        self.0.clock.about_now()
+    }
+
     fn name(&self) -> &'static str {
         "memory"
     }
