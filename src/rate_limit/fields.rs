@@ -120,9 +120,13 @@ impl Reported<'_> {
 
     /// `"name";r=…;t=…`.
     fn push_state(&self, out: &mut Text) {
+        let (mut remaining, mut reset) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let remaining = remaining.format(self.level.remaining.min(MAX_INTEGER));
+        let reset = reset.format(self.reset());
         push_quoted(out, self.name);
-        push_parameter(out, b'r', self.level.remaining);
-        push_parameter(out, b't', self.reset());
+        for part in [";r=", remaining, ";t=", reset] {
+            out.extend_from_slice(part.as_bytes());
+        }
     }
 
     fn older(&self, names: &'static Names) -> Fields {
