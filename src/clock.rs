@@ -35,17 +35,12 @@ impl Timestamp {
 
     /// The same as the system noted it at its last tick, some milliseconds ago: what counts in whole seconds need not
     /// wait for the exact time, which takes several times as long to read.
-    #[cfg(all(feature = "memory", target_os = "linux"))]
+    #[cfg(feature = "memory")]
     fn last_tick() -> Self {
-        use rustix::time::{ClockId, Timespec, clock_gettime};
-
-        let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::RealtimeCoarse);
-        let (seconds, nanos) = (u64::try_from(tv_sec).unwrap_or(0), u64::try_from(tv_nsec).unwrap_or(0));
-        Self(seconds.saturating_mul(1_000_000).saturating_add(nanos / 1_000))
-    }
-
-    #[cfg(all(feature = "memory", not(target_os = "linux")))]
-    fn last_tick() -> Self {
+        #[cfg(target_os = "linux")]
+        if let Ok(time) = nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME_COARSE) {
+            return (SystemTime::UNIX_EPOCH + Duration::from(time)).into();
+        }
         Self::system()
     }
 

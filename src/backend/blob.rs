@@ -14,7 +14,8 @@
 //!            the body
 //! ```
 //! All numbers are little-endian. The first 40 bytes and the digests are what the scripts read. The padding is room for
-//! a head that grows when it is refreshed in place. The body is not covered: who encoded it checks it.
+//! a head that grows when it is refreshed in place. The checksum tells values apart that have the same ticket and times
+//! ([`stamp`]); the body, which it does not cover, is checked by who encoded it, as is the head.
 
 use std::sync::Arc;
 
@@ -296,7 +297,7 @@ mod tests {
         for len in 0..blob.len() {
             assert!(decode(&blob.slice(..len)).entry.is_none(), "cut at {len}");
         }
-        let ours = PREFIX + 3 * 8 + LENGTHS + b"accept-encoding".len();
+        let ours = PREFIX + 3 * 8 + LENGTHS + b"accept-encoding".len() + b"head".len();
         for bit in 0..8 * ours {
             let mut damaged = blob.to_vec();
             damaged[bit / 8] ^= 1 << (bit % 8);

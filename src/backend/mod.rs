@@ -63,7 +63,8 @@ pub trait CacheBackend: Responses + Leases + Records + Limits + fmt::Debug + Sen
     /// The time on the clock that all processes which share this store go by. Costs no round trip.
     fn now(&self) -> Timestamp;
 
-    /// The same where some milliseconds do not matter, if that is cheaper to read: not later than [`now`](Self::now).
+    /// The same on the same clock where some milliseconds do not matter, if that is cheaper to read: never later than
+    /// [`now`](Self::now), and less than half a second earlier. [`Responses::lookup_now`] may be given it.
     fn about_now(&self) -> Timestamp {
         self.now()
     }

@@ -232,7 +232,8 @@ pub trait Responses {
     fn lookup(&self, key: &PrimaryKey, vary: &VaryOf<'_>) -> impl Future<Output = Result<Lookup, BackendError>> + Send;
 
     /// The same as [`lookup`](Self::lookup), for stores that live in this process and need not wait for an answer:
-    /// then a hit takes neither a future nor an allocation of its own. `now` is what the store's clock has just shown.
+    /// then a hit takes neither a future nor an allocation of its own. `now` is what the store's clock has just shown, or
+    /// [about](super::CacheBackend::about_now) so.
     ///
     /// `None` where the store has to be asked; always, unless implemented.
     fn lookup_now(&self, key: &PrimaryKey, vary: &VaryOf<'_>, now: Timestamp) -> Option<Lookup> {

@@ -96,12 +96,15 @@ impl HttpCache {
         if glance.steered {
             return at(backend.now());
         }
-        let (lookup, about) = at(backend.about_now())?;
-        match &lookup.found {
-            Some(found) if is_clearly_fresh(found, about) => Some((lookup, about)),
-            Some(_) => at(backend.now()),
-            None => Some((lookup, backend.now())),
+        let (mut lookup, about) = at(backend.about_now())?;
+        let Some(found) = lookup.found.as_ref().filter(|found| !is_clearly_fresh(found, about)) else {
+            return Some((lookup, about));
+        };
+        let now = backend.now();
+        if found.entry.keep_until() <= now {
+            lookup.found = None;
         }
+        Some((lookup, now))
     }
 
     /// Most requests end here; the visit is made for the others.
@@ -125,7 +128,7 @@ impl HttpCache {
                 // It may be that nobody else has what was found.
                 (Stored::read(found.entry), age, report)
             }
-            lookup => return Err(Arc::new(self.visit(request, admitted, lookup, now)).into()),
+            lookup => return Err(Arc::new(self.visit(request, admitted, lookup)).into()),
         };
         // For most answers no layer outside asks who gave them; that it has looked up, it would have said.
         let is_asked_for = outer.is_some();

@@ -103,7 +103,7 @@ impl HttpCache {
             Seen::Before(visit) => visit,
             Seen::Now(admitted) => {
                 let lookup = self.look_up(&admitted.key, request.headers()).await;
-                let visit = Arc::new(self.visit(&request, admitted, lookup, self.state.backend.now()));
+                let visit = Arc::new(self.visit(&request, admitted, lookup));
                 // For a cache layer within: it looks up no more.
                 visit.leave_in(request.extensions_mut());
                 visit

@@ -15,7 +15,7 @@ use super::{
     rule::{Parts, Rule},
 };
 use crate::{
-    Personal, Timestamp,
+    Personal,
     backend::{Lookup, PrimaryKey, Ticket, Variant, VarySpec},
     exchange::CacheId,
     key::{BodyKey, Target},
@@ -39,8 +39,6 @@ pub(crate) struct Visit {
     pub(crate) personal: Marks,
     /// What was found; `None` where the backend was out of reach.
     pub(crate) lookup: Option<Lookup>,
-    /// When the look-up was done, on the backend's clock.
-    pub(crate) at: Timestamp,
     claimed: AtomicBool,
     received: AtomicBool,
     caching: AtomicBool,
@@ -222,13 +220,7 @@ impl HttpCache {
         Some(visit.clone())
     }
 
-    pub(crate) fn visit<B>(
-        &self,
-        request: &Request<B>,
-        admitted: Admitted,
-        lookup: Option<Lookup>,
-        at: Timestamp,
-    ) -> Visit {
+    pub(crate) fn visit<B>(&self, request: &Request<B>, admitted: Admitted, lookup: Option<Lookup>) -> Visit {
         Visit {
             cache: self.id(),
             key: admitted.key,
@@ -243,7 +235,6 @@ impl HttpCache {
             credentials: Credentials::of(request.headers(), &self.config.policy.identity),
             personal: Marks::of(request.extensions()),
             lookup,
-            at,
             claimed: AtomicBool::new(false),
             received: AtomicBool::new(false),
             caching: AtomicBool::new(false),
@@ -331,7 +322,6 @@ impl Visit {
             credentials: self.credentials,
             personal: self.personal.clone(),
             lookup: self.lookup.clone(),
-            at: self.at,
             claimed: AtomicBool::new(self.is_claimed()),
             received: AtomicBool::new(self.is_received()),
             caching: AtomicBool::new(self.is_caching()),

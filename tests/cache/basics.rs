@@ -3,9 +3,15 @@
 use std::time::Duration;
 
 use tower::{Layer, ServiceBuilder};
-use tower_gatehouse::{Backend, CacheLayer, HttpCache, Rule, TestClock};
+use tower_gatehouse::{
+    Backend, CacheLayer, HttpCache, Rule, TestClock, Timestamp,
+    backend::{Lookup, PrimaryKey, VaryOf},
+};
 
-use crate::app::{App, Origin, boxed, get, get_with, request, respond, send};
+use crate::{
+    app::{App, Origin, boxed, get, get_with, request, respond, send},
+    support::altered::{Alter, Altered},
+};
 
 const URL: &str = "http://example.com/a";
 
@@ -36,6 +42,44 @@ async fn a_fresh_response_is_answered_from_the_store_until_it_is_stale() {
     let third = get(&app, URL).await;
     assert_eq!((third.body.as_str(), third.x_cache()), ("answer 2", "MISS"), "{third:?}");
     assert_eq!(origin.count(), 2);
+}
+
+/// Where the time need not be exact, it is behind by as much as it may be.
+#[derive(Debug)]
+struct Lagging(Backend);
+
+impl Alter for Lagging {
+    fn inner(&self) -> &Backend {
+        &self.0
+    }
+
+    fn about_now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.now().as_micros() - 499_999)
+    }
+
+    fn lookup_now(&self, key: &PrimaryKey, vary: &VaryOf<'_>, now: Timestamp) -> Option<Lookup> {
+        self.0.lookup_now(key, vary, now)
+    }
+}
+
+#[tokio::test]
+async fn a_time_that_is_about_now_makes_nothing_fresh_that_is_not() {
+    let origin = Origin::with(&[("cache-control", "max-age=60")]);
+    let clock = TestClock::new();
+    let cache = HttpCache::new(&Backend::custom(Altered(Lagging(Backend::memory_with(&clock)))));
+    let app = app(&cache, &origin);
+    get(&app, URL).await;
+    clock.advance(Duration::from_secs(11));
+    assert_eq!(get(&app, URL).await.body, "answer 1");
+    let young = get_with(&app, URL, &[("cache-control", "max-age=10")]).await;
+    assert_eq!(young.body, "answer 2", "a request that says how old it may be is answered by the exact time");
+    clock.advance(Duration::from_millis(59_900));
+    let last = get(&app, URL).await;
+    assert_eq!((last.body.as_str(), last.field("age")), ("answer 2", "59"), "near its end by the exact time");
+    clock.advance(Duration::from_millis(100));
+    assert_eq!(get(&app, URL).await.body, "answer 3");
+    cache.invalidate().soft().url(URL).await.expect("an invalidation");
+    assert_eq!(get(&app, URL).await.body, "answer 4", "stale at once");
 }
 
 #[tokio::test]

@@ -22,6 +22,10 @@ pub trait Alter: fmt::Debug + Send + Sync + 'static {
         self.inner().now()
     }
 
+    fn about_now(&self) -> Timestamp {
+        self.now()
+    }
+
     fn lookup(&self, key: &PrimaryKey, vary: &VaryOf<'_>) -> impl Future<Output = Result<Lookup, BackendError>> + Send {
         self.inner().lookup(key, vary)
     }
@@ -196,6 +200,10 @@ impl<A: Alter> Limits for Altered<A> {
 impl<A: Alter> CacheBackend for Altered<A> {
     fn now(&self) -> Timestamp {
         self.0.now()
+    }
+
+    fn about_now(&self) -> Timestamp {
+        self.0.about_now()
     }
 
     fn name(&self) -> &'static str {

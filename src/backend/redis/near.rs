@@ -167,7 +167,7 @@ impl Shared {
         let variant = variant.0.map_or(0, u64::from_le_bytes);
         #[allow(clippy::cast_possible_truncation)] // less than SIGHTS
         let sight = &self.sights[((b ^ variant) % SIGHTS as u64) as usize];
-        let name = a.wrapping_add(variant).wrapping_add(entry.ticket().tick);
+        let name = a.wrapping_add(b).wrapping_add(variant).wrapping_add(entry.ticket().tick);
         let is_known = sight.load(Ordering::Relaxed) == name;
         sight.store(if is_known { 0 } else { name }, Ordering::Relaxed);
         is_known
