@@ -15,7 +15,6 @@
 mod loads;
 mod maps;
 mod names;
-mod packed;
 mod sessions;
 
 pub(super) use self::loads::Loads;

@@ -223,14 +223,10 @@ fn receipt(reply: &[Reply]) -> Option<Receipt> {
 
 /// A record as HGETALL shows it; `None` if there is none, or it is none of ours.
 pub(super) fn read(reply: Reply) -> Option<Record> {
-    read_strings(reply.into_array()?.into_iter().map(Reply::into_bytes))
-}
-
-/// The same of names and values in turns; `None` stands for what is no string.
-pub(super) fn read_strings(mut strings: impl Iterator<Item = Option<Bytes>>) -> Option<Record> {
     let (mut numbers, mut user, mut began_as, mut fields) = (None, None, None, BTreeMap::new());
-    while let (Some(name), Some(value)) = (strings.next(), strings.next()) {
-        let (name, value) = (name?, value?);
+    let mut pairs = reply.into_array()?.into_iter();
+    while let (Some(name), Some(value)) = (pairs.next(), pairs.next()) {
+        let (name, value) = (name.into_bytes()?, value.into_bytes()?);
         match &name[..] {
             b"@" => numbers = Some(value),
             b"@u" => user = Some(std::str::from_utf8(&value).ok()?.into()),
