@@ -34,13 +34,13 @@ fn documented() -> Vec<(String, Vec<String>)> {
 fn name(command: &str, key: &str) -> String {
     let kind = key.split("}:").nth(1).and_then(|rest| rest.split(':').next()).unwrap_or_default();
     match (command, kind) {
-        ("MGET", _) => "look-up",
         ("EVALSHA", "n") => "limit",
         ("EVALSHA", "l" | "lr") => "lease",
         ("SET", "s") => "value",
         ("EVALSHA", "e") => "commit",
         ("EVALSHA", "c") => "invalidation",
-        ("HGETALL", "session") => "session",
+        ("MGET", "session") => "session",
+        ("MGET", _) => "look-up",
         ("EVALSHA", "session") => "session change",
         _ => return format!("{command} {key}"),
     }

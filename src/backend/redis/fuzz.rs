@@ -18,6 +18,7 @@ pub(crate) fn reply(data: &[u8]) {
     }
     limits::fuzz(data);
     records::fuzz(&reply);
+    records::fuzz_record(Bytes::copy_from_slice(data));
     stored(data);
 }
 

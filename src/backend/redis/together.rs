@@ -1,8 +1,8 @@
 //! Calls of the same moment go to Redis together.
 //!
 //! Each command costs both sides much more than what it does. So a call that finds another one of its place under way
-//! waits until the tasks that are ready have had their turn, and goes with what these ask for. What is alone goes at
-//! once.
+//! waits until the tasks that are ready have had their turn, and goes with what these ask for; where [`ENOUGH`] are under
+//! way, until one of them is back. What is alone goes at once.
 
 use std::{
     collections::HashMap,
@@ -13,18 +13,24 @@ use std::{
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Poll,
+    time::Duration,
 };
 
 use futures_util::future;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::keys::Bucket;
 use crate::backend::{BackendError, ErrorKind};
 
+/// So many under way keep a connection busy; what comes meanwhile goes together with more of its kind.
+const ENOUGH: usize = 4;
+/// How long one of them is waited for: not as long as a server may take that does not answer.
+const PATIENCE: Duration = Duration::from_millis(1);
+
 /// Where calls wait for each other; cheap to clone.
 pub(super) struct Together<P, A, R> {
     /// One for each place.
-    stops: Arc<[Mutex<Stop<A, R>>]>,
+    stops: Arc<[Stop<A, R>]>,
     places: PhantomData<P>,
 }
 
@@ -41,8 +47,26 @@ impl Place for Bucket {
 }
 
 struct Stop<A, R> {
+    calls: Mutex<Calls<A, R>>,
+    one_is_back: Notify,
+}
+
+struct Calls<A, R> {
     under_way: usize,
     waiting: Vec<Call<A, R>>,
+}
+
+impl<A, R> Stop<A, R> {
+    fn calls(&self) -> MutexGuard<'_, Calls<A, R>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those who wait are one task.
+    async fn has_room(&self) {
+        while self.calls().under_way >= ENOUGH {
+            self.one_is_back.notified().await;
+        }
+    }
 }
 
 /// What somebody asks for, and who waits for the answer.
@@ -116,7 +140,8 @@ impl<R> Answer<R> {
 
 impl<P: Place, A: Send + 'static, R: Send + 'static> Together<P, A, R> {
     pub(super) fn new(places: usize) -> Self {
-        let stop = || Mutex::new(Stop { under_way: 0, waiting: Vec::new() });
+        let calls = || Mutex::new(Calls { under_way: 0, waiting: Vec::new() });
+        let stop = || Stop { calls: calls(), one_is_back: Notify::new() };
         Self { stops: iter::repeat_with(stop).take(places).collect(), places: PhantomData }
     }
 
@@ -125,15 +150,15 @@ impl<P: Place, A: Send + 'static, R: Send + 'static> Together<P, A, R> {
     where
         C: Carrier<Place = P, Ask = A, Answer = R>,
     {
-        let mut stop = self.stop(place);
-        if stop.under_way == 0 {
-            stop.under_way = 1;
+        let mut calls = self.stop(place).calls();
+        if calls.under_way == 0 {
+            calls.under_way = 1;
             return Turn::Now(Journey { together: self.clone(), place });
         }
         let (sender, answer) = oneshot::channel();
-        stop.waiting.push(Call { ask: ask(), answer: sender });
-        let is_first = stop.waiting.len() == 1;
-        drop(stop);
+        calls.waiting.push(Call { ask: ask(), answer: sender });
+        let is_first = calls.waiting.len() == 1;
+        drop(calls);
         if is_first {
             // In a task of its own: a caller may go away, or not be polled for long.
             let departure = Departure { together: self.clone(), place, has_left: false };
@@ -144,8 +169,8 @@ impl<P: Place, A: Send + 'static, R: Send + 'static> Together<P, A, R> {
 }
 
 impl<P: Place, A, R> Together<P, A, R> {
-    fn stop(&self, place: P) -> MutexGuard<'_, Stop<A, R>> {
-        self.stops[place.index()].lock().unwrap_or_else(PoisonError::into_inner)
+    fn stop(&self, place: P) -> &Stop<A, R> {
+        &self.stops[place.index()]
     }
 }
 
@@ -163,7 +188,9 @@ pub(super) struct Journey<P: Place, A, R> {
 
 impl<P: Place, A, R> Drop for Journey<P, A, R> {
     fn drop(&mut self) {
-        self.together.stop(self.place).under_way -= 1;
+        let stop = self.together.stop(self.place);
+        stop.calls().under_way -= 1;
+        stop.one_is_back.notify_one();
     }
 }
 
@@ -177,11 +204,14 @@ struct Departure<P: Place, A, R> {
 impl<P: Place, A: Send + 'static, R: Send + 'static> Departure<P, A, R> {
     async fn leave<C: Carrier<Place = P, Ask = A, Answer = R>>(mut self, carrier: C) {
         all_that_is_ready_has_its_turn().await;
+        if self.together.stop(self.place).calls().under_way >= ENOUGH {
+            let _ = tokio::time::timeout(PATIENCE, self.together.stop(self.place).has_room()).await;
+        }
         let (mut calls, _journey) = {
-            let mut stop = self.together.stop(self.place);
+            let mut calls = self.together.stop(self.place).calls();
             self.has_left = true;
-            stop.under_way += 1;
-            (mem::take(&mut stop.waiting), Journey { together: self.together.clone(), place: self.place })
+            calls.under_way += 1;
+            (mem::take(&mut calls.waiting), Journey { together: self.together.clone(), place: self.place })
         };
         calls.retain(|call| !call.answer.is_closed());
         if !calls.is_empty() {
@@ -193,7 +223,7 @@ impl<P: Place, A: Send + 'static, R: Send + 'static> Departure<P, A, R> {
 impl<P: Place, A, R> Drop for Departure<P, A, R> {
     fn drop(&mut self) {
         if !self.has_left {
-            self.together.stop(self.place).waiting.clear();
+            self.together.stop(self.place).calls().waiting.clear();
         }
     }
 }
@@ -209,4 +239,100 @@ async fn all_that_is_ready_has_its_turn() {
         Poll::Pending
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers each with how many went together, when it is told to.
+    #[derive(Clone)]
+    struct Ferry {
+        left_with: Arc<Mutex<Vec<usize>>>,
+        arrives: Arc<tokio::sync::Semaphore>,
+    }
+
+    impl Place for () {
+        fn index(self) -> usize {
+            0
+        }
+    }
+
+    impl Carrier for Ferry {
+        type Place = ();
+        type Ask = ();
+        type Answer = usize;
+
+        async fn carry(self, (): (), calls: Vec<Call<(), usize>>) {
+            self.left_with.lock().unwrap().push(calls.len());
+            self.arrives.acquire().await.unwrap().forget();
+            let all = calls.len();
+            for call in calls {
+                call.answer.send(Ok(all)).unwrap();
+            }
+        }
+    }
+
+    impl Ferry {
+        fn new() -> Self {
+            Self { left_with: Arc::default(), arrives: Arc::new(tokio::sync::Semaphore::new(0)) }
+        }
+
+        fn left_with(&self) -> Vec<usize> {
+            self.left_with.lock().unwrap().clone()
+        }
+
+        fn is_asked(&self, together: &Together<(), (), usize>, times: usize) -> Vec<Turn<(), (), usize>> {
+            (0..times).map(|_| together.turn((), || (), self)).collect()
+        }
+    }
+
+    async fn every_task_has_its_turn() {
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// As many under way as there may be: one alone, and each of the others with one call.
+    async fn enough(ferry: &Ferry, together: &Together<(), (), usize>) -> Vec<Turn<(), (), usize>> {
+        let mut turns = Vec::new();
+        for _ in 0..ENOUGH {
+            turns.extend(ferry.is_asked(together, 1));
+            every_task_has_its_turn().await;
+        }
+        assert!(matches!(turns[0], Turn::Now(_)));
+        assert_eq!(ferry.left_with(), [1; ENOUGH - 1]);
+        turns
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_enough_are_under_way_the_others_go_when_one_is_back() {
+        let (ferry, together) = (Ferry::new(), Together::new(1));
+        let first = enough(&ferry, &together).await;
+        let more = ferry.is_asked(&together, 10);
+        every_task_has_its_turn().await;
+        assert_eq!(ferry.left_with().len(), ENOUGH - 1, "they wait");
+        ferry.arrives.add_permits(1);
+        every_task_has_its_turn().await;
+        assert_eq!(ferry.left_with()[ENOUGH - 1..], [10]);
+        ferry.arrives.add_permits(ENOUGH);
+        for turn in more {
+            let Turn::Soon(answer) = turn else { panic!("nothing is alone") };
+            assert_eq!(answer.get().await.unwrap(), 10);
+        }
+        drop(first);
+        every_task_has_its_turn().await;
+        assert!(matches!(ferry.is_asked(&together, 1)[..], [Turn::Now(_)]), "what is alone goes at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_long_for_what_does_not_come_back() {
+        let (ferry, together) = (Ferry::new(), Together::new(1));
+        let _first = enough(&ferry, &together).await;
+        let _more = ferry.is_asked(&together, 10);
+        every_task_has_its_turn().await;
+        assert_eq!(ferry.left_with().len(), ENOUGH - 1);
+        tokio::time::sleep(2 * PATIENCE).await;
+        assert_eq!(ferry.left_with()[ENOUGH - 1..], [10]);
+    }
 }

@@ -3,16 +3,15 @@
 --
 -- KEYS  1 record (see session_write.lua)
 -- Returns 1, or 0 if there is no record. O(1). Works when memory is full: a number is replaced by another.
-local raw = redis.pcall('HGET', KEYS[1], '@')
-local v, d, e, c, i, rest
-if type(raw) == 'string' then v, d, e, c, i, rest = string.match(raw, '^1 (%d+) (%d+) (%d+) (%d+) (%d+) (%d+ %d+)$') end
-if not v then return 0 end
+local raw = redis.pcall('GETRANGE', KEYS[1], 0, 40)
+if type(raw) ~= 'string' or #raw ~= 41 then return 0 end
+local form, _, expires, deadline, _, idle = struct.unpack('<BI8I8I8I8I8', raw)
+if form ~= 1 then return 0 end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local expires = math.min(now + tonumber(i), tonumber(d))
-if expires > tonumber(e) then
-  local ends = string.format('%.0f', expires)
-  redis.call('HSET', KEYS[1], '@', '1 ' .. v .. ' ' .. d .. ' ' .. ends .. ' ' .. c .. ' ' .. i .. ' ' .. rest)
-  redis.call('PEXPIREAT', KEYS[1], ends)
+local ends = math.min(now + idle, deadline)
+if ends > expires then
+  redis.call('SETRANGE', KEYS[1], 9, struct.pack('<I8', ends))
+  redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', ends))
 end
 return 1

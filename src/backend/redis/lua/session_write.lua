@@ -1,9 +1,11 @@
 #!lua
 -- session_write: create a session's record, change it, or move it to a new key.
 --
--- A record is a hash: '@' its numbers, '@u' its user, '@o' the key it began as, and ':' .. name for each field. '@' is
--- "1 version deadline expires created idle size count": times in milliseconds of the server's clock, idle in
--- milliseconds, size and count of the fields. A hash without a readable '@' is no record.
+-- A record is one string, so that it is read by MGET, many at once, and never in parts:
+--   <u8 form=1><u64 version><u64 expires><u64 deadline><u64 created><u64 idle>
+--   <u16 n> n bytes: its user, or none   <u8 n> n bytes: the key as which it began, 16 bytes, or none
+--   then for each field <u16 n> n bytes of name <u16 n> n bytes of value
+-- little-endian; times in milliseconds of the server's clock, idle in milliseconds. What cannot be read so is no record.
 --
 -- KEYS  1 record       2 from  (cycle only: the record that moves)
 --       then, with a user: the user's index (sorted set: key of a record, when it began) and epoch
@@ -15,41 +17,53 @@
 --       7 max          most sessions of a user
 --       8 hex          the record's key as it stands in the index      9 old hex   (cycle)
 --      10 prefix       of the keys of records of this slot
---      11 began as     hex, '' = as it is
---      12 base         '@' of the record elsewhere               (succeed)
---      13 n, then n times ':name' value, then ':name's to delete; no name twice
+--      11 began as     16 bytes, '' = as it is
+--      12 base         the record elsewhere, without fields       (succeed)
+--      13 n, then n times name value, then names to delete; no name twice
 -- Returns { 'done', version, expires_ms, deadline_ms } or { gone | exists | conflict | revoked | field | fields | size }
--- Complexity O(fields named), with a user O(sessions of the user). Nothing is written unless 'done'; refused as a whole
--- when out of memory. Price: the sessions that a user has too many, and those that a commit looks for to clear the
+-- Complexity O(size of the record), with a user O(sessions of the user). Nothing is written unless 'done'; refused as a
+-- whole when out of memory. Price: the sessions that a user has too many, and those that a commit looks for to clear the
 -- index, are not in KEYS (same slot).
 local MAX_FIELDS, MAX_FIELD, MAX_SIZE = 256, 4096, 16384
+local HEAD, FIELD = '<BI8I8I8I8I8I2c0Bc0', '<I2c0I2c0'
 local mode, expected, idle_arg, absolute_arg, user = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local epoch, max, hex, old_hex, prefix, began, base = ARGV[6], tonumber(ARGV[7]), ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12]
-local n = tonumber(ARGV[13])
+local last_set = 13 + 2 * tonumber(ARGV[13])
 local record = KEYS[1]
 local from = mode == 'cycle' and KEYS[2] or record
 local index, epoch_key = KEYS[#KEYS - 1], KEYS[#KEYS]
-
-local function parse(raw)
-  if type(raw) ~= 'string' then return nil end
-  local v, d, e, c, i, s, k = string.match(raw, '^1 (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
-  if not v then return nil end
-  return tonumber(v), tonumber(d), tonumber(e), tonumber(c), tonumber(i), tonumber(s), tonumber(k)
-end
 
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 
 -- all that may refuse comes before anything is written
-local version, deadline, expires, created, idle, size, count = 0, 0, 0, now, 0, 0, 0
-local stored = mode == 'commit' or mode == 'cycle'
-if stored then
-  local raw = redis.pcall('HGET', from, '@')
-  version, deadline, expires, created, idle, size, count = parse(raw)
-  if not version then return { 'gone' } end
-elseif mode == 'succeed' then
-  version, deadline, expires, created, idle = parse(base)
-  if not version then return { 'gone' } end
+local changed = {}
+for i = 14, last_set, 2 do
+  if #ARGV[i] + #ARGV[i + 1] > MAX_FIELD then return { 'field' } end
+  changed[ARGV[i]] = true
+end
+for i = last_set + 1, #ARGV do changed[ARGV[i]] = true end
+
+local version, expires, deadline, created, idle, owner = 0, 0, 0, now, 0, ''
+local fields, count, size = {}, 0, 0
+if mode ~= 'create' then
+  local raw = mode == 'succeed' and base or redis.pcall('GET', from)
+  -- what is none of ours raises an error
+  local is_record = pcall(function()
+    local form, origin, at
+    form, version, expires, deadline, created, idle, owner, origin, at = struct.unpack(HEAD, raw)
+    assert(form == 1)
+    if origin ~= '' then began = origin end
+    while at <= #raw do
+      local name, value, after = struct.unpack(FIELD, raw, at)
+      if not changed[name] then
+        count, size = count + 1, size + #name + #value
+        fields[count] = string.sub(raw, at, after - 1)
+      end
+      at = after
+    end
+  end)
+  if not is_record then return { 'gone' } end
 end
 if mode ~= 'commit' and redis.call('EXISTS', record) == 1 then return { 'exists' } end
 if expected ~= '' and tonumber(expected) ~= version then return { 'conflict' } end
@@ -57,35 +71,20 @@ if user ~= '' and epoch ~= '' and epoch ~= (redis.call('GET', epoch_key) or '0')
 if absolute_arg ~= '' then
   created, expires, idle, deadline = now, 0, tonumber(idle_arg), now + tonumber(absolute_arg)
 end
-
-local last_set = 13 + 2 * n
 for i = 14, last_set, 2 do
   local name, value = ARGV[i], ARGV[i + 1]
-  if #name - 1 + #value > MAX_FIELD then return { 'field' } end
-  if stored and redis.call('HEXISTS', from, name) == 1 then
-    size = size + #value - redis.call('HSTRLEN', from, name)
-  else
-    size, count = size + #name - 1 + #value, count + 1
-  end
-end
-for i = last_set + 1, #ARGV do
-  if stored and redis.call('HEXISTS', from, ARGV[i]) == 1 then
-    size, count = size - (#ARGV[i] - 1) - redis.call('HSTRLEN', from, ARGV[i]), count - 1
-  end
+  count, size = count + 1, size + #name + #value
+  fields[count] = struct.pack(FIELD, #name, name, #value, value)
 end
 if count > MAX_FIELDS then return { 'fields' } end
 if size > MAX_SIZE then return { 'size' } end
 
 version = version + 1
 expires = math.max(expires, math.min(now + idle, deadline))
-if mode == 'cycle' then redis.call('RENAME', from, record) end
-if n > 0 then redis.call('HSET', record, unpack(ARGV, 14, last_set)) end
-if #ARGV > last_set then redis.call('HDEL', record, unpack(ARGV, last_set + 1)) end
-redis.call('HSET', record, '@',
-  string.format('1 %.0f %.0f %.0f %.0f %.0f %.0f %.0f', version, deadline, expires, created, idle, size, count))
-if user ~= '' then redis.call('HSET', record, '@u', user) end
-if began ~= '' then redis.call('HSETNX', record, '@o', began) end
-redis.call('PEXPIREAT', record, string.format('%.0f', expires))
+if user ~= '' then owner = user end
+local head = struct.pack(HEAD, 1, version, expires, deadline, created, idle, #owner, owner, #began, began)
+if mode == 'cycle' then redis.call('UNLINK', from) end
+redis.call('SET', record, head .. table.concat(fields), 'PXAT', string.format('%.0f', expires))
 
 if user ~= '' then
   if mode == 'cycle' then redis.call('ZREM', index, old_hex) end

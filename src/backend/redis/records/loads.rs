@@ -1,8 +1,11 @@
-//! Loads of records. Those of the same record and the same moment have one answer.
+//! Loads of records. Those of the same moment are one MGET, and those of the same record have one answer.
 //!
 //! A load has part only in what is asked for after it began, so that it sees whatever was saved before.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::future;
 
@@ -10,68 +13,92 @@ use super::{
     super::{
         client::Client,
         error::Fault,
-        together::{Alike, Call, Carrier, Place, Together, Turn},
+        keys::Bucket,
+        reply::Reply,
+        together::{Alike, Call, Carrier, Together, Turn, in_parts},
     },
     names::Home,
-    sessions::read,
+    record::read,
 };
 use crate::backend::{BackendError, Record, RecordKey};
+
+/// How many go together at most: the first of them waits for the last.
+const MOST: usize = 64;
 
 /// Loads records; cheap to clone.
 #[derive(Clone)]
 pub(in super::super) struct Loads {
     client: Client,
-    together: Together<Spot, RecordKey, Loaded>,
+    together: Together<Bucket, RecordKey, Loaded>,
 }
 
 type Loaded = Option<Arc<Record>>;
 
-/// Where a record waits for itself: enough of them that different ones hardly meet. Those that do go on side by side.
-#[derive(Clone, Copy)]
-pub(in super::super) struct Spot(u8);
-
-impl Place for Spot {
-    fn index(self) -> usize {
-        self.0.into()
-    }
-}
-
 impl Loads {
     pub(in super::super) fn new(client: Client) -> Self {
-        Self { client, together: Together::new(256) }
+        let together = Together::new(client.keys().buckets().len());
+        Self { client, together }
     }
 
     pub(super) async fn load(&self, key: &RecordKey) -> Result<Loaded, BackendError> {
-        // It is a hash.
-        let spot = Spot(key.as_bytes()[15]);
-        match self.together.turn(spot, || *key, self) {
+        let bucket = Home::new(self.client.keys(), key.home()).bucket;
+        match self.together.turn(bucket, || *key, self) {
             Turn::Soon(answer) => answer.get().await,
-            Turn::Now(_journey) => self.alone(key).await,
+            Turn::Now(_journey) => self.alone(bucket, key, self.client.timeout()).await,
         }
     }
 
-    async fn alone(&self, key: &RecordKey) -> Result<Loaded, BackendError> {
-        let home = Home::new(self.client.keys(), key.home());
-        let ask = |timeout| self.client.call(home.bucket, "HGETALL", vec![home.record(key).into()], timeout);
-        let reply = self.client.retrying(self.client.timeout(), ask).await?;
-        Ok(read(reply).map(Arc::new))
+    async fn alone(&self, bucket: Bucket, key: &RecordKey, timeout: Duration) -> Result<Loaded, BackendError> {
+        let keys = std::slice::from_ref(key);
+        let mut loaded = self.client.retrying(timeout, |timeout| self.ask(bucket, keys, timeout)).await?;
+        Ok(loaded.pop().flatten())
+    }
+
+    /// Asks for all of them at once.
+    async fn at_once(&self, bucket: Bucket, all: Vec<Alike<RecordKey, Loaded>>) {
+        let deadline = Instant::now() + self.client.timeout();
+        let keys: Vec<_> = all.iter().map(|alike| alike.ask).collect();
+        match self.ask(bucket, &keys, self.client.timeout()).await {
+            Ok(loaded) => {
+                for (alike, loaded) in all.into_iter().zip(loaded) {
+                    alike.tell(&Ok(loaded));
+                }
+            }
+            // Some of the keys have moved and some have not. One by one it is known where each is.
+            Err(Fault::TryAgain) => {
+                let one = |alike: Alike<RecordKey, Loaded>| async move {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    let loaded = self.alone(bucket, &alike.ask, left).await;
+                    alike.tell(&loaded);
+                };
+                future::join_all(all.into_iter().map(one)).await;
+            }
+            Err(fault) => {
+                self.client.failed_for(bucket, &fault, all.iter().map(Alike::callers).sum());
+                let error = fault.into_error();
+                for alike in all {
+                    alike.tell(&Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// What the server has of each of them.
+    async fn ask(&self, bucket: Bucket, keys: &[RecordKey], timeout: Duration) -> Result<Vec<Loaded>, Fault> {
+        let names = keys.iter().map(|key| Home::new(self.client.keys(), key.home()).record(key).into()).collect();
+        let reply = self.client.call(bucket, "MGET", names, timeout).await?;
+        let stored = reply.into_array().filter(|stored| stored.len() == keys.len());
+        let stored = stored.ok_or_else(|| Reply::unexpected("MGET"))?;
+        Ok(stored.into_iter().map(|stored| stored.into_bytes().and_then(read).map(Arc::new)).collect())
     }
 }
 
 impl Carrier for Loads {
-    type Place = Spot;
+    type Place = Bucket;
     type Ask = RecordKey;
     type Answer = Loaded;
 
-    async fn carry(self, _: Spot, calls: Vec<Call<RecordKey, Loaded>>) {
-        let one = |alike: Alike<RecordKey, Loaded>| async {
-            let answer = self.alone(&alike.ask).await;
-            if let Err(error) = &answer {
-                let bucket = Home::new(self.client.keys(), alike.ask.home()).bucket;
-                self.client.failed_for(bucket, &Fault::Failed(error.clone()), alike.callers());
-            }
-            alike.tell(&answer);
-        };
-        future::join_all(Alike::of(calls).into_iter().map(one)).await;
+    async fn carry(self, bucket: Bucket, calls: Vec<Call<RecordKey, Loaded>>) {
+        future::join_all(in_parts(Alike::of(calls), MOST).map(|part| self.at_once(bucket, part))).await;
     }
 }

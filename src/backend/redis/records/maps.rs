@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use fred::types::Value;
 
 use super::{
     super::{RedisBackend, reply::Reply, responses::unreadable, script::Script},
     names::Home,
-    sessions::{field, too_large, whole_millis},
+    sessions::{too_large, whole_millis},
 };
 use crate::backend::{BackendError, Changes, Fields, MapChange, MapChanged, MapKey, MapOp, MapSnapshot};
 
@@ -118,6 +118,14 @@ fn fields(reply: Reply) -> Option<(Fields, Option<Bytes>)> {
         }
     }
     Some((fields, version))
+}
+
+/// How a field is named in a hash, so that no field is taken for one of ours.
+fn field(name: &str) -> Bytes {
+    let mut field = BytesMut::with_capacity(name.len() + 1);
+    field.put_u8(b':');
+    field.put_slice(name.as_bytes());
+    field.freeze()
 }
 
 /// Any reply is a map, an answer of the script, or refused.

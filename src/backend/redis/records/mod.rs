@@ -4,7 +4,7 @@
 //!
 //! | key | content |
 //! |---|---|
-//! | `gh:{b}:session:<key>` | hash: a record; ends when it expires |
+//! | `gh:{b}:session:<key>` | a record, as one string; ends when it expires |
 //! | `gh:{b}:user:<user>` | sorted set: the user's records, by when they began; ends with the last |
 //! | `gh:{b}:epoch:<user>` | when the user's records were last revoked; 24 h |
 //! | `gh:{b}:map:<name>:u<user>` or `:s<session>` | hash: a shared map |
@@ -15,6 +15,7 @@
 mod loads;
 mod maps;
 mod names;
+mod record;
 mod sessions;
 
 pub(super) use self::loads::Loads;
@@ -86,10 +87,12 @@ impl Records for RedisBackend {
     }
 }
 
-/// Any reply is a record, a map, an answer of a script, or refused; a record that is read is read from what is written
-/// of it.
+/// Any reply is a map, an answer of a script, or refused.
 #[cfg(fuzzing)]
 pub(super) fn fuzz(reply: &super::reply::Reply) {
     sessions::fuzz(reply);
     maps::fuzz(reply);
 }
+
+#[cfg(fuzzing)]
+pub(super) use self::record::fuzz as fuzz_record;

@@ -1,24 +1,17 @@
 //! The records of sessions and of users.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use fred::types::Value;
 
 use super::{
     super::{RedisBackend, reply::Reply, responses::unreadable, script::Script},
     names::Home,
+    record::{from_millis, head, read},
 };
-use crate::{
-    Timestamp,
-    backend::{
-        BackendError, Changes, Create, Cycle, Epoch, ErrorKind, Fields, Lifetime, Link, Receipt, Record, RecordKey,
-        Saved, UserKey,
-    },
-    digits,
+use crate::backend::{
+    BackendError, Changes, Create, Cycle, Epoch, ErrorKind, Lifetime, Link, Receipt, Record, RecordKey, Saved, UserKey,
 };
 
 static WRITE: Script = Script::new("session_write", include_str!("../lua/session_write.lua"));
@@ -88,12 +81,10 @@ impl RedisBackend {
         for _ in 0..MOVES {
             let (asked, keys) = (Instant::now(), vec![old.record(&from).into()]);
             let reply = self.client.eval(&MOVE, old.bucket, keys.clone(), Vec::new(), self.client.timeout()).await?;
-            let mut reply = reply.into_array().ok_or_else(|| unreadable(&MOVE))?;
-            if reply.is_empty() {
-                return Err(unreadable(&MOVE));
-            }
-            let server_millis = reply.remove(0).as_u64().ok_or_else(|| unreadable(&MOVE))?;
-            let Some(record) = read(Reply::Array(reply)) else { return Ok(Saved::Gone) };
+            let mut reply = reply.into_array().ok_or_else(|| unreadable(&MOVE))?.into_iter();
+            let server_millis = reply.next().and_then(|now| now.as_u64()).ok_or_else(|| unreadable(&MOVE))?;
+            let record = reply.next().and_then(Reply::into_bytes).and_then(read);
+            let Some(record) = record else { return Ok(Saved::Gone) };
             let version = record.version;
             // The new one first: whatever fails, there is one. Nobody has its token yet.
             let saved = match self.succeed_record(&cycle, record).await {
@@ -136,8 +127,7 @@ impl RedisBackend {
         for name in changes.remove {
             record.fields.remove(name);
         }
-        let base = Some(numbers(&record).into());
-        let began_as = Some(record.began_as.unwrap_or(from));
+        let (base, began_as) = (Some(head(&record)), Some(from));
         let set: Vec<_> = record.fields.into_iter().collect();
         let changes = Changes { set: &set, remove: &[] };
         self.write(&to, Write { mode: "succeed", lifetime, link, began_as, base, changes, ..Write::default() }).await
@@ -192,14 +182,14 @@ impl RedisBackend {
             key.to_string().into(),
             text(from.map(|from| from.to_string())),
             home.record_prefix().into(),
-            text(began_as.map(|began| began.to_string())),
+            began_as.map_or(Bytes::new(), |began| Bytes::copy_from_slice(began.as_bytes())).into(),
             base.unwrap_or_default().into(),
             i64::try_from(set.clone().count()).unwrap_or(i64::MAX).into(),
         ];
         for (name, value) in set {
-            args.extend([Value::Bytes(field(name)), Value::Bytes(value.clone())]);
+            args.extend([Value::from(&**name), Value::Bytes(value.clone())]);
         }
-        args.extend(changes.remove.iter().map(|name| Value::Bytes(field(name))));
+        args.extend(changes.remove.iter().map(|name| Value::from(&**name)));
         let reply = self.client.eval(&WRITE, home.bucket, keys, args, self.client.timeout()).await?;
         let reply = reply.into_array().unwrap_or_default();
         match reply.first().and_then(Reply::as_str) {
@@ -221,63 +211,8 @@ fn receipt(reply: &[Reply]) -> Option<Receipt> {
     Some(Receipt { version: reply.get(1)?.as_u64()?, expires: millis(2)?, deadline: millis(3)? })
 }
 
-/// A record as HGETALL shows it; `None` if there is none, or it is none of ours.
-pub(super) fn read(reply: Reply) -> Option<Record> {
-    let (mut numbers, mut user, mut began_as, mut fields) = (None, None, None, BTreeMap::new());
-    let mut pairs = reply.into_array()?.into_iter();
-    while let (Some(name), Some(value)) = (pairs.next(), pairs.next()) {
-        let (name, value) = (name.into_bytes()?, value.into_bytes()?);
-        match &name[..] {
-            b"@" => numbers = Some(value),
-            b"@u" => user = Some(std::str::from_utf8(&value).ok()?.into()),
-            b"@o" => began_as = Some(RecordKey::from_hex(std::str::from_utf8(&value).ok()?)?),
-            [b':', name @ ..] => drop(fields.insert(std::str::from_utf8(name).ok()?.into(), value)),
-            _ => {}
-        }
-    }
-    parse(&numbers?, user, began_as, fields)
-}
-
-fn parse(numbers: &[u8], user: Option<Box<str>>, began_as: Option<RecordKey>, fields: Fields) -> Option<Record> {
-    let mut numbers = numbers.split(|byte| *byte == b' ');
-    if numbers.next() != Some(b"1") {
-        return None;
-    }
-    let mut number = || digits::number(numbers.next()?);
-    Some(Record {
-        version: number()?,
-        deadline: from_millis(number()?),
-        expires: from_millis(number()?),
-        created: from_millis(number()?),
-        idle: Duration::from_millis(number()?),
-        user,
-        began_as,
-        fields,
-    })
-}
-
-/// What the script parses again.
-fn numbers(record: &Record) -> String {
-    let Record { version, deadline, expires, created, idle, .. } = record;
-    let [deadline, expires, created] = [deadline, expires, created].map(|time| time.as_micros() / 1000);
-    format!("1 {version} {deadline} {expires} {created} {} 0 0", idle.as_millis())
-}
-
-/// How a field is named in a hash, so that no field is taken for one of ours.
-pub(super) fn field(name: &str) -> Bytes {
-    let mut field = BytesMut::with_capacity(name.len() + 1);
-    field.put_u8(b':');
-    field.put_slice(name.as_bytes());
-    field.freeze()
-}
-
 fn flag(reply: &Reply) -> Option<bool> {
     reply.as_int().map(|n| n == 1)
-}
-
-fn from_millis(millis: u64) -> Timestamp {
-    // Whole milliseconds also where it is the last one that there is: it is written again as it was read.
-    Timestamp::from_micros(millis.min(u64::MAX / 1000) * 1000)
 }
 
 /// Far below where a double, or Redis, would be at its end.
@@ -289,56 +224,10 @@ pub(super) fn too_large(what: &str) -> BackendError {
     BackendError::new(ErrorKind::TooLarge, what)
 }
 
-/// A record that is read is read from what is written of it.
+/// Any reply is a receipt, or refused.
 #[cfg(fuzzing)]
 pub(super) fn fuzz(reply: &Reply) {
-    if let Some(record) = read(reply.clone()) {
-        let again = parse(numbers(&record).as_bytes(), record.user.clone(), record.began_as, record.fields.clone());
-        assert_eq!(again.as_ref(), Some(&record));
-    }
     if let Reply::Array(items) = reply {
         let _ = receipt(items);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hash(pairs: &[(&'static str, &'static str)]) -> Reply {
-        let text = |text: &'static str| Reply::Bytes(Bytes::from_static(text.as_bytes()));
-        Reply::Array(pairs.iter().flat_map(|(name, value)| [text(name), text(value)]).collect())
-    }
-
-    #[test]
-    fn a_record_is_read_as_it_was_written() {
-        let record = read(hash(&[
-            (":theme", "\"dark\""),
-            ("@", "1 7 5000 4000 1000 30000 11 1"),
-            ("@u", "ann"),
-            ("@x", "from a later version"),
-        ]));
-        let record = record.unwrap();
-        assert_eq!((record.version, record.idle), (7, Duration::from_secs(30)));
-        assert_eq!((record.deadline, record.expires), (from_millis(5000), from_millis(4000)));
-        assert_eq!(record.user.as_deref(), Some("ann"));
-        assert_eq!(record.fields.len(), 1);
-        assert_eq!(numbers(&record), "1 7 5000 4000 1000 30000 0 0");
-    }
-
-    #[test]
-    fn what_is_none_of_ours_is_no_record() {
-        for strange in [
-            hash(&[]),
-            hash(&[(":theme", "1")]),
-            hash(&[("@", "2 7 5000 4000 1000 30000 11 1")]),
-            hash(&[("@", "1 7 5000")]),
-            hash(&[("@", "1 7 x 4000 1000 30000 11 1")]),
-            hash(&[("@", "1 7 5000 4000 1000 30000 11 1"), ("@o", "nonsense")]),
-            Reply::Nil,
-            Reply::Int(1),
-        ] {
-            assert_eq!(read(strange.clone()), None, "{strange:?}");
-        }
     }
 }
