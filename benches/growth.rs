@@ -13,7 +13,7 @@ use csv::Csv;
 use futures_util::FutureExt as _;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt as _, Empty, Full};
-use support::{Subject, compare, each};
+use support::{Subject, compare, each, is_asked_for};
 use tokio::runtime::Runtime;
 use tower::{Layer as _, Service as _, service_fn, util::BoxCloneSyncService};
 use tower_gatehouse::{Backend, CacheBody, CacheLayer, HttpCache, backend::MemoryBackend};
@@ -32,17 +32,22 @@ fn main() {
         return memory_of(&runtime, args.next().unwrap().parse().expect("a number"));
     }
     let mut csv = Csv::from_args();
-    memory(&mut csv);
-    entries(&runtime, &mut csv);
-    tags(&runtime, &mut csv);
-    variants(&runtime, &mut csv);
-    invalidation(&runtime, &mut csv);
+    let parts: [(&str, fn(&str, &Runtime, &mut Csv)); 5] = [
+        ("Memory of an entry", memory),
+        ("A hit in memory among so many entries, any of them", entries),
+        ("A hit in memory with so many tags", tags),
+        ("A hit in memory, one of so many variants", variants),
+        ("Invalidating one tag in memory, so many entries with it", invalidation),
+    ];
+    for (title, part) in parts.into_iter().filter(|(title, _)| is_asked_for(title)) {
+        part(title, &runtime, &mut csv);
+    }
 }
 
 /// What an entry adds to the memory of a process of its own, so that none has what another has freed, and what the
 /// backend says.
-fn memory(csv: &mut Csv) {
-    println!("\nMemory of an entry, of {ENTRIES}");
+fn memory(title: &str, _: &Runtime, csv: &mut Csv) {
+    println!("\n{title}, of {ENTRIES}");
     for size in [128_u32, 512, 2048, 8192, 32_768] {
         let child = Command::new(std::env::current_exe().unwrap()).args(["--memory", &size.to_string()]).output();
         let said = String::from_utf8(child.unwrap().stdout).unwrap();
@@ -66,7 +71,7 @@ fn memory_of(runtime: &Runtime, size: usize) {
 }
 
 /// Any of so many, in an order that no cache of the processor foresees.
-fn entries(runtime: &Runtime, csv: &mut Csv) {
+fn entries(title: &str, runtime: &Runtime, csv: &mut Csv) {
     let counts = [1_000, 10_000, 100_000, 1_000_000];
     let names = counts.map(|n| format!("{n} entries"));
     let hits = counts.iter().zip(&names).map(|(&n, name)| {
@@ -78,29 +83,29 @@ fn entries(runtime: &Runtime, csv: &mut Csv) {
             hit(&mut app, (turn >> 33) % n, 0);
         })
     });
-    let took = compare("A hit in memory among so many entries, any of them", hits.collect());
+    let took = compare(title, hits.collect());
     counts.iter().zip(took).for_each(|(n, nanos)| csv.line("memory: hit by entries: ns", n, nanos));
 }
 
-fn tags(runtime: &Runtime, csv: &mut Csv) {
+fn tags(title: &str, runtime: &Runtime, csv: &mut Csv) {
     let counts = [0, 1, 5, 20];
     let names = counts.map(|n| format!("{n} tags"));
     let hits = counts.iter().zip(&names).map(|(&tags, name)| hits(runtime, name, Kind { tags, ..Kind::default() }));
-    let took = compare("A hit in memory with so many tags", hits.collect());
+    let took = compare(title, hits.collect());
     counts.iter().zip(took).for_each(|(n, nanos)| csv.line("memory: hit by tags: ns", n, nanos));
 }
 
-fn variants(runtime: &Runtime, csv: &mut Csv) {
+fn variants(title: &str, runtime: &Runtime, csv: &mut Csv) {
     let counts = [1, 2, 4, 8, 16];
     let names = counts.map(|n| format!("{n} variants"));
     let hits =
         counts.iter().zip(&names).map(|(&variants, name)| hits(runtime, name, Kind { variants, ..Kind::default() }));
-    let took = compare("A hit in memory, one of so many variants", hits.collect());
+    let took = compare(title, hits.collect());
     counts.iter().zip(took).for_each(|(n, nanos)| csv.line("memory: hit by variants: ns", n, nanos));
 }
 
 /// Of one tag, which so many entries carry.
-fn invalidation(runtime: &Runtime, csv: &mut Csv) {
+fn invalidation(title: &str, runtime: &Runtime, csv: &mut Csv) {
     let counts = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000];
     let names = counts.map(|n| format!("{n} entries"));
     let subjects = counts.iter().zip(&names).map(|(&n, name)| {
@@ -109,7 +114,7 @@ fn invalidation(runtime: &Runtime, csv: &mut Csv) {
         let cache = HttpCache::new(&Backend::from(backend));
         each(name, move || runtime.block_on(cache.invalidate().tag("tag-0").into_future()).unwrap())
     });
-    let took = compare("Invalidating one tag in memory, so many entries with it", subjects.collect());
+    let took = compare(title, subjects.collect());
     counts.iter().zip(took).for_each(|(n, nanos)| csv.line("in memory: invalidation by entries: ns", n, nanos));
 }
 

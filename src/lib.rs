@@ -83,6 +83,7 @@ pub mod coalesce;
 mod digits;
 mod exchange;
 pub mod guide;
+mod hashed;
 mod http_cache;
 mod identity;
 mod key;

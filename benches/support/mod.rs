@@ -33,15 +33,21 @@ pub(crate) fn each<'a, T>(name: &'a str, mut once: impl FnMut() -> T + 'a) -> Su
 const TURN: Duration = Duration::from_millis(1);
 const TURNS: usize = 301;
 
+/// Whether anything of this title is to be measured.
+pub(crate) fn is_asked_for(title: &str) -> bool {
+    let subject_is_here = std::env::var("BENCH_SUBJECT").map_or(true, |subject| subject.starts_with(title));
+    subject_is_here && std::env::var("BENCH_ONLY").map_or(true, |part| title.contains(&part))
+}
+
 /// Measures and prints; the first is the floor. Returns the nanoseconds of each, the median.
 pub(crate) fn compare(title: &str, mut subjects: Vec<Subject<'_>>) -> Vec<f64> {
+    if !is_asked_for(title) {
+        return vec![f64::NAN; subjects.len()];
+    }
     if let Ok(only) = std::env::var("BENCH_SUBJECT") {
         let times = std::env::var("BENCH_TIMES").ok().and_then(|times| times.parse().ok()).unwrap_or(1000);
         let named = |name: &str| format!("{title}: {name}").starts_with(&only);
         subjects.iter_mut().filter(|(name, _)| named(name)).for_each(|(_, many)| many(times));
-        return vec![f64::NAN; subjects.len()];
-    }
-    if std::env::var("BENCH_ONLY").is_ok_and(|part| !title.contains(&part)) {
         return vec![f64::NAN; subjects.len()];
     }
     let counts: Vec<u64> = subjects.iter_mut().map(|(_, many)| calibrate(many)).collect();

@@ -5,14 +5,12 @@
 //! taken as it was sent: decoding it would equate what the origin may tell apart.
 
 mod authority;
-mod fields;
 mod query;
 
 use http::{HeaderMap, HeaderName, Method, Uri};
 
-use crate::{TagDigest, backend::PrimaryKey, policy::glance::Host};
+use crate::{TagDigest, backend::PrimaryKey, hashed::Hashed, policy::glance::Host};
 
-use fields::Fields;
 pub use query::Query;
 
 /// What of a request is keyed.
@@ -87,7 +85,7 @@ impl KeyScheme {
         more_headers: &[HeaderName],
         body: Option<&BodyKey>,
     ) -> PrimaryKey {
-        let mut fields = Fields::new();
+        let mut fields = Hashed::new();
         self.start(&mut fields, b"response", target);
         if let Some(BodyKey(digest)) = body {
             fields.field(method.as_str().as_bytes());
@@ -110,7 +108,7 @@ impl KeyScheme {
 
     /// The tag that responses carry whose key is more than their URL, so that they can be invalidated by it.
     pub(crate) fn url_tag(&self, target: &Target<'_>) -> TagDigest {
-        let mut fields = Fields::new();
+        let mut fields = Hashed::new();
         self.start(&mut fields, b"url", target);
         let digest = blake3::hash(&fields);
         TagDigest::of(b"url", &[&digest.as_bytes()[..16]])
@@ -135,8 +133,7 @@ impl KeyScheme {
         }
     }
 
-    /// The fields, hashed in one pass when all are there: a hasher that takes them one by one is 2 kB of state.
-    fn start(&self, fields: &mut Fields, domain: &[u8], target: &Target<'_>) {
+    fn start(&self, fields: &mut Hashed, domain: &[u8], target: &Target<'_>) {
         fields.field(domain);
         fields.field(self.scope.as_bytes());
         if self.any_host {

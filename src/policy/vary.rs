@@ -6,7 +6,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, header};
 
 use super::{NotStored, lists};
-use crate::backend::{Variant, VarySpec};
+use crate::{
+    backend::{Variant, VarySpec},
+    hashed::Hashed,
+};
 
 /// The most names in a `Vary` that is stored.
 pub(crate) const MAX_NAMES: usize = 8;
@@ -65,22 +68,19 @@ pub(crate) fn variant(spec: &VarySpec, request: &HeaderMap, normalise: &Normalis
     if spec.is_none() {
         return Variant(None);
     }
-    let mut hasher = blake3::Hasher::new();
-    let mut field = |bytes: &[u8]| {
-        hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
-    };
+    let mut fields = Hashed::new();
     for name in names(spec) {
-        field(name.as_bytes());
+        fields.field(name.as_bytes());
         match canonical(name, request, normalise) {
             Some(value) => {
-                field(b"=");
-                field(&value);
+                fields.field(b"=");
+                fields.field(&value);
             }
-            None => field(b""),
+            None => fields.field(b""),
         }
     }
     let mut digest = [0; 8];
-    hasher.finalize_xof().fill(&mut digest);
+    digest.copy_from_slice(&blake3::hash(&fields).as_bytes()[..8]);
     Variant(Some(digest))
 }
 
@@ -99,9 +99,9 @@ pub(crate) fn fits(spec: &VarySpec, request: &HeaderMap, response: &HeaderMap, n
 /// Normalised fields are never absent: a request that does not say what it wants gets what the origin gives such a
 /// request, which must not be shared with one that says something. So absence stays apart there too.
 fn canonical<'a>(name: &str, request: &'a HeaderMap, normalise: &Normalisers) -> Option<Cow<'a, [u8]>> {
-    let mut lines = request.get_all(name).into_iter();
-    let first = lines.next()?;
-    let one_line = lines.next().is_none();
+    let lines = request.get_all(name);
+    let first = lines.iter().next()?;
+    let one_line = lines.iter().nth(1).is_none();
     let language = matches!(name, "accept-language" | "content-language");
     if name == "accept-encoding" && !normalise.encodings.is_empty() {
         return Some(encoding(request, &normalise.encodings).to_vec().into());
@@ -114,7 +114,7 @@ fn canonical<'a>(name: &str, request: &'a HeaderMap, normalise: &Normalisers) ->
         return Some(lists::trim(first.as_bytes()).into());
     }
     let mut out = Vec::with_capacity(first.len());
-    for member in request.get_all(name).into_iter().flat_map(|line| lists::members(line.as_bytes())) {
+    for member in lines.iter().flat_map(|line| lists::members(line.as_bytes())) {
         if !out.is_empty() {
             out.push(b',');
         }

@@ -2,6 +2,8 @@
 //! gateway has no flag for it.
 
 mod dashboard;
+#[cfg(all(feature = "metrics", feature = "memory", feature = "redis"))]
+mod near_cache;
 mod page;
 #[cfg(all(feature = "metrics", feature = "memory"))]
 mod reasons;
@@ -10,3 +12,7 @@ mod recorder;
 #[cfg(all(feature = "metrics", feature = "memory", feature = "axum"))]
 mod sessions;
 mod tables;
+
+#[cfg(all(feature = "metrics", feature = "memory", feature = "redis"))]
+#[path = "../support/mod.rs"]
+mod support;

@@ -36,6 +36,18 @@ impl Recorder {
         counts
     }
 
+    /// What the gauge of this name says, by the values of its labels.
+    pub(crate) fn gauge(&self, name: &str, labels: &str) -> Option<f64> {
+        let mut said = None;
+        self.0.visit_gauges(|key, gauge| {
+            let values = key.labels().map(metrics::Label::value);
+            if key.name() == name && values.collect::<Vec<_>>().join(" ") == labels {
+                said = Some(f64::from_bits(gauge.load(Ordering::Relaxed)));
+            }
+        });
+        said
+    }
+
     /// How many values the histograms of this name have got.
     pub(crate) fn observed(&self, name: &str) -> usize {
         let mut observed = 0;

@@ -228,7 +228,7 @@ impl RedisBuilder {
 
     /// From how many bytes on, with head and body as they are stored, a response is long; default 32 KiB, where sending
     /// it within one machine takes about as long as asking whether it is the same. Lower it for slower networks.
-    pub fn near_cache_from(mut self, bytes: usize) -> Self {
+    pub fn near_cache_from(mut self, bytes: u64) -> Self {
         self.near.from = bytes;
         self
     }

@@ -135,11 +135,11 @@ impl Looks {
         if let Some(seen) = self.try_alone(bucket, wanted, timeout).await? {
             return Ok(seen);
         }
-        let (look, deadline) = near.ok_or_else(|| Reply::unexpected("MGET"))?;
+        let (look, deadline) = near.ok_or_else(|| Reply::unexpected("a look-up"))?;
         let (replaced, left) =
             (Wanted { look, near: Near::Replaced }, deadline.saturating_duration_since(Instant::now()));
         // Boxed, as all that is rare: it would be a part of every look-up's future.
-        Box::pin(self.try_alone(bucket, replaced, left)).await?.ok_or_else(|| Reply::unexpected("MGET"))
+        Box::pin(self.try_alone(bucket, replaced, left)).await?.ok_or_else(|| Reply::unexpected("a look-up"))
     }
 
     /// `None` if it must be asked for without the near cache.
@@ -319,7 +319,7 @@ struct Wanted<'a> {
 /// The values, if there are `n` of them.
 fn values(reply: Reply, n: usize) -> Result<IntoIter<Reply>, BackendError> {
     let values = reply.into_array().filter(|values| values.len() == n);
-    Ok(values.ok_or_else(|| Reply::unexpected("MGET"))?.into_iter())
+    Ok(values.ok_or_else(|| Reply::unexpected("a look-up"))?.into_iter())
 }
 
 fn next(values: &mut IntoIter<Reply>) -> Option<Bytes> {

@@ -28,7 +28,7 @@ pub(super) struct Size {
     /// Bytes of memory; 0: nothing is kept.
     pub(super) most: u64,
     /// Bytes of the value in Redis: shorter ones are read as quickly as asked for.
-    pub(super) from: usize,
+    pub(super) from: u64,
 }
 
 impl Default for Size {
@@ -42,7 +42,7 @@ impl Default for Size {
 pub(super) struct NearCache(Option<Arc<Shared>>);
 
 struct Shared {
-    from: usize,
+    from: u64,
     /// The weight of the heaviest entry that there is room for.
     heaviest: u64,
     kept: Cache<Key, Kept, ByBytes, DefaultHashBuilder>,
@@ -134,7 +134,7 @@ impl NearCache {
             // A replica that lags, or an answer that was overtaken.
             return;
         }
-        if blob.len() < shared.from || weight(entry) > shared.heaviest {
+        if (blob.len() as u64) < shared.from || weight(entry) > shared.heaviest {
             if is_kept {
                 shared.kept.remove(&(*key, variant));
                 shared.report();

@@ -1,25 +1,25 @@
-//! What is hashed into a key.
+//! What is hashed in one pass: a hasher that takes fields one by one is 2 kB of state.
 
 use std::ops::Deref;
 
 /// Bytes one after the other; those of most requests take no allocation.
-pub(super) struct Fields {
+pub(crate) struct Hashed {
     near: [u8; Self::NEAR],
     len: usize,
     /// All of them, where they are too many.
     far: Vec<u8>,
 }
 
-impl Fields {
+impl Hashed {
     const NEAR: usize = 256;
 
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { near: [0; Self::NEAR], len: 0, far: Vec::new() }
     }
 
     /// A field: the length, seven bits to a byte, the last one without its high bit (LEB128), then the bytes. So the
     /// fields of most requests fit one block of the hash.
-    pub(super) fn field(&mut self, bytes: &[u8]) {
+    pub(crate) fn field(&mut self, bytes: &[u8]) {
         let mut len = bytes.len();
         while let (low, rest @ 1..) = (len & 0x7f, len >> 7) {
             #[expect(clippy::cast_possible_truncation, reason = "seven bits")]
@@ -32,7 +32,7 @@ impl Fields {
     }
 
     /// Bytes whose number is known.
-    pub(super) fn extend(&mut self, bytes: &[u8]) {
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
         let end = self.len + bytes.len();
         match self.near.get_mut(self.len..end) {
             Some(room) => room.copy_from_slice(bytes),
@@ -50,7 +50,7 @@ impl Fields {
     }
 }
 
-impl Deref for Fields {
+impl Deref for Hashed {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -76,7 +76,7 @@ mod tests {
             (20_000, &[0xa0, 0x9c, 1]),
         ];
         for (len, prefix) in lengths {
-            let mut fields = Fields::new();
+            let mut fields = Hashed::new();
             let mut expected = Vec::new();
             for _ in 0..3 {
                 fields.field(&vec![7; len]);
