@@ -18,6 +18,8 @@ use tokio::runtime::Runtime;
 use tower::{Layer as _, Service as _, service_fn, util::BoxCloneSyncService};
 use tower_gatehouse::{Backend, CacheBody, CacheLayer, HttpCache, backend::MemoryBackend};
 
+/// Measures what this title says.
+type Part = fn(&str, &Runtime, &mut Csv);
 type Answer = Response<CacheBody<Full<Bytes>>>;
 type App = BoxCloneSyncService<Request<Empty<Bytes>>, Answer, Infallible>;
 
@@ -32,7 +34,7 @@ fn main() {
         return memory_of(&runtime, args.next().unwrap().parse().expect("a number"));
     }
     let mut csv = Csv::from_args();
-    let parts: [(&str, fn(&str, &Runtime, &mut Csv)); 5] = [
+    let parts: [(&str, Part); 5] = [
         ("Memory of an entry", memory),
         ("A hit in memory among so many entries, any of them", entries),
         ("A hit in memory with so many tags", tags),
