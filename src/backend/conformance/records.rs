@@ -263,6 +263,20 @@ pub async fn what_is_too_large_is_refused_as_a_whole<H: Harness>(harness: &H) {
     let changes = Changes { set: &many, remove: &[Box::from("a"), Box::from("b")] };
     done(backend.commit_record(&key, changes, None).await.unwrap());
     assert_eq!(load(&backend, &key).await.unwrap().fields.len(), Record::MAX_FIELDS);
+    let full: Vec<_> = ["a", "b", "c", "d"].map(|name| (Box::from(name), Bytes::from(long(4095)))).into();
+    let create = |key, set| backend.create(Create { key, set, lifetime: HOUR, link: None });
+    done(create(record_key(1, 3), &full).await.unwrap());
+    assert_eq!(load(&backend, &record_key(1, 3)).await.unwrap().size(), Record::MAX_SIZE);
+    let one_more = fields(&[("", "x")]);
+    let changes = Changes { set: &one_more, remove: &[] };
+    let error = backend.commit_record(&record_key(1, 3), changes, None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    // The last of a name counts, and no other.
+    let twice = fields(&[("a", &long(4000)), ("a", &long(4000)), ("a", &long(4000)), ("a", &long(4000)), ("a", "5")]);
+    done(create(record_key(1, 4), &twice).await.unwrap());
+    assert_eq!(load(&backend, &record_key(1, 4)).await.unwrap().fields, fields(&[("a", "5")]).into_iter().collect());
+    done(backend.commit_record(&record_key(1, 4), Changes { set: &twice, remove: &[] }, None).await.unwrap());
+    assert_eq!(load(&backend, &record_key(1, 4)).await.unwrap().size(), 2);
 }
 
 /// In one step where both are at home together, in two where they are not.

@@ -129,7 +129,8 @@ impl RedisBuilder {
         self
     }
 
-    /// The longest that an operation may take; default 100 ms. An invalidation may take five times as long.
+    /// The longest that an operation may take; default 100 ms. An invalidation may take five times as long. Where much is
+    /// asked for at once, an operation may have waited for its turn for up to 2 ms before.
     pub fn operation_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self

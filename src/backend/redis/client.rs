@@ -245,7 +245,7 @@ impl Client {
         let deadline = Instant::now() + timeout;
         let answer = match attempt(timeout).await {
             Err(Fault::TryAgain) => {
-                tokio::time::sleep(TRY_AGAIN_AFTER).await;
+                tokio::time::sleep(TRY_AGAIN_AFTER.min(timeout)).await;
                 // Boxed, as all that is rare: it would be a part of every call's future.
                 Box::pin(attempt(deadline.saturating_duration_since(Instant::now()))).await
             }

@@ -6,10 +6,7 @@
 //! The question is an MGET; for those that the near cache has it is a script, which says whether Redis still has the same.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
     vec::IntoIter,
 };
@@ -29,7 +26,7 @@ use super::{
     node::Node,
     reply::Reply,
     script::Script,
-    together::{Alike, Call, Carrier, Together, Turn, in_parts},
+    together::{Alike, Call, Carrier, MOST, Together, Turn, Typical, in_parts},
 };
 use crate::{
     TagDigest,
@@ -38,12 +35,8 @@ use crate::{
 
 pub(super) static LOOK: Script = Script::reading("look", include_str!("lua/look.lua"));
 
-/// How many go together at most.
-const MOST: usize = 64;
 /// How many keys the script reads at most: it holds up all others. One look-up has fewer.
 const MOST_KEYS: usize = 500;
-/// About how long their reply is at most, bytes: the first of them waits for the last.
-const LONGEST: usize = 256 << 10;
 
 /// Asks for what look-ups want to know; cheap to clone.
 #[derive(Clone)]
@@ -52,8 +45,8 @@ pub(super) struct Looks {
     together: Together<Bucket, Look, Arc<Seen>>,
     malformed: Malformed,
     near: NearCache,
-    /// About how long entries are.
-    typical: Arc<AtomicUsize>,
+    /// Of entries.
+    typical: Typical,
 }
 
 /// What one look-up asks for.
@@ -84,7 +77,7 @@ type Party = (Near, Alike<Look, Arc<Seen>>);
 impl Looks {
     pub(super) fn new(client: Client, malformed: Malformed, near: NearCache) -> Self {
         let together = Together::new(client.keys().buckets().len());
-        Self { client, together, malformed, near, typical: Arc::default() }
+        Self { client, together, malformed, near, typical: Typical::default() }
     }
 
     /// At this replica, or at the master.
@@ -265,7 +258,7 @@ impl Looks {
         let (since, entry) = match (stored, &wanted.near) {
             (Some(Reply::Int(1)), Near::Kept(kept)) => {
                 self.near.asked(true);
-                self.learn_length(kept.entry.size());
+                self.typical.learn(kept.entry.size());
                 (kept.entry.ticket().tick, Some(Arc::clone(&kept.entry)))
             }
             (Some(Reply::Int(_)), Near::Kept(_)) => return None,
@@ -280,18 +273,13 @@ impl Looks {
         if !matches!(near, Near::Nothing) {
             self.near.asked(false);
         }
-        self.learn_length(blob.len());
+        self.typical.learn(blob.len());
         let decoded = blob::decode(blob);
         let entry = self.malformed.counted(decoded.entry);
         if let Some(entry) = &entry {
             self.near.saw(&look.key, look.variant, entry, blob, near);
         }
         (decoded.tick, entry)
-    }
-
-    fn learn_length(&self, len: usize) {
-        let typical = self.typical.load(Ordering::Relaxed);
-        self.typical.store(typical - typical / 8 + len / 8, Ordering::Relaxed);
     }
 }
 
@@ -301,11 +289,10 @@ impl Carrier for Looks {
     type Answer = Arc<Seen>;
 
     async fn carry(self, bucket: Bucket, calls: Vec<Call<Look, Arc<Seen>>>) {
-        let most = (LONGEST / self.typical.load(Ordering::Relaxed).max(1)).clamp(1, MOST);
         let all = Alike::of(calls).into_iter().map(|alike| (self.near(&alike.ask), alike));
         let (near, others) = all.partition::<Vec<_>, _>(|(near, _)| matches!(near, Near::Kept(_)));
         let keys = near.iter().map(|(_, alike)| 2 + alike.ask.tags.len()).max().unwrap_or(1);
-        let parts = in_parts(near, (MOST_KEYS / keys).clamp(1, MOST)).chain(in_parts(others, most));
+        let parts = in_parts(near, (MOST_KEYS / keys).clamp(1, MOST)).chain(in_parts(others, self.typical.most()));
         future::join_all(parts.map(|part| self.at_once(bucket, part))).await;
     }
 }

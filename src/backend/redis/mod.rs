@@ -10,7 +10,7 @@
 //! ([`RedisBuilder::near_cache`]).
 //!
 //! All keys of one bucket share a hash tag `{b}`; the bucket follows from the primary key. All numbers are
-//! little-endian doubles, microseconds, exact below 2⁵³.
+//! little-endian doubles, exact below 2⁵³; times are in microseconds, those of sessions in milliseconds.
 //!
 //! | key | content |
 //! |---|---|

@@ -1,7 +1,7 @@
 //! Takes from one rate: what limits ask for most. Those of the same moment are one script, which decides one after the
 //! other.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fred::types::Value;
@@ -62,13 +62,12 @@ impl Rates {
         let one = One { name, ask };
         match self.together.turn(bucket, || one.clone(), self) {
             Turn::Soon(answer) => answer.get().await,
-            Turn::Now(_journey) => self.ask_one(bucket, one).await,
+            Turn::Now(_journey) => self.ask_one(bucket, one, self.client.limit_timeout()).await,
         }
     }
 
-    async fn ask_one(&self, bucket: Bucket, One { name, ask }: One) -> Answer {
-        let (asked, timeout) = (Instant::now(), self.client.limit_timeout());
-        let (keys, args) = (vec![name.into()], numbers([ask]));
+    async fn ask_one(&self, bucket: Bucket, One { name, ask }: One, timeout: Duration) -> Answer {
+        let (asked, keys, args) = (Instant::now(), vec![name.into()], numbers([ask]));
         let reply = self.client.eval(&LIMIT_RATE, bucket, keys, args, timeout).await?;
         self.read(&reply.into_bytes().unwrap_or_default(), asked)
     }
@@ -89,7 +88,8 @@ impl Rates {
             // Some of the keys have moved and some have not. One by one it is known where each is.
             Err(Fault::TryAgain) => {
                 let one = |Call { ask, answer }| async move {
-                    let _ = answer.send(self.ask_one(bucket, ask).await);
+                    let left = timeout.saturating_sub(asked.elapsed());
+                    let _ = answer.send(self.ask_one(bucket, ask, left).await);
                 };
                 future::join_all(all.into_iter().map(one)).await;
             }

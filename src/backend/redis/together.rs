@@ -11,7 +11,10 @@ use std::{
     iter,
     marker::PhantomData,
     mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::Poll,
     time::Duration,
 };
@@ -26,6 +29,27 @@ use crate::backend::{BackendError, ErrorKind};
 const ENOUGH: usize = 4;
 /// How long one of them is waited for: not as long as a server may take that does not answer.
 const PATIENCE: Duration = Duration::from_millis(1);
+
+/// How many go together at most.
+pub(super) const MOST: usize = 64;
+/// About how long their reply is at most, bytes: the first of them waits for the last.
+const LONGEST: usize = 256 << 10;
+
+/// About how long what is asked for is.
+#[derive(Clone, Default)]
+pub(super) struct Typical(Arc<AtomicUsize>);
+
+impl Typical {
+    pub(super) fn learn(&self, len: usize) {
+        let typical = self.0.load(Ordering::Relaxed);
+        self.0.store(typical - typical / 8 + len / 8, Ordering::Relaxed);
+    }
+
+    /// How many go together, so that their reply is not too long.
+    pub(super) fn most(&self) -> usize {
+        (LONGEST / self.0.load(Ordering::Relaxed).max(1)).clamp(1, MOST)
+    }
+}
 
 /// Where calls wait for each other; cheap to clone.
 pub(super) struct Together<P, A, R> {

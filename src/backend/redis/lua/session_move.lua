@@ -14,7 +14,7 @@ if #ARGV == 0 then
 end
 local raw = redis.pcall('GETRANGE', KEYS[1], 0, 8)
 if type(raw) ~= 'string' or #raw ~= 9 then return 0 end
-local form, version = struct.unpack('<BI8', raw)
+local form, version = struct.unpack('<Bd', raw)
 if form ~= 1 then return 0 end
 if string.format('%.0f', version) ~= ARGV[1] then return -1 end
 if now >= tonumber(ARGV[2]) then return -2 end

@@ -2,10 +2,11 @@
 -- session_write: create a session's record, change it, or move it to a new key.
 --
 -- A record is one string, so that it is read by MGET, many at once, and never in parts:
---   <u8 form=1><u64 version><u64 expires><u64 deadline><u64 created><u64 idle>
+--   <u8 form=1><d version><d expires><d deadline><d created><d idle>
 --   <u16 n> n bytes: its user, or none   <u8 n> n bytes: the key as which it began, 16 bytes, or none
 --   then for each field <u16 n> n bytes of name <u16 n> n bytes of value
--- little-endian; times in milliseconds of the server's clock, idle in milliseconds. What cannot be read so is no record.
+-- little-endian, d a double; times in milliseconds of the server's clock, idle in milliseconds. What cannot be read so is no record
+-- (of one whose fields are cut off, session_touch and session_move see the head only).
 --
 -- KEYS  1 record       2 from  (cycle only: the record that moves)
 --       then, with a user: the user's index (sorted set: key of a record, when it began) and epoch
@@ -19,13 +20,13 @@
 --      10 prefix       of the keys of records of this slot
 --      11 began as     16 bytes, '' = as it is
 --      12 base         the record elsewhere, without fields       (succeed)
---      13 n, then n times name value, then names to delete; no name twice
+--      13 n, then n times name value, of which the last of a name counts, then names to delete
 -- Returns { 'done', version, expires_ms, deadline_ms } or { gone | exists | conflict | revoked | field | fields | size }
 -- Complexity O(size of the record), with a user O(sessions of the user). Nothing is written unless 'done'; refused as a
 -- whole when out of memory. Price: the sessions that a user has too many, and those that a commit looks for to clear the
 -- index, are not in KEYS (same slot).
 local MAX_FIELDS, MAX_FIELD, MAX_SIZE = 256, 4096, 16384
-local HEAD, FIELD = '<BI8I8I8I8I8I2c0Bc0', '<I2c0I2c0'
+local HEAD, FIELD = '<BdddddI2c0Bc0', '<I2c0I2c0'
 local mode, expected, idle_arg, absolute_arg, user = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local epoch, max, hex, old_hex, prefix, began, base = ARGV[6], tonumber(ARGV[7]), ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12]
 local last_set = 13 + 2 * tonumber(ARGV[13])
@@ -38,11 +39,8 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 
 -- all that may refuse comes before anything is written
 local changed = {}
-for i = 14, last_set, 2 do
-  if #ARGV[i] + #ARGV[i + 1] > MAX_FIELD then return { 'field' } end
-  changed[ARGV[i]] = true
-end
-for i = last_set + 1, #ARGV do changed[ARGV[i]] = true end
+for i = 14, last_set, 2 do changed[ARGV[i]] = i end
+for i = last_set + 1, #ARGV do changed[ARGV[i]] = i end
 
 local version, expires, deadline, created, idle, owner = 0, 0, 0, now, 0, ''
 local fields, count, size = {}, 0, 0
@@ -52,7 +50,7 @@ if mode ~= 'create' then
   local is_record = pcall(function()
     local form, origin, at
     form, version, expires, deadline, created, idle, owner, origin, at = struct.unpack(HEAD, raw)
-    assert(form == 1)
+    assert(form == 1 and (#origin == 0 or #origin == 16))
     if origin ~= '' then began = origin end
     while at <= #raw do
       local name, value, after = struct.unpack(FIELD, raw, at)
@@ -73,8 +71,11 @@ if absolute_arg ~= '' then
 end
 for i = 14, last_set, 2 do
   local name, value = ARGV[i], ARGV[i + 1]
-  count, size = count + 1, size + #name + #value
-  fields[count] = struct.pack(FIELD, #name, name, #value, value)
+  if #name + #value > MAX_FIELD then return { 'field' } end
+  if changed[name] == i then
+    count, size = count + 1, size + #name + #value
+    fields[count] = struct.pack(FIELD, #name, name, #value, value)
+  end
 end
 if count > MAX_FIELDS then return { 'fields' } end
 if size > MAX_SIZE then return { 'size' } end
@@ -83,8 +84,8 @@ version = version + 1
 expires = math.max(expires, math.min(now + idle, deadline))
 if user ~= '' then owner = user end
 local head = struct.pack(HEAD, 1, version, expires, deadline, created, idle, #owner, owner, #began, began)
-if mode == 'cycle' then redis.call('UNLINK', from) end
 redis.call('SET', record, head .. table.concat(fields), 'PXAT', string.format('%.0f', expires))
+if mode == 'cycle' then redis.call('UNLINK', from) end
 
 if user ~= '' then
   if mode == 'cycle' then redis.call('ZREM', index, old_hex) end

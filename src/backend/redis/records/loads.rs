@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use futures_util::future;
 
 use super::{
@@ -15,21 +16,20 @@ use super::{
         error::Fault,
         keys::Bucket,
         reply::Reply,
-        together::{Alike, Call, Carrier, Together, Turn, in_parts},
+        together::{Alike, Call, Carrier, Together, Turn, Typical, in_parts},
     },
     names::Home,
     record::read,
 };
 use crate::backend::{BackendError, Record, RecordKey};
 
-/// How many go together at most: the first of them waits for the last.
-const MOST: usize = 64;
-
 /// Loads records; cheap to clone.
 #[derive(Clone)]
 pub(in super::super) struct Loads {
     client: Client,
     together: Together<Bucket, RecordKey, Loaded>,
+    /// Of records.
+    typical: Typical,
 }
 
 type Loaded = Option<Arc<Record>>;
@@ -37,7 +37,7 @@ type Loaded = Option<Arc<Record>>;
 impl Loads {
     pub(in super::super) fn new(client: Client) -> Self {
         let together = Together::new(client.keys().buckets().len());
-        Self { client, together }
+        Self { client, together, typical: Typical::default() }
     }
 
     pub(super) async fn load(&self, key: &RecordKey) -> Result<Loaded, BackendError> {
@@ -89,7 +89,16 @@ impl Loads {
         let reply = self.client.call(bucket, "MGET", names, timeout).await?;
         let stored = reply.into_array().filter(|stored| stored.len() == keys.len());
         let stored = stored.ok_or_else(|| Reply::unexpected("MGET"))?;
-        Ok(stored.into_iter().map(|stored| stored.into_bytes().and_then(read).map(Arc::new)).collect())
+        let record = |stored: Reply| {
+            let mut stored = stored.into_bytes()?;
+            self.typical.learn(stored.len());
+            if keys.len() > 1 {
+                // In a buffer of its own, else it would keep what all the others have.
+                stored = Bytes::copy_from_slice(&stored);
+            }
+            read(stored).map(Arc::new)
+        };
+        Ok(stored.into_iter().map(record).collect())
     }
 }
 
@@ -99,6 +108,6 @@ impl Carrier for Loads {
     type Answer = Loaded;
 
     async fn carry(self, bucket: Bucket, calls: Vec<Call<RecordKey, Loaded>>) {
-        future::join_all(in_parts(Alike::of(calls), MOST).map(|part| self.at_once(bucket, part))).await;
+        future::join_all(in_parts(Alike::of(calls), self.typical.most()).map(|part| self.at_once(bucket, part))).await;
     }
 }

@@ -6,7 +6,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::{
     Timestamp,
-    backend::{Fields, Record, RecordKey},
+    backend::{Fields, Record, RecordKey, blob::whole},
 };
 
 const FORM: u8 = 1;
@@ -17,7 +17,7 @@ pub(super) fn read(mut stored: Bytes) -> Option<Record> {
     if stored.try_get_u8() != Ok(FORM) {
         return None;
     }
-    let mut number = || stored.try_get_u64_le().ok();
+    let mut number = || whole(stored.try_get_f64_le().ok()?);
     let (version, [expires, deadline, created]) = (number()?, [number()?, number()?, number()?].map(from_millis));
     let idle = Duration::from_millis(number()?);
     let user = Some(text(stored)?).filter(|user| !user.is_empty());
@@ -38,11 +38,11 @@ pub(super) fn head(record: &Record) -> Bytes {
     let Record { version, created, expires, deadline, idle, user, began_as, fields: _ } = record;
     let mut head = BytesMut::with_capacity(64 + Record::MAX_USER);
     head.put_u8(FORM);
-    head.put_u64_le(*version);
-    for time in [expires, deadline, created] {
-        head.put_u64_le(time.as_micros() / 1000);
+    let [expires, deadline, created] = [expires, deadline, created].map(|time| time.as_micros() / 1000);
+    // All are less than 2^53.
+    for number in [*version as f64, expires as f64, deadline as f64, created as f64, idle.as_millis() as f64] {
+        head.put_f64_le(number);
     }
-    head.put_u64_le(u64::try_from(idle.as_millis()).unwrap_or(u64::MAX));
     put(&mut head, user.as_deref().unwrap_or_default().as_bytes());
     head.put_u8(if began_as.is_some() { 16 } else { 0 });
     head.put_slice(began_as.as_ref().map_or(&[], |key| key.as_bytes()));
