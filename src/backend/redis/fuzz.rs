@@ -17,8 +17,7 @@ pub(crate) fn reply(data: &[u8]) {
         leases::fuzz(items);
     }
     limits::fuzz(data);
-    records::fuzz(&reply);
-    records::fuzz_record(Bytes::copy_from_slice(data));
+    records::fuzz(&reply, data);
     stored(data);
 }
 

@@ -87,12 +87,10 @@ impl Records for RedisBackend {
     }
 }
 
-/// Any reply is a map, an answer of a script, or refused.
+/// Any reply is a map, an answer of a script, or refused; what is stored is a record, or none.
 #[cfg(fuzzing)]
-pub(super) fn fuzz(reply: &super::reply::Reply) {
+pub(super) fn fuzz(reply: &super::reply::Reply, stored: &[u8]) {
     sessions::fuzz(reply);
     maps::fuzz(reply);
+    record::fuzz(bytes::Bytes::copy_from_slice(stored));
 }
-
-#[cfg(fuzzing)]
-pub(super) use self::record::fuzz as fuzz_record;
