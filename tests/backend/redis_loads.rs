@@ -1,4 +1,4 @@
-//! A session that many ask for at the same moment is read once, and that changes nothing else.
+//! Sessions that are asked for at the same moment are read together, and each once; that changes nothing else.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -71,6 +71,27 @@ async fn who_asks_the_same_has_the_same_answer_and_each_of_the_others_its_own() 
     }
     // The first is alone, and the second goes with all the others.
     assert_eq!(server.commandstats().calls("mget"), 1 + 2, "at most 64 together, and 120 records");
+}
+
+#[tokio::test]
+async fn records_of_every_size_are_read_together_as_they_are_alone() {
+    let server = RedisServer::start();
+    let backend = connect(&server.url()).await;
+    let lifetime = Lifetime { idle: HOUR, absolute: HOUR };
+    for (n, (fields, len)) in
+        (1_u8..).zip([(0, 0), (1, 0), (7, 31), (8, 32), (9, 255), (60, 256), (4, 4000), (256, 40)])
+    {
+        let value = |field: usize| (format!("{field}").into(), Bytes::from(vec![b'\xff'; len]));
+        let set: Vec<(Box<str>, Bytes)> = (0..fields).map(value).collect();
+        let saved = backend.create(Create { key: key(n), set: &set, lifetime, link: None }).await;
+        assert!(matches!(saved, Ok(Saved::Done(_))), "{saved:?}");
+    }
+    let together = join_all((0..=8).map(|n| load(&backend, n))).await;
+    for (n, loaded) in (0..=8).zip(together) {
+        let loaded = loaded.unwrap();
+        assert_eq!(loaded.is_some(), n > 0);
+        assert_eq!(loaded, load(&backend, n).await.unwrap(), "{n}");
+    }
 }
 
 #[tokio::test]

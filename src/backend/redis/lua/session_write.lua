@@ -5,8 +5,8 @@
 --   <u8 form=1><d version><d expires><d deadline><d created><d idle>
 --   <u16 n> n bytes: its user, or none   <u8 n> n bytes: the key as which it began, 16 bytes, or none
 --   then for each field <u16 n> n bytes of name <u16 n> n bytes of value
--- little-endian, d a double; times in milliseconds of the server's clock, idle in milliseconds. What cannot be read so is no record
--- (of one whose fields are cut off, session_touch and session_move see the head only).
+-- little-endian, d a double; times in milliseconds of the server's clock, idle in milliseconds. What cannot be read so is
+-- no record (of one whose fields are cut off, session_touch and session_move see the head only).
 --
 -- KEYS  1 record       2 from  (cycle only: the record that moves)
 --       then, with a user: the user's index (sorted set: key of a record, when it began) and epoch
