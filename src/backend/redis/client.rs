@@ -255,13 +255,15 @@ impl Client {
     }
 
     /// Tells the breaker that a call which `n` callers had in common has failed: each of them counts, as if it had gone by
-    /// itself.
-    pub(super) fn failed_for(&self, bucket: Bucket, fault: &Fault, n: usize) {
+    /// itself. What each of them is told.
+    pub(super) fn failed_for(&self, bucket: Bucket, fault: Fault, n: usize) -> BackendError {
+        let error = fault.clone().into_error();
         if let Some(node) = self.node(bucket) {
-            let failed = Err(fault.clone());
+            let failed = Err(fault);
             // It was counted once already.
             (1..n).for_each(|_| node.observe(&failed));
         }
+        error
     }
 
     /// Asks for the server's time and learns it.

@@ -165,8 +165,8 @@ impl Looks {
             // Some of the keys have moved and some have not. One by one it is known where each is.
             Err(Fault::TryAgain) => again = all,
             Err(fault) => {
-                self.client.failed_for(bucket, &fault, all.iter().map(|(_, alike)| alike.callers()).sum());
-                let error = fault.into_error();
+                let callers = all.iter().map(|(_, alike)| alike.callers()).sum();
+                let error = self.client.failed_for(bucket, fault, callers);
                 for (_, alike) in all {
                     alike.tell(&Err(error.clone()));
                 }

@@ -94,8 +94,7 @@ impl Rates {
                 future::join_all(all.into_iter().map(one)).await;
             }
             Err(fault) => {
-                self.client.failed_for(bucket, &fault, all.len());
-                let error = fault.into_error();
+                let error = self.client.failed_for(bucket, fault, all.len());
                 for call in all {
                     let _ = call.answer.send(Err(error.clone()));
                 }

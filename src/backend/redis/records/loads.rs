@@ -74,8 +74,7 @@ impl Loads {
                 future::join_all(all.into_iter().map(one)).await;
             }
             Err(fault) => {
-                self.client.failed_for(bucket, &fault, all.iter().map(Alike::callers).sum());
-                let error = fault.into_error();
+                let error = self.client.failed_for(bucket, fault, all.iter().map(Alike::callers).sum());
                 for alike in all {
                     alike.tell(&Err(error.clone()));
                 }
