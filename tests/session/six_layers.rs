@@ -39,7 +39,7 @@ fn name(command: &str, key: &str) -> String {
         ("SET", "s") => "value",
         ("EVALSHA", "e") => "commit",
         ("EVALSHA", "c") => "invalidation",
-        ("MGET", "session") => "session",
+        ("GET", "session") => "session",
         ("MGET", _) => "look-up",
         ("EVALSHA", "session") => "session change",
         _ => return format!("{command} {key}"),

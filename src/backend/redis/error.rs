@@ -15,6 +15,8 @@ pub(super) enum Fault {
     Moved(String),
     /// The node at this address is about to take the slot over and may have the keys; nothing was done.
     Ask(String),
+    /// The key holds something of another type; nothing was done.
+    WrongType,
     /// It failed.
     Failed(BackendError),
 }
@@ -27,6 +29,7 @@ impl Fault {
         let (kind, message) = match code {
             "NOSCRIPT" => return Self::NoScript,
             "TRYAGAIN" => return Self::TryAgain,
+            "WRONGTYPE" => return Self::WrongType,
             "MOVED" => return Self::Moved(words.nth(1).unwrap_or_default().to_owned()),
             "ASK" => return Self::Ask(words.nth(1).unwrap_or_default().to_owned()),
             "OOM" => (ErrorKind::Full, "Redis has reached maxmemory and evicts nothing that would make room"),
@@ -51,6 +54,7 @@ impl Fault {
             Self::Failed(error) => error,
             Self::NoScript => BackendError::new(ErrorKind::Protocol, "Redis does not keep the script it was sent"),
             Self::TryAgain => BackendError::new(ErrorKind::Unavailable, "Redis is moving the slot to another node"),
+            Self::WrongType => BackendError::new(ErrorKind::Protocol, "a key in Redis holds something of another type"),
             Self::Moved(_) | Self::Ask(_) => {
                 BackendError::new(ErrorKind::Unavailable, "the slot has moved to another node of the Redis Cluster")
             }

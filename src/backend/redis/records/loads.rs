@@ -1,4 +1,5 @@
-//! Loads of records. Those of the same moment are one MGET, and those of the same record have one answer.
+//! Loads of records. One that is alone is a GET, those of the same moment are one MGET, and those of the same record have
+//! one answer.
 //!
 //! A load has part only in what is asked for after it began, so that it sees whatever was saved before.
 
@@ -49,9 +50,13 @@ impl Loads {
     }
 
     async fn alone(&self, bucket: Bucket, key: &RecordKey, timeout: Duration) -> Result<Loaded, BackendError> {
-        let keys = std::slice::from_ref(key);
-        let mut loaded = self.client.retrying(timeout, |timeout| self.ask(bucket, keys, timeout)).await?;
-        Ok(loaded.pop().flatten())
+        let name = Home::new(self.client.keys(), key.home()).record(key).into();
+        match self.client.call(bucket, "GET", vec![name], timeout).await {
+            Ok(stored) => Ok(stored.into_bytes().and_then(|stored| self.read(stored))),
+            // It is none of ours, and nothing for an MGET.
+            Err(Fault::WrongType) => Ok(None),
+            Err(fault) => Err(fault.into_error()),
+        }
     }
 
     /// Asks for all of them at once.
@@ -89,15 +94,15 @@ impl Loads {
         let stored = reply.into_array().filter(|stored| stored.len() == keys.len());
         let stored = stored.ok_or_else(|| Reply::unexpected("MGET"))?;
         let record = |stored: Reply| {
-            let mut stored = stored.into_bytes()?;
-            self.typical.learn(stored.len());
-            if keys.len() > 1 {
-                // In a buffer of its own, else it would keep what all the others have.
-                stored = Bytes::copy_from_slice(&stored);
-            }
-            read(stored).map(Arc::new)
+            // In a buffer of its own, else it would keep what all the others have.
+            self.read(Bytes::copy_from_slice(&stored.into_bytes()?))
         };
         Ok(stored.into_iter().map(record).collect())
+    }
+
+    fn read(&self, stored: Bytes) -> Loaded {
+        self.typical.learn(stored.len());
+        read(stored).map(Arc::new)
     }
 }
 
