@@ -48,8 +48,7 @@ impl HttpCache {
     pub(crate) fn seen<B: Body>(&self, request: &Request<B>) -> Result<Seen, Bypass> {
         match self.visit_of(request) {
             Some(visit) => Ok(Seen::Before(visit)),
-            None if self.is_ruled_out(request, self.passed(request)) => Err(Bypass::Rule),
-            None => self.admit(request, &Glance::at(request.headers())).map(Seen::Now),
+            None => self.admit(request).map(|(admitted, _)| Seen::Now(admitted)),
         }
     }
 
@@ -60,18 +59,13 @@ impl HttpCache {
         if let Some(visit) = self.visit_of(request) {
             return Err(Ahead::Judge(visit));
         }
-        let outer = self.passed(request);
-        if self.is_ruled_out(request, outer) {
-            return Err(Ahead::Pass(Bypass::Rule));
-        }
-        let glance = Glance::at(request.headers());
-        let admitted = self.admit(request, &glance).map_err(Ahead::Pass)?;
+        let (admitted, glance) = self.admit(request).map_err(Ahead::Pass)?;
         match self.at_hand(&admitted.key, request.headers(), &glance) {
             // Unpacking may wait.
             Some((lookup, _)) if Self::is_packed(&lookup) => Err(Ahead::LookUp(admitted)),
             Some((lookup, now)) => {
                 lookup_ended(&self.lookup_span(&admitted.key), &lookup);
-                self.with_found(request, &glance, admitted, Some(lookup), now, outer)
+                self.with_found(request, &glance, admitted, Some(lookup), now)
             }
             None => Err(Ahead::LookUp(admitted)),
         }
@@ -85,7 +79,7 @@ impl HttpCache {
         lookup: Option<Lookup>,
     ) -> Result<Response<CacheBody<R>>, Arc<Visit>> {
         let (glance, now) = (Glance::at(request.headers()), self.state.backend.now());
-        self.with_found(request, &glance, admitted, lookup, now, self.passed(request))
+        self.with_found(request, &glance, admitted, lookup, now)
     }
 
     /// What is at hand, and when it was looked up: by the exact time if that makes a difference.
@@ -117,7 +111,6 @@ impl HttpCache {
         admitted: Admitted,
         lookup: Option<Lookup>,
         now: Timestamp,
-        outer: Option<Bypass>,
     ) -> Result<Response<CacheBody<R>>, E> {
         let (method, headers) = (request.method(), request.headers());
         let directives = if glance.steered { self.directives(headers) } else { None };
@@ -131,7 +124,7 @@ impl HttpCache {
             lookup => return Err(Arc::new(self.visit(request, admitted, lookup)).into()),
         };
         // For most answers no layer outside asks who gave them; that it has looked up, it would have said.
-        let is_asked_for = outer.is_some();
+        let is_asked_for = self.passed(request).is_some();
         if !glance.steered && !is_asked_for {
             // Written into where it goes: a move of it costs more than most of what is done for a hit.
             return Ok(self.answer_whole(&admitted.key, method, stored, age, &report));

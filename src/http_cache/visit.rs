@@ -144,50 +144,45 @@ pub(crate) struct Admitted {
 }
 
 impl HttpCache {
-    /// Whether a layer outside has passed the request on by a rule, which says the same here: then nothing else matters.
-    pub(crate) fn is_ruled_out<B>(&self, request: &Request<B>, outer: Option<Bypass>) -> bool {
-        if outer != Some(Bypass::Rule) || !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return false;
+    /// Decides whether a request is looked up, and under which key; and what there is to see of its fields.
+    pub(crate) fn admit<'a, B: Body>(&self, request: &'a Request<B>) -> Result<(Admitted, Glance<'a>), Bypass> {
+        let uri = original_uri(request.uri(), request.extensions());
+        let rule = self.config.paths.find(uri.path());
+        let said = parts(rule.map(AsRef::as_ref));
+        let is_ruled_out = said.bypass == Some(true);
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        if is_read && is_ruled_out {
+            // Whatever else it is.
+            return Err(Bypass::Rule);
         }
-        let rule = self.config.paths.find(original_uri(request.uri(), request.extensions()).path());
-        parts(rule.map(AsRef::as_ref)).bypass == Some(true)
-    }
-
-    /// Decides whether a request is looked up, and under which key.
-    pub(crate) fn admit<B: Body>(&self, request: &Request<B>, glance: &Glance<'_>) -> Result<Admitted, Bypass> {
-        let headers = request.headers();
-        let body_key = || request.extensions().get::<BodyKey>();
+        let (headers, body_key) = (request.headers(), || request.extensions().get::<BodyKey>());
+        let glance = Glance::at(headers);
         // Before the method: its calls are POSTs, and go through untouched.
         if glance.steered && headers.get(header::CONTENT_TYPE).is_some_and(is_grpc) {
             return Err(Bypass::Grpc);
         }
-        match *request.method() {
-            Method::GET | Method::HEAD => {
-                if glance.steered && headers.contains_key(header::UPGRADE) {
-                    return Err(Bypass::Upgrade);
-                }
-                if glance.steered && policy::validation::is_for_origin(headers) {
-                    return Err(Bypass::Precondition);
-                }
-                if !request.body().is_end_stream() && request.body().size_hint().exact() != Some(0) {
-                    return Err(Bypass::Content);
-                }
+        if is_read {
+            if glance.steered && headers.contains_key(header::UPGRADE) {
+                return Err(Bypass::Upgrade);
             }
-            Method::CONNECT => return Err(Bypass::Upgrade),
-            _ if body_key().is_none() => return Err(Bypass::Method),
-            _ => {}
-        }
-        let uri = original_uri(request.uri(), request.extensions());
-        let rule = self.config.paths.find(uri.path());
-        let said = parts(rule.map(AsRef::as_ref));
-        if said.bypass == Some(true) {
+            if glance.steered && policy::validation::is_for_origin(headers) {
+                return Err(Bypass::Precondition);
+            }
+            if !request.body().is_end_stream() && request.body().size_hint().exact() != Some(0) {
+                return Err(Bypass::Content);
+            }
+        } else if *request.method() == Method::CONNECT {
+            return Err(Bypass::Upgrade);
+        } else if body_key().is_none() {
+            return Err(Bypass::Method);
+        } else if is_ruled_out {
             return Err(Bypass::Rule);
         }
         let target = Target::at(uri, glance.host).ok_or(Bypass::Host)?;
         let (more, body_key) = (&*said.key_headers, body_key());
         let key = self.config.keys.primary(&target, request.method(), headers, more, body_key);
         let keyed_beyond_url = body_key.is_some() || !more.is_empty() || !self.config.keys.headers.is_empty();
-        Ok(Admitted { key, rule: rule.cloned(), keyed_beyond_url })
+        Ok((Admitted { key, rule: rule.cloned(), keyed_beyond_url }, glance))
     }
 
     /// Looks up, once per request; `Err` holds the error of the backend, which costs a miss and no more.

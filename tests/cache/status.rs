@@ -57,6 +57,7 @@ async fn each_way_has_its_words() {
             (0, "GET", "/b", &[], "MISS", "gatehouse; fwd=uri-miss; detail=no-store"),
             (0, "POST", "/b", &[], "BYPASS", "gatehouse; fwd=method"),
             (0, "GET", "/bypass", &[], "BYPASS", "gatehouse; fwd=bypass; detail=rule"),
+            (0, "GET", "/bypass", &[("if-match", "\"v1\"")], "BYPASS", "gatehouse; fwd=bypass; detail=rule"),
             (0, "GET", "/a", &[("if-match", "\"v1\"")], "BYPASS", "gatehouse; fwd=bypass; detail=precondition"),
         ];
         for (wait, method, path, fields, x_cache, status) in steps {

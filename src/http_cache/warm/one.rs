@@ -26,7 +26,6 @@ use crate::{
         HttpCache,
         serve::{Content, Origin, Role},
     },
-    policy::glance::Glance,
 };
 
 pub(super) struct One {
@@ -45,8 +44,8 @@ impl One {
     {
         let start = Instant::now();
         // A HEAD fills nothing.
-        let admitted = match self.cache.admit(&request, &Glance::at(request.headers())) {
-            Ok(admitted) if *request.method() != Method::HEAD => admitted,
+        let admitted = match self.cache.admit(&request) {
+            Ok((admitted, _)) if *request.method() != Method::HEAD => admitted,
             Ok(_) => return (Warmed::Bypassed { reason: "method" }, start.elapsed()),
             Err(bypass) => return (Warmed::Bypassed { reason: bypass.as_str() }, start.elapsed()),
         };
