@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use serde_json::Value;
@@ -94,10 +94,20 @@ impl Problem {
         response
     }
 
-    /// As a response of a layer around a service with bodies of type `B`.
-    pub fn into_answer<B>(self) -> Response<ProblemBody<B>> {
-        self.into_response_with_bytes().map(|bytes| ProblemBody { kind: Kind::Problem { bytes: Some(bytes) } })
+    /// As a response of a layer around a service with bodies of type `B` to a request with this method.
+    pub fn into_answer<B>(self, method: &Method) -> Response<ProblemBody<B>> {
+        answering(method, self.into_response_with_bytes()).map(ProblemBody::full)
     }
+}
+
+/// What a request with this method gets of an answer: a HEAD gets its fields and the length of its content, and none
+/// of that (RFC 9110 §9.3.2). hyper sees to it over HTTP/1 only.
+pub(crate) fn answering(method: &Method, mut answer: Response<Bytes>) -> Response<Bytes> {
+    if *method == Method::HEAD {
+        let content = std::mem::take(answer.body_mut());
+        answer.headers_mut().insert(header::CONTENT_LENGTH, content.len().into());
+    }
+    answer
 }
 
 impl fmt::Display for Problem {
@@ -141,7 +151,7 @@ impl<B> ProblemBody<B> {
 
     /// What a layer answers in place of the service.
     pub(crate) fn full(bytes: Bytes) -> Self {
-        Self { kind: Kind::Problem { bytes: Some(bytes) } }
+        Self { kind: Kind::Problem { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) } }
     }
 }
 

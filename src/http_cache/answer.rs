@@ -9,6 +9,7 @@ use super::{
     HttpCache,
     judge::Stored,
     status::{self, Report},
+    visit::Visit,
 };
 use crate::{
     Problem,
@@ -21,6 +22,7 @@ use crate::{
         range::{self, Ranged},
         validation,
     },
+    problem::answering,
 };
 
 impl HttpCache {
@@ -104,22 +106,23 @@ impl HttpCache {
     }
 
     /// 504 where the client wants an answer only from the store (RFC 9111 §5.2.1.7).
-    pub(crate) fn only_if_cached<R>(&self, key: &PrimaryKey) -> Response<CacheBody<R>> {
+    pub(crate) fn only_if_cached<R>(&self, visit: &Visit) -> Response<CacheBody<R>> {
         let problem = Problem::new(StatusCode::GATEWAY_TIMEOUT, "nothing is stored that could answer this request");
-        self.refuse(key, problem, "only-if-cached")
+        self.refuse(visit, problem, "only-if-cached")
     }
 
     /// For those who waited for an answer that did not come: the origin's status, or 502.
-    pub(crate) fn failed<R>(&self, key: &PrimaryKey, status: Option<StatusCode>) -> Response<CacheBody<R>> {
+    pub(crate) fn failed<R>(&self, visit: &Visit, status: Option<StatusCode>) -> Response<CacheBody<R>> {
         let status = status.unwrap_or(StatusCode::BAD_GATEWAY);
         let problem = Problem::new(status, "the request that this one waited for has failed");
-        self.refuse(key, problem, "failed")
+        self.refuse(visit, problem, "failed")
     }
 
-    fn refuse<R>(&self, key: &PrimaryKey, problem: Problem, detail: &'static str) -> Response<CacheBody<R>> {
-        let mut response = problem.into_response_with_bytes().map(CacheBody::stored);
+    fn refuse<R>(&self, visit: &Visit, problem: Problem, detail: &'static str) -> Response<CacheBody<R>> {
+        let response = answering(&visit.head.method, problem.into_response_with_bytes());
+        let mut response = response.map(CacheBody::stored);
         let report = Report { forward: Some(Forward::Miss), detail: Some(detail), ..Report::default() };
-        self.report(response.headers_mut(), Some(key), &report);
+        self.report(response.headers_mut(), Some(&visit.key), &report);
         response.extensions_mut().insert(Answered(self.id()));
         response
     }

@@ -147,7 +147,7 @@ impl HttpCache {
                         cache.fly(leader, lease_key, passenger, inner, request, answer).await;
                     });
                     // The handler has panicked, or a shutdown has come to its deadline.
-                    return answered.await.unwrap_or_else(|_| Ok(self.failed(&visit.key, None)));
+                    return answered.await.unwrap_or_else(|_| Ok(self.failed(&visit, None)));
                 }
             };
             let flight = follower.flight();

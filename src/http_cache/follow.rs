@@ -85,7 +85,7 @@ impl HttpCache {
         visit.claim();
         match self.stand_in(visit.lookup.as_ref(), &visit.head.headers, failure) {
             Some((stored, age, report)) => self.respond(visit, &stored, age, &Report { collapsed: true, ..report }),
-            None => self.failed(&visit.key, status),
+            None => self.failed(visit, status),
         }
     }
 }

@@ -138,7 +138,7 @@ impl HttpCache {
             _ => {}
         }
         if directives.is_some_and(|directives| directives.only_if_cached) {
-            return Ok(self.only_if_cached(&visit.key));
+            return Ok(self.only_if_cached(&visit));
         }
         if role == Role::Swr
             && let Some(soft_timeout) = self.config.stale.soft_timeout
@@ -191,7 +191,7 @@ impl HttpCache {
         // Its time for standing in has just ended.
         match answered.await {
             Ok(answer) => answer,
-            Err(_) => Ok(self.failed(&visit.key, None)),
+            Err(_) => Ok(self.failed(&visit, None)),
         }
     }
 

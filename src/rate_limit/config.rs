@@ -9,6 +9,7 @@ use super::{
     Headers, Key, OnError, Policy, Rejection,
     fields::{self, Fields},
     head::Head,
+    reject::Form,
 };
 use crate::backend::{Ask, Backend};
 
@@ -83,14 +84,14 @@ impl Config {
         is_preflight || self.exempt.as_ref().zip(head.whole).is_some_and(|(exempt, whole)| exempt(whole))
     }
 
-    pub(super) fn refuse(&self, rejection: &Rejection, fields: Fields, is_grpc: bool) -> Response<Bytes> {
+    pub(super) fn refuse(&self, rejection: &Rejection, fields: Fields, form: Form) -> Response<Bytes> {
         tracing::debug!(reason = ?rejection.reason, policies = ?rejection.policies, "rate limit refuses a request");
-        let mut answer = rejection.answer(is_grpc);
+        let mut answer = rejection.answer(form);
         fields.write(answer.headers_mut());
-        match &self.on_reject {
+        form.cut(match &self.on_reject {
             Some(on_reject) => on_reject(rejection, answer),
             None => answer,
-        }
+        })
     }
 }
 

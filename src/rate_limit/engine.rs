@@ -15,7 +15,7 @@ use super::{
     head::Head,
     key::Unwired,
     outage::Outage,
-    reject,
+    reject::Form,
     settle::Reserved,
 };
 use crate::{
@@ -162,21 +162,21 @@ impl Engine {
         let span = span();
         let decision = match self.conclude(subjects, &taken, false) {
             Ok(admission) => Decision::Admitted(admission),
-            Err(denied) => self.refuse(*denied, reject::is_grpc(head)),
+            Err(denied) => self.refuse(*denied, Form::of(head)),
         };
         record(&span, "decision", decision.decided().as_str());
         Some(decision)
     }
 
     /// Takes what was planned.
-    pub(super) async fn decide(&self, plan: Plan, is_grpc: bool) -> Decision {
+    pub(super) async fn decide(&self, plan: Plan, form: Form) -> Decision {
         let span = span();
-        let decision = self.decide_each(plan, is_grpc).instrument(span.clone()).await;
+        let decision = self.decide_each(plan, form).instrument(span.clone()).await;
         record(&span, "decision", decision.decided().as_str());
         decision
     }
 
-    async fn decide_each(&self, Plan(subjects): Plan, is_grpc: bool) -> Decision {
+    async fn decide_each(&self, Plan(subjects): Plan, form: Form) -> Decision {
         let (enforced, shadow) = subjects.split_at(subjects.partition_point(|subject| !self.group(subject).shadow));
         let mut admission = Admission::default();
         if !enforced.is_empty() {
@@ -186,7 +186,7 @@ impl Engine {
             };
             match outcome {
                 Ok(admitted) => admission = admitted,
-                Err(denied) => return self.refuse(*denied, is_grpc),
+                Err(denied) => return self.refuse(*denied, form),
             }
         }
         // Only what is admitted would have been counted.
@@ -217,8 +217,8 @@ impl Engine {
         subjects.iter().map(|subject| self.take_of(subject)).collect()
     }
 
-    fn refuse(&self, denied: Denied, is_grpc: bool) -> Decision {
-        Decision::Refused(Box::new(self.config.refuse(&denied.rejection, denied.fields, is_grpc)))
+    fn refuse(&self, denied: Denied, form: Form) -> Decision {
+        Decision::Refused(Box::new(self.config.refuse(&denied.rejection, denied.fields, form)))
     }
 
     async fn take(&self, subjects: &[Subject]) -> Result<Taken, ()> {

@@ -163,7 +163,7 @@ pub(super) fn policies<'a>(policies: impl Iterator<Item = (&'a str, Quota)>) -> 
 
 /// Rounded up, so that a client never comes too early.
 pub(super) fn whole_seconds(duration: Duration) -> u64 {
-    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    let seconds = duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0));
     seconds.min(MAX_INTEGER)
 }
 
@@ -308,5 +308,6 @@ mod tests {
         for (micros, seconds) in [(0, 0), (1, 1), (999_999, 1), (1_000_000, 1), (1_000_001, 2)] {
             assert_eq!(whole_seconds(Duration::from_micros(micros)), seconds);
         }
+        assert_eq!(whole_seconds(Duration::MAX), MAX_INTEGER);
     }
 }

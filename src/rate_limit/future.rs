@@ -13,11 +13,17 @@ use http::Response;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::engine::{Admission, Decision, Engine, Note, Plan};
+use super::{
+    engine::{Admission, Decision, Engine, Note, Plan},
+    reject::Form,
+};
 use crate::{Identity, ProblemBody, backend::BackendError, unbroken::Unbroken};
 
 pin_project! {
     /// The response of a [`RateLimit`](super::RateLimit) service.
+    ///
+    /// # Panics
+    /// If it is polled again after it has given its answer.
     pub struct ResponseFuture<S, Q, R>
     where
         S: Service<Q>,
@@ -36,7 +42,7 @@ pub(super) enum Next {
     /// The store has to be asked.
     Ask {
         plan: Plan,
-        is_grpc: bool,
+        form: Form,
     },
 }
 
@@ -94,8 +100,8 @@ impl<S: Service<Q>, Q, R> ResponseFuture<S, Q, R> {
         Self { state: State::Identifying { known, identified, held: Box::new(Held { engine, inner, request }) } }
     }
 
-    pub(super) fn decide(engine: Arc<Engine>, plan: Plan, is_grpc: bool, inner: S, request: Q) -> Self {
-        Self { state: State::deciding(Box::new(Held { engine, inner, request }), plan, is_grpc) }
+    pub(super) fn decide(engine: Arc<Engine>, plan: Plan, form: Form, inner: S, request: Q) -> Self {
+        Self { state: State::deciding(Box::new(Held { engine, inner, request }), plan, form) }
     }
 }
 
@@ -105,9 +111,9 @@ impl<S, Q, F, R> State<S, Q, F, R> {
         Self::Admitted { inner, admission, corrects }
     }
 
-    fn deciding(held: Box<Held<S, Q>>, plan: Plan, is_grpc: bool) -> Self {
+    fn deciding(held: Box<Held<S, Q>>, plan: Plan, form: Form) -> Self {
         let engine = Arc::clone(&held.engine);
-        Self::Deciding { decision: Box::pin(async move { engine.decide(plan, is_grpc).await }), held }
+        Self::Deciding { decision: Box::pin(async move { engine.decide(plan, form).await }), held }
     }
 }
 
@@ -134,8 +140,8 @@ where
                         Next::Pass => State::admitted(&engine, inner.call(request), Admission::default()),
                         Next::Admitted(admission) => State::admitted(&engine, inner.call(request), admission),
                         Next::Refused(answer) => State::Refused { answer: *answer },
-                        Next::Ask { plan, is_grpc } => {
-                            State::deciding(Box::new(Held { engine, inner, request }), plan, is_grpc)
+                        Next::Ask { plan, form } => {
+                            State::deciding(Box::new(Held { engine, inner, request }), plan, form)
                         }
                     }
                 }

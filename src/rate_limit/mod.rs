@@ -43,8 +43,10 @@
 //!
 //! # Bounds
 //! On the embedded backend, 262,144 keys are counted; what has refilled gives way first, then what was used least, so
-//! that a flood of new keys does not push out a heavy one. On Redis every counter expires when it has refilled; with
-//! `maxmemory`, the policy `volatile-ttl` does the same as the embedded backend.
+//! that a flood of new keys does not push out a heavy one. On Redis every counter expires when it has refilled. With
+//! `maxmemory`, `volatile-lru` or `volatile-lfu` is the policy for caches and limits together, and what was used least
+//! goes first; on a Redis for limits alone, `volatile-ttl` lets go first what has nearly refilled. A key whose counter
+//! was evicted begins anew. [Running on Redis](crate::guide::redis#eviction) has the rest.
 //!
 //! # Many requests at once
 //! [`ConcurrencyLimitLayer`] limits how many are in progress.

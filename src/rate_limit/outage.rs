@@ -49,7 +49,7 @@ impl Outage {
             let last_failure = *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner);
             let is_calm = last_failure.is_none_or(|at| at.elapsed() >= CALM);
             if is_calm && self.down.swap(false, Ordering::AcqRel) {
-                tracing::warn!("rate limits: the backend answers again");
+                tracing::info!("rate limits: the backend answers again");
             }
         }
     }

@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
 use super::{fields::whole_seconds, head::Head, key::Unwired};
-use crate::{Problem, backend::BackendError};
+use crate::{Problem, backend::BackendError, problem::answering};
 
 /// A refusal, for those who shape the answer ([`RateLimitLayer::on_reject`](super::RateLimitLayer::on_reject)).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +35,8 @@ pub enum Reason {
 impl Rejection {
     /// The answer unless the user shapes it: problem details with the types that
     /// draft-ietf-httpapi-ratelimit-headers registers, or a gRPC status.
-    pub(super) fn answer(&self, is_grpc: bool) -> Response<Bytes> {
-        let mut answer = if is_grpc { self.grpc() } else { self.problem() };
+    pub(super) fn answer(&self, form: Form) -> Response<Bytes> {
+        let mut answer = if form == Form::Grpc { self.grpc() } else { self.problem() };
         if let Some(retry_after) = self.retry_after {
             answer.headers_mut().insert(header::RETRY_AFTER, whole_seconds(retry_after).into());
         }
@@ -93,7 +93,7 @@ pub(super) fn unwired(Unwired(message): Unwired, head: Head<'_>) -> Response<Byt
     if is_grpc(head) {
         return grpc_status(13, message); // INTERNAL
     }
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, message).into_response_with_bytes()
+    answering(head.method, Problem::new(StatusCode::INTERNAL_SERVER_ERROR, message).into_response_with_bytes())
 }
 
 /// The answer where it cannot be told who is asking. Whoever let the request pass would let everybody pass.
@@ -104,11 +104,35 @@ pub(super) fn unidentified(error: &BackendError, head: Head<'_>) -> Response<Byt
     if is_grpc(head) {
         return grpc_status(14, MESSAGE); // UNAVAILABLE
     }
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, MESSAGE).into_response_with_bytes()
+    answering(head.method, Problem::new(StatusCode::SERVICE_UNAVAILABLE, MESSAGE).into_response_with_bytes())
+}
+
+/// What kind of answer a request gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Whole,
+    /// Without content.
+    Head,
+    Grpc,
+}
+
+impl Form {
+    pub(super) fn of(head: Head<'_>) -> Self {
+        match *head.method {
+            _ if is_grpc(head) => Self::Grpc,
+            Method::HEAD => Self::Head,
+            _ => Self::Whole,
+        }
+    }
+
+    /// What of the answer is sent.
+    pub(super) fn cut(self, answer: Response<Bytes>) -> Response<Bytes> {
+        if self == Self::Head { answering(&Method::HEAD, answer) } else { answer }
+    }
 }
 
 /// Whether the client speaks gRPC (also gRPC-Web), and so looks for its status in other fields.
-pub(super) fn is_grpc(head: Head<'_>) -> bool {
+fn is_grpc(head: Head<'_>) -> bool {
     let content_type = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     content_type
         .is_some_and(|value| value.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc")))

@@ -13,7 +13,7 @@ use super::{
     engine::{Admission, Decision, Engine},
     future::{Known, Next},
     head::Head,
-    reject,
+    reject::{self, Form},
 };
 use crate::{Identity, ProblemBody, ready::take_ready};
 
@@ -52,9 +52,9 @@ where
             Ok(Next::Pass) => Admission::default(),
             Ok(Next::Admitted(admission)) => admission,
             Ok(Next::Refused(answer)) => return ResponseFuture::refused(*answer),
-            Ok(Next::Ask { plan, is_grpc }) => {
+            Ok(Next::Ask { plan, form }) => {
                 let inner = take_ready(&mut self.inner);
-                return ResponseFuture::decide(Arc::clone(engine), plan, is_grpc, inner, request);
+                return ResponseFuture::decide(Arc::clone(engine), plan, form, inner, request);
             }
             Err(identity) => {
                 let inner = take_ready(&mut self.inner);
@@ -87,7 +87,7 @@ fn next(engine: &Engine, head: Head<'_>) -> Next {
     match engine.decide_now(&plan, head) {
         Some(Decision::Admitted(admission)) => Next::Admitted(admission),
         Some(Decision::Refused(answer)) => Next::Refused(answer),
-        None => Next::Ask { plan, is_grpc: reject::is_grpc(head) },
+        None => Next::Ask { plan, form: Form::of(head) },
     }
 }
 

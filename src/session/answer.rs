@@ -25,7 +25,7 @@ pub(super) fn answer<B>(
             write(&mut response, credential, core, guarded);
             response.map(ProblemBody::inner)
         }
-        Err(error) => not_stored(&error).into_answer(),
+        Err(error) => not_stored(&error).into_answer(&core.method),
     }
 }
 
@@ -58,7 +58,7 @@ pub(super) fn guard<B>(response: &mut Response<B>) {
 /// The layer's own answer, with the cookie expired that was of no use.
 pub(super) fn refuse<B>(problem: Problem, core: &Core) -> Response<ProblemBody<B>> {
     let is_verdict = problem.status() == StatusCode::UNAUTHORIZED;
-    let mut response = problem.into_answer();
+    let mut response = problem.into_answer(&core.method);
     if is_verdict && let Some(Credential::Expire) = core.close_quietly() {
         expire(core, response.headers_mut());
     }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::lock::Mutex;
+use http::Method;
 use tracing::{Instrument as _, field::Empty};
 
 use super::{
@@ -20,6 +21,8 @@ use crate::{
 pub(super) struct Core {
     pub(super) config: Arc<Config>,
     pub(super) presented: Presented,
+    /// Of the request: an answer of the layer's own to a HEAD has no content.
+    pub(super) method: Method,
     /// Whether the answer depends on who asks.
     pub(super) mark: Mark,
     /// Whether a layer around looks for the mark in the answer.
@@ -78,7 +81,12 @@ pub(super) enum Credential {
 }
 
 impl Core {
-    pub(super) fn new(config: &Arc<Config>, presented: Presented, is_mark_asked_for: bool) -> Arc<Self> {
+    pub(super) fn new(
+        config: &Arc<Config>,
+        presented: Presented,
+        method: &Method,
+        is_mark_asked_for: bool,
+    ) -> Arc<Self> {
         let mark = Mark::default();
         let loaded = match &presented {
             Presented::Token(..) => Loaded::NotYet,
@@ -95,6 +103,7 @@ impl Core {
         Arc::new(Self {
             config: config.clone(),
             presented,
+            method: method.clone(),
             mark,
             is_mark_asked_for,
             state: Mutex::new(State {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Response;
+use http::{Method, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
@@ -20,6 +20,9 @@ use crate::{Problem, ProblemBody};
 
 pin_project! {
     /// The future of a [`SessionService`](super::SessionService).
+    ///
+    /// # Panics
+    /// If it is polled again after it has given its answer.
     pub struct ResponseFuture<F, B, E> {
         #[pin]
         state: State<F, B, E>,
@@ -29,7 +32,7 @@ pin_project! {
 pin_project! {
     #[project = StateProject]
     enum State<F, B, E> {
-        Refused { problem: Option<Problem> },
+        Refused { refused: Option<(Problem, Method)> },
         Passing { #[pin] inner: F },
         Inside { #[pin] inner: F, core: Arc<Core> },
         After { whole: Whole<B, E> },
@@ -40,8 +43,8 @@ type Whole<B, E> = Pin<Box<dyn Future<Output = Result<Response<ProblemBody<B>>, 
 
 impl<F, B, E> ResponseFuture<F, B, E> {
     /// The layer itself answers.
-    pub(super) fn refused(problem: Problem) -> Self {
-        Self { state: State::Refused { problem: Some(problem) } }
+    pub(super) fn refused(problem: Problem, method: &Method) -> Self {
+        Self { state: State::Refused { refused: Some((problem, method.clone())) } }
     }
 
     /// Nothing is to be done.
@@ -72,9 +75,9 @@ where
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                StateProject::Refused { problem } => {
-                    let problem = problem.take().expect("polled after it was ready");
-                    return Poll::Ready(Ok(problem.into_answer()));
+                StateProject::Refused { refused } => {
+                    let (problem, method) = refused.take().expect("polled after it was ready");
+                    return Poll::Ready(Ok(problem.into_answer(&method)));
                 }
                 StateProject::Passing { inner } => {
                     return Poll::Ready(ready!(inner.poll(cx)).map(|response| response.map(ProblemBody::inner)));

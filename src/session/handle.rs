@@ -174,8 +174,8 @@ impl<T: Serialize + DeserializeOwned + Default> Session<T> {
     ///
     /// The data of an anonymous session stays; that of another user's does not.
     ///
-    /// The user's name is what [`Key::user()`](crate::Identity::user), services behind and shared maps go by: 1 to 256
-    /// bytes.
+    /// The user's name is what [`Key::user()`](crate::rate_limit::Key::user), services behind and shared maps go by: 1
+    /// to 256 bytes.
     pub async fn login(
         &self,
         user: impl Into<Box<str>> + Send,

@@ -43,7 +43,7 @@ impl SessionLayer {
     /// Sessions in this store, with these keys, in a cookie.
     ///
     /// The store must not evict what lives: on Redis use `maxmemory-policy noeviction` for sessions, which is another
-    /// server (or another database's server) than that of a cache.
+    /// server than that of a cache.
     pub fn new(backend: &Backend, keys: KeyRing) -> Self {
         Self(Arc::new(Config::new(backend, keys)))
     }
@@ -96,7 +96,7 @@ impl SessionLayer {
         self.with(|config| config.touch_after = percent.min(100))
     }
 
-    /// The most sessions of one user, at least 1; 100 by default. One more ends the oldest.
+    /// The most sessions of one user, at least 1 and at most 1,000; 100 by default. One more ends the oldest.
     #[must_use]
     pub fn max_sessions_per_user(self, max: u32) -> Self {
         self.with(|config| config.max_sessions = max.clamp(1, 1000))
@@ -143,6 +143,9 @@ impl SessionLayer {
     /// It is also asked about tokens that look like ours and are not. Its users and those who
     /// [log in](super::Session::login) are one namespace: the same name is the same user, with the same shared maps and
     /// limits. If an authority's names are not yours, have the resolver put something before them.
+    ///
+    /// # Panics
+    /// If the operating system has no random bytes.
     #[must_use]
     pub fn resolver(self, resolver: impl TokenResolver) -> Self {
         self.with(|config| {

@@ -105,7 +105,7 @@ pub use self::{
     error::SessionError,
     forward::{
         AudienceKeys, Authenticated, Claims, ClaimsError, ForwardSessionLayer, ForwardSessionService, ForwardedBody,
-        VerifySessionLayer, VerifySessionService,
+        VerifyFuture, VerifySessionLayer, VerifySessionService,
     },
     future::ResponseFuture,
     handle::{Login, SessionInfo},

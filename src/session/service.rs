@@ -68,13 +68,13 @@ where
         let presented = match credentials {
             Credentials::Some => match config.presented(request.headers()) {
                 Ok(presented) => presented,
-                Err(detail) => return ResponseFuture::refused(bad_request(detail)),
+                Err(detail) => return ResponseFuture::refused(bad_request(detail), request.method()),
             },
             Credentials::None => Presented::Nothing,
         };
         let demand = config.demand(&request);
         let at_once = demand.is_some() || (config.eager && presented.source().is_some());
-        let core = Core::new(config, presented, Personal::is_asked_for(request.extensions()));
+        let core = Core::new(config, presented, request.method(), Personal::is_asked_for(request.extensions()));
         let extensions = request.extensions_mut();
         if extensions.is_empty() {
             *extensions = config.extensions.clone();
@@ -115,16 +115,17 @@ impl<S> SessionService<S> {
     {
         if !self.config.shares_sessions_with(&outer.config) {
             tracing::error!("{OTHER_SESSIONS}");
-            return ResponseFuture::refused(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, OTHER_SESSIONS));
+            let problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, OTHER_SESSIONS);
+            return ResponseFuture::refused(problem, request.method());
         }
         let Some(demand) = self.config.demand(&request) else {
             return ResponseFuture::passing(self.inner.call(request));
         };
-        let mut inner = take_ready(&mut self.inner);
+        let (mut inner, method) = (take_ready(&mut self.inner), request.method().clone());
         ResponseFuture::after(Box::pin(async move {
             let mut response = match outer.admit(Some(demand)).await {
                 // The outer one expires the cookie.
-                Err(problem) => problem.into_answer(),
+                Err(problem) => problem.into_answer(&method),
                 Ok(()) => inner.call(request).await?.map(ProblemBody::inner),
             };
             guard(&mut response);

@@ -7,13 +7,13 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::Request,
+    extract::{OriginalUri, Request},
     routing::{any, get},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tower::{ServiceBuilder, ServiceExt as _};
+use tower::{Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_gatehouse::{
     Backend, Problem, TestClock,
     session::{
@@ -283,4 +283,18 @@ async fn what_is_tampered_with_expired_from_the_future_or_for_others_is_refused(
     let late = ask(&up, "/up/who", &good).await;
     assert_eq!(late.status(), StatusCode::UNAUTHORIZED, "expired");
     assert_eq!(late.headers()[header::WWW_AUTHENTICATE], r#"Bearer error="invalid_token""#);
+}
+
+/// A router of the gateway strips a prefix, and the service is in the same process.
+#[tokio::test]
+async fn a_service_in_the_gateways_process_is_asked_for_what_is_forwarded_to_it() {
+    let handler = any(async |OriginalUri(asked): OriginalUri, claims: Claims| {
+        format!("{asked} {}", claims.user().unwrap_or("nobody"))
+    });
+    let service = Router::new().route("/orders/{id}", handler);
+    let service = service.layer(VerifySessionLayer::new(keys().for_audience("orders")));
+    let service = ForwardSessionLayer::new("orders", &keys()).layer(service);
+    let client = gateway(&Backend::memory(), Router::new().nest_service("/api", service)).client();
+    client.ok("POST", "/login/ann").await;
+    assert_eq!(client.ok("GET", "/api/orders/1").await, "/orders/1 ann");
 }

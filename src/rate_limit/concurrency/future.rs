@@ -17,6 +17,9 @@ use crate::{Identity, ProblemBody, backend::BackendError};
 
 pin_project! {
     /// The response of a [`ConcurrencyLimit`](super::ConcurrencyLimit) service.
+    ///
+    /// # Panics
+    /// If it is polled again after it has given its answer.
     pub struct ConcurrencyFuture<S, Q>
     where
         S: Service<Q>,

@@ -14,7 +14,7 @@ use crate::{
         Reason, Rejection,
         count::{self, By, Decided},
         head::Head,
-        reject,
+        reject::{self, Form},
     },
     ready::take_ready,
 };
@@ -45,7 +45,8 @@ impl ConcurrencyLimitLayer {
                 permit.map(Some).ok_or_else(|| {
                     let policies = vec![self.name.clone()];
                     let rejection = Rejection { reason: Reason::Concurrency, policies, retry_after: None };
-                    Box::new(rejection.answer(reject::is_grpc(Head::whole(parts))))
+                    let form = Form::of(Head::whole(parts));
+                    Box::new(form.cut(rejection.answer(form)))
                 })
             }
         }

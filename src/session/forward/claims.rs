@@ -22,7 +22,7 @@ pub struct Claims {
 }
 
 /// An extractor (feature `axum`) for requests of a user who is logged in; others are answered with 401.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Authenticated<T> {
     /// The user.
@@ -31,6 +31,13 @@ pub struct Authenticated<T> {
     pub data: T,
     /// All that the gateway says.
     pub claims: Claims,
+}
+
+impl<T> fmt::Debug for Authenticated<T> {
+    /// Neither user nor data.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authenticated").field("claims", &self.claims).finish_non_exhaustive()
+    }
 }
 
 /// Why the claims are of no use.
@@ -84,7 +91,7 @@ impl Claims {
         self.payload.v
     }
 
-    /// The request's id, the same in all services that one request of a client reaches.
+    /// The request's id: what its `x-request-id` says (1 to 128 bytes of ASCII), else a new one for each service.
     pub fn request_id(&self) -> &str {
         &self.payload.rid
     }

@@ -31,5 +31,5 @@ pub use self::{
     claims::{Authenticated, Claims, ClaimsError},
     layer::ForwardSessionLayer,
     service::ForwardSessionService,
-    verify::{VerifySessionLayer, VerifySessionService},
+    verify::{VerifyFuture, VerifySessionLayer, VerifySessionService},
 };

@@ -64,8 +64,9 @@ where
         let config = self.config.clone();
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
+            forget_prefix(&mut parts);
             if let Err(problem) = config.tell(&mut parts).await {
-                return Ok(problem.into_answer());
+                return Ok(problem.into_answer(&parts.method));
             }
             Ok(inner.call(Request::from_parts(parts, ForwardedBody::new(body))).await?.map(ProblemBody::inner))
         })
@@ -139,6 +140,16 @@ impl Config {
             })
             .collect()
     }
+}
+
+/// What is forwarded is what the service is asked for: a prefix that a router of the gateway stripped is none of it,
+/// also where the service is in this process.
+fn forget_prefix(parts: &mut http::request::Parts) {
+    #[cfg(feature = "axum")]
+    if let Some(original) = parts.extensions.get_mut::<axum::extract::OriginalUri>() {
+        original.0 = parts.uri.clone();
+    }
+    let _ = parts;
 }
 
 /// The id that the request has, or a new one.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
@@ -137,7 +137,7 @@ where
             }
             Err(detail) => {
                 tracing::debug!(detail, "a request was refused");
-                VerifyFuture { state: State::Refused { detail } }
+                VerifyFuture { state: State::Refused { detail, method: parts.method } }
             }
         }
     }
@@ -157,7 +157,7 @@ pin_project! {
     #[project = StateProject]
     enum State<F> {
         Inner { #[pin] inner: F },
-        Refused { detail: &'static str },
+        Refused { detail: &'static str, method: Method },
     }
 }
 
@@ -170,10 +170,10 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProject::Inner { inner } => Poll::Ready(Ok(ready!(inner.poll(cx))?.map(ProblemBody::inner))),
-            StateProject::Refused { detail } => {
+            StateProject::Refused { detail, method } => {
                 let challenge = HeaderValue::from_static(r#"Bearer error="invalid_token""#);
                 let problem = Problem::new(StatusCode::UNAUTHORIZED, *detail);
-                Poll::Ready(Ok(problem.header(header::WWW_AUTHENTICATE, challenge).into_answer()))
+                Poll::Ready(Ok(problem.header(header::WWW_AUTHENTICATE, challenge).into_answer(method)))
             }
         }
     }

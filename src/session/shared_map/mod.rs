@@ -340,6 +340,12 @@ pub mod merge {
     }
 
     /// Both are added.
+    ///
+    /// # Panics
+    /// If the sum overflows and the type's addition says so, as that of integers does in builds with overflow checks; in
+    /// others it wraps. A visitor may have set the one and the user the other, so where it is not a
+    /// [`Saturating`](std::num::Saturating) or a float, the values should have bounds, as
+    /// [`incr`](super::SharedMap::incr) keeps them.
     pub fn sum<V: std::ops::Add<Output = V>>(_: &str, users: V, visitors: V) -> V {
         users + visitors
     }
