@@ -21,6 +21,11 @@ use crate::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+/// About what a chunk takes besides its bytes.
+const CHUNK_OVERHEAD: usize = 64;
+/// So many are kept whatever they take.
+const FEW_CHUNKS: usize = 1024;
+
 /// Starts a body of which at most `cap` bytes are kept; `length` is what the head announced.
 pub(crate) fn shared(cap: usize, window: usize, length: Option<u64>) -> (Writer, SharedBody) {
     let pipe = Arc::new(Pipe { cap, window: window.max(1) as u64, length, state: Mutex::new(State::default()) });
@@ -86,6 +91,11 @@ impl State {
         }
     }
 
+    /// Whether the chunks are so small that to keep them takes more than the cap allows the content to take.
+    fn is_crumbs(&self, cap: usize) -> bool {
+        self.chunks.len() > FEW_CHUNKS && self.chunks.len() * CHUNK_OVERHEAD > cap
+    }
+
     /// How far the fastest reader is; `None` where nobody reads.
     fn lead(&self) -> Option<u64> {
         self.readers.iter().flatten().filter(|place| !place.cut).map(|place| place.read).max()
@@ -139,7 +149,7 @@ impl Writer {
         let mut state = self.pipe.lock();
         state.written += chunk.len() as u64;
         state.chunks.push_back(chunk);
-        if state.written > self.pipe.cap as u64 {
+        if state.written > self.pipe.cap as u64 || state.is_crumbs(self.pipe.cap) {
             state.outgrown = true;
         }
         state.trim(self.pipe.window);

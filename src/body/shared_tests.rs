@@ -155,3 +155,15 @@ async fn what_is_stored_keeps_no_larger_buffer_alive() {
     assert_eq!(content.len(), 50);
     assert!(buffer.is_unique());
 }
+
+#[tokio::test]
+async fn crumbs_are_as_much_as_they_take() {
+    let (mut writer, mut reader) = shared(1 << 20, 1 << 20, None);
+    for _ in 0..16_384 {
+        writer.push(chunk(1)).await.unwrap();
+    }
+    assert!(writer.content(None).is_some());
+    writer.push(chunk(1)).await.unwrap();
+    assert!(writer.content(None).is_none(), "a megabyte is not what they contain, but what they take");
+    assert_eq!(next(&mut reader).await, Some(Ok(1)), "who reads gets them all the same");
+}

@@ -124,11 +124,13 @@ impl HttpCache {
         self.set(|config| config.name = name.into())
     }
 
-    /// Responses without explicit freshness are fresh for this long. Unless it is set, only those with
+    /// Usual answers without explicit freshness are fresh for this long: those of the status 200, 203, 204, 300, 301,
+    /// 308, 404 or 410, but for event streams (`text/event-stream`). Unless it is set, only answers with
     /// `Last-Modified` are fresh, for a tenth of the time since then, at most a day (RFC 9111 §4.2.2).
     ///
     /// Never for requests with `Authorization`, `Cookie` or a field of [`HttpCache::identity_fields`], in both
-    /// directions: their responses are not stored by it, and they are not served what was stored by it.
+    /// directions: their responses are not stored by it, and they are not served what was stored by it; unless a rule
+    /// says that they are [`shareable`](crate::Rule::shareable).
     #[must_use]
     pub fn default_ttl(self, lifetime: Duration) -> Self {
         self.set(|config| config.default_ttl = Some(bounded(lifetime)))
@@ -237,8 +239,8 @@ impl HttpCache {
     }
 
     /// Every response carries a tag for each prefix of its path, so that
-    /// [`Invalidate::prefix`](crate::Invalidate::prefix) works. Costs one tag for each segment of the path, at most
-    /// 32.
+    /// [`Invalidate::prefix`](crate::Invalidate::prefix) works. Costs one tag for each segment of the path and one for
+    /// the empty prefix, at most 33.
     #[must_use]
     pub fn tag_path_prefixes(self) -> Self {
         self.set(|config| config.tag_path_prefixes = true)
@@ -300,8 +302,9 @@ impl HttpCache {
     }
 
     /// The most requests to the origin at a time in this process that go on without a client (background
-    /// revalidations, and fills whose client has left before the head came), in all and, of the revalidations, for one
-    /// origin; 256 and 64 unless set.
+    /// revalidations, fills whose client has left, and requests that may change something whose client has left), in all
+    /// and, of the revalidations, for one origin; 256 and 64 unless set. What is beyond is broken off; of a request that
+    /// may have changed something, its URL and the tags of its route are invalidated then.
     #[must_use]
     pub fn revalidations(self, in_all: usize, per_origin: usize) -> Self {
         self.set(|config| {

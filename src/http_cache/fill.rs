@@ -1,11 +1,11 @@
 //! A response on its way from the origin to its readers and into the store.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body;
-use tokio::time::Instant;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{HttpCache, lease::HeldLease, reason::Reason};
 use crate::{
@@ -30,7 +30,16 @@ pub(crate) struct Fill {
     pub(crate) store: bool,
     /// Whether its content is packed.
     pub(crate) pack: bool,
+    /// Whether it has a place among the work that goes on without a client, or asks for one when its readers have left.
+    pub(crate) has_place: bool,
     pub(crate) lease: Option<HeldLease>,
+}
+
+/// Its readers have left.
+struct Left {
+    /// How long it goes on.
+    until: Instant,
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl HttpCache {
@@ -45,13 +54,13 @@ impl HttpCache {
         // The last chunk, kept back until the whole is stored.
         let mut held = None::<Bytes>;
         let mut received = 0;
-        let mut alone_until = None;
+        let mut left = None;
         let trailers = loop {
             let frame = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx).map_err(Into::<BoxError>::into));
             let frame = tokio::select! {
                 biased;
                 frame = frame => frame,
-                () = alone(&writer, &mut alone_until, self.config.stale.revalidation_timeout) => {
+                () = self.given_up_reading(&writer, &mut left, fill.has_place) => {
                     self.count_unfit(&fill, Reason::BROKEN_OFF);
                     return writer.fail("nobody reads the response any more");
                 }
@@ -103,6 +112,27 @@ impl HttpCache {
         end(writer, held, trailers).await;
     }
 
+    /// Waits until nobody has read it for as long as a background validation may take. Without readers it goes on for the
+    /// store's sake, but not for ever, and not where too much goes on like this already.
+    async fn given_up_reading(&self, writer: &Writer, left: &mut Option<Left>, has_place: bool) {
+        loop {
+            if writer.has_readers() {
+                *left = None;
+            }
+            writer.without_readers().await;
+            let Left { until, place } = left.get_or_insert_with(|| Left {
+                until: Instant::now() + self.config.stale.revalidation_timeout,
+                place: if has_place { None } else { self.background_permit() },
+            });
+            if has_place || place.is_some() {
+                tokio::time::sleep_until(*until).await;
+            }
+            if !writer.has_readers() {
+                return;
+            }
+        }
+    }
+
     fn count_unfit(&self, fill: &Fill, reason: Reason) {
         if fill.store {
             self.count_not_stored(reason);
@@ -135,20 +165,6 @@ impl HttpCache {
                 }
                 None
             }
-        }
-    }
-}
-
-/// Waits until nobody has read it for this long. Without readers it goes on for the store's sake, but not for ever.
-async fn alone(writer: &Writer, until: &mut Option<Instant>, at_most: Duration) {
-    loop {
-        if writer.has_readers() {
-            *until = None;
-        }
-        writer.without_readers().await;
-        tokio::time::sleep_until(*until.get_or_insert_with(|| Instant::now() + at_most)).await;
-        if !writer.has_readers() {
-            return;
         }
     }
 }

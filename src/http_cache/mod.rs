@@ -7,6 +7,7 @@ mod compression;
 mod config;
 mod count;
 mod fill;
+mod finish;
 mod flight;
 #[cfg(test)]
 mod flight_tests;

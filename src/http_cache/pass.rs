@@ -41,9 +41,9 @@ impl HttpCache {
         B: Content,
         R: Content,
     {
-        let changes = may_change(request.method(), bypass);
+        let is_safe = !may_change(request.method(), bypass);
         let outer = self.passed(&request);
-        if !changes && outer == Some(bypass) {
+        if is_safe && outer == Some(bypass) {
             // The layer outside does all that there is to do.
             return pass_on(inner, request, None);
         }
@@ -53,13 +53,21 @@ impl HttpCache {
         let asked = outer.is_none().then(|| self.config.count_bypass(bypass));
         let config = Arc::clone(&self.config);
         let passing = Passing { config, bypass, is_first: outer.is_none(), asked };
-        if !changes {
+        if is_safe {
             return pass_on(inner, request, Some(passing));
         }
         // The client may leave: what it changed is invalidated all the same.
-        let (tasks, limit) = (self.state.tasks.clone(), self.config.stale.revalidation_timeout);
-        let passed = self.clone().pass_change(inner.clone(), request, passing);
-        CacheFuture::new(async move { tasks.finish(limit, passed).await })
+        let changed = Changed {
+            method: request.method().clone(),
+            uri: original_uri(request.uri(), request.extensions()).clone(),
+            host: request.headers().get(http::header::HOST).cloned(),
+        };
+        let (cache, named) = (self.clone(), changed.clone());
+        let broken_off = async move { cache.invalidate_changed(&named, &HeaderMap::new()).await };
+        let passed = self.clone().pass_change(inner.clone(), request, changed, passing);
+        let cache = self.clone();
+        // In a future of its own: what was never polled has not begun.
+        CacheFuture::new(async move { cache.finish(passed, broken_off).await })
     }
 
     /// Passes on a request that may change something, and invalidates what it has changed.
@@ -67,17 +75,13 @@ impl HttpCache {
         self,
         inner: S,
         request: Request<B>,
+        changed: Changed,
         mut passing: Passing,
     ) -> Result<Response<CacheBody<R>>, S::Error>
     where
         S: Origin<B, R>,
         R: Content,
     {
-        let changed = Changed {
-            method: request.method().clone(),
-            uri: original_uri(request.uri(), request.extensions()).clone(),
-            host: request.headers().get(http::header::HOST).cloned(),
-        };
         let has_invalidator = request.extensions().get::<InvalidatesTags>().is_some();
         let outcome = oneshot(inner, request).instrument(passing.span().clone()).await;
         passing.count(&outcome);
@@ -231,7 +235,8 @@ fn may_change(method: &Method, bypass: Bypass) -> bool {
     !invalidation::is_safe(method) && !is_call && bypass != Bypass::Upgrade
 }
 
-/// A request that has changed something.
+/// A request that may have changed something.
+#[derive(Clone)]
 struct Changed {
     method: Method,
     uri: http::Uri,

@@ -155,7 +155,8 @@ impl HttpCache {
                     lease.release(Release::Free).await;
                 }
             }
-            Reception::Arriving(arriving) => {
+            Reception::Arriving(mut arriving) => {
+                arriving.fill.has_place = true;
                 let cap = self.config.max_body;
                 let (writer, reader) = body::shared(cap, cap, arriving.fill.length);
                 drop(reader);

@@ -65,14 +65,16 @@ impl Rule {
         Self::default()
     }
 
-    /// Responses without explicit freshness are fresh for this long. Like
-    /// [`HttpCache::default_ttl`](crate::HttpCache::default_ttl), never for requests with credentials or cookies,
-    /// unless [`Rule::shareable`].
+    /// Usual answers without explicit freshness are fresh for this long;
+    /// [`HttpCache::default_ttl`](crate::HttpCache::default_ttl) says which are usual. Like that, never for requests
+    /// with credentials or cookies, unless [`Rule::shareable`].
     pub fn ttl(lifetime: Duration) -> Self {
         Self::with(|parts| parts.ttl = Some(Ttl { lifetime: bounded(lifetime), overrides: false }))
     }
 
     /// Responses are fresh for this long, whatever lifetime they give themselves. `no-store` and `private` still hold.
+    /// Like [`Rule::ttl`], only usual answers, and never for requests with credentials or cookies, unless
+    /// [`Rule::shareable`]: for others what the response says counts.
     pub fn override_ttl(lifetime: Duration) -> Self {
         Self::with(|parts| parts.ttl = Some(Ttl { lifetime: bounded(lifetime), overrides: true }))
     }

@@ -1,11 +1,6 @@
 //! Work that goes on without a client, and its end.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{future::Future, time::Duration};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -43,14 +38,6 @@ impl Tasks {
         }
     }
 
-    /// Work that goes on in a task, at most for `limit`, when the future that waits for it is dropped.
-    pub(crate) fn finish<F>(&self, limit: Duration, work: F) -> Finishing<F::Output>
-    where
-        F: Future<Output: Send> + Send + 'static,
-    {
-        Finishing { work: Some(Box::pin(work)), limit, tasks: self.clone() }
-    }
-
     /// Whether tasks are dropped at once: the deadline of a shutdown has passed.
     pub(crate) fn is_stopped(&self) -> bool {
         self.stop.is_cancelled()
@@ -71,37 +58,5 @@ impl Tasks {
             self.tracker.wait().await;
         }
         finished
-    }
-}
-
-/// See [`Tasks::finish`].
-pub(crate) struct Finishing<T: Send + 'static> {
-    /// Not there while it is polled, so that what has panicked is not polled again.
-    work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
-    limit: Duration,
-    tasks: Tasks,
-}
-
-impl<T: Send + 'static> Future for Finishing<T> {
-    type Output = T;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        let mut work = self.work.take().expect("polled after it was ready");
-        let polled = work.as_mut().poll(cx);
-        if polled.is_pending() {
-            self.work = Some(work);
-        }
-        polled
-    }
-}
-
-impl<T: Send + 'static> Drop for Finishing<T> {
-    fn drop(&mut self) {
-        if let Some(work) = self.work.take()
-            && tokio::runtime::Handle::try_current().is_ok()
-        {
-            let limit = self.limit;
-            self.tasks.spawn(async move { drop(tokio::time::timeout(limit, work).await) });
-        }
     }
 }

@@ -64,13 +64,15 @@ where
         request.extensions_mut().insert(InvalidatesTags);
         let shared = Arc::clone(&self.shared);
         let uri = original_uri(request.uri(), request.extensions()).clone();
-        let (method, headers) = (request.method().clone(), request.headers().get(http::header::HOST).cloned());
+        let (method, host) = (request.method().clone(), request.headers().get(http::header::HOST).cloned());
         let future = self.inner.call(request);
-        let (tasks, limit) = (shared.cache.state.tasks.clone(), shared.cache.config.stale.revalidation_timeout);
+        let changed = Changed { method, uri, host };
         // The client may leave: what it changed is invalidated all the same.
-        TagInvalidationFuture::apart(tasks.finish(limit, async move {
+        let (by_rules, named) = (Arc::clone(&shared), changed.clone());
+        let broken_off = async move { named.invalidate(&by_rules, &mut Response::new(())).await };
+        let cache = shared.cache.clone();
+        let work = async move {
             let mut response = future.await?;
-            let changed = Changed { method: &method, uri: &uri, host: headers };
             if response.status().is_success() || response.status().is_redirection() {
                 changed.invalidate(&shared, &mut response).await;
             }
@@ -78,26 +80,28 @@ where
                 response.headers_mut().remove(policy::tags::CACHE_GROUP_INVALIDATION);
             }
             Ok(response.map(CacheBody::inner))
-        }))
+        };
+        TagInvalidationFuture::apart(cache.finish(work, broken_off))
     }
 }
 
-/// A request that has changed something.
-struct Changed<'a> {
-    method: &'a Method,
-    uri: &'a Uri,
+/// A request that may have changed something.
+#[derive(Clone)]
+struct Changed {
+    method: Method,
+    uri: Uri,
     host: Option<http::HeaderValue>,
 }
 
-impl Changed<'_> {
+impl Changed {
     async fn invalidate<R>(self, shared: &Shared, response: &mut Response<R>) {
         let cache = &shared.cache;
         let mut headers = HeaderMap::new();
         headers.extend(self.host.map(|host| (http::header::HOST, host)));
         let named = response.extensions_mut().remove::<InvalidateTags>().unwrap_or_default();
-        let of_rules = shared.tags_for(self.method, self.uri.path());
+        let of_rules = shared.tags_for(&self.method, self.uri.path());
         let mut order = cache.invalidate().tags(named.0).tags(of_rules);
-        if let Some(target) = Target::of(self.uri, &headers) {
+        if let Some(target) = Target::of(&self.uri, &headers) {
             for https in [false, true] {
                 let target = Target { https, ..target.clone() };
                 let origin = cache.config.keys.origin(&target);
@@ -116,6 +120,9 @@ type Boxed<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 pin_project! {
     /// The future of [`TagInvalidation`]. Dropped before the answer has come, it drops a request with a safe method; one
     /// that may change something goes on, at most for [`revalidation_timeout`](crate::HttpCache::revalidation_timeout).
+    ///
+    /// # Panics
+    /// If it is polled again after it has given its answer.
     pub struct TagInvalidationFuture<F, R, E> {
         #[pin]
         kind: Kind<F, R, E>,

@@ -9,9 +9,12 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use http::{Request, Response};
-use tower::{Layer, ServiceExt, service_fn};
-use tower_gatehouse::{Backend, CacheLayer, CoalesceLayer, HttpCache, Rule};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_gatehouse::{Backend, BoxError, CacheLayer, CoalesceLayer, HttpCache, Rule, TagInvalidationLayer};
 
 use crate::app::{Body, Origin, boxed, full, get, get_with, request, respond, send};
 
@@ -138,33 +141,117 @@ async fn a_request_that_hangs_does_not_hold_its_key_for_ever() {
     leader.abort();
 }
 
+/// Counts how many of it are there.
+struct Running(Arc<AtomicUsize>);
+
+impl Running {
+    fn new(counter: &Arc<AtomicUsize>) -> Self {
+        counter.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(counter))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// An origin that never answers.
+fn hangs(
+    running: &Arc<AtomicUsize>,
+) -> impl Service<Request<Body>, Response = Response<Body>, Error = BoxError, Future: Send> + Clone + Send + Sync + 'static
+{
+    let running = Arc::clone(running);
+    service_fn(move |_: Request<Body>| {
+        let running = Running::new(&running);
+        async move {
+            let _running = running;
+            std::future::pending::<()>().await;
+            Ok::<_, BoxError>(Response::new(full("")))
+        }
+    })
+}
+
+async fn few_go_on_and_not_for_ever(running: &AtomicUsize) {
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let running_now = running.load(Ordering::SeqCst);
+    assert!((1..=16).contains(&running_now), "{running_now} go on");
+    // One layer after the other lets it go on for 30 s.
+    tokio::time::sleep(Duration::from_secs(62)).await;
+    assert_eq!(running.load(Ordering::SeqCst), 0, "and those not for ever");
+}
+
 #[tokio::test(start_paused = true)]
 async fn clients_that_leave_at_once_leave_no_more_than_the_limit_behind() {
-    let running = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&running);
-    let origin = service_fn(move |_: Request<Body>| {
-        let counter = Arc::clone(&counter);
-        async move {
-            struct Running(Arc<AtomicUsize>);
-            impl Drop for Running {
-                fn drop(&mut self) {
-                    self.0.fetch_sub(1, Ordering::SeqCst);
-                }
-            }
-            counter.fetch_add(1, Ordering::SeqCst);
-            let _running = Running(counter);
-            std::future::pending::<()>().await;
-            Ok::<_, tower_gatehouse::BoxError>(Response::new(full("")))
+    for (method, layer) in [("GET", "coalesce"), ("PUT", "cache"), ("PUT", "tags"), ("PUT", "both")] {
+        let running = Arc::default();
+        let cache = HttpCache::new(&Backend::memory()).revalidations(16, 16);
+        let origin = hangs(&running);
+        let app = match layer {
+            "coalesce" => boxed(CoalesceLayer::new(&cache).layer(origin)),
+            "cache" => boxed(CacheLayer::new(&cache).layer(origin)),
+            "tags" => boxed(TagInvalidationLayer::new(&cache).layer(origin)),
+            _ => boxed(TagInvalidationLayer::new(&cache).layer(CacheLayer::new(&cache).layer(origin))),
+        };
+        for n in 0..500 {
+            let request = request(method, &format!("http://h/{n}"), &[]);
+            let _ = tokio::time::timeout(Duration::from_millis(1), app.clone().oneshot(request)).await;
         }
-    });
-    let cache = HttpCache::new(&Backend::memory()).revalidations(16, 16);
-    let app = boxed(CoalesceLayer::new(&cache).layer(origin));
-    for n in 0..500 {
-        let request = request("GET", &format!("http://h/{n}"), &[]);
-        let _ = tokio::time::timeout(Duration::from_millis(1), app.clone().oneshot(request)).await;
+        few_go_on_and_not_for_ever(&running).await;
     }
-    tokio::time::sleep(Duration::from_millis(10)).await;
-    assert!(running.load(Ordering::SeqCst) <= 16, "{} go on", running.load(Ordering::SeqCst));
-    tokio::time::sleep(Duration::from_secs(31)).await;
-    assert_eq!(running.load(Ordering::SeqCst), 0, "and those not for ever");
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_leave_after_the_head_leave_no_more_than_the_limit_behind() {
+    for layer in ["coalesce", "cache"] {
+        let running = Arc::default();
+        let cache = HttpCache::new(&Backend::memory()).revalidations(16, 16);
+        let counter = Arc::clone(&running);
+        let origin = service_fn(move |_: Request<Body>| {
+            let running = Running::new(&counter);
+            // Never a byte more.
+            let chunks = futures_util::stream::pending::<Result<Frame<Bytes>, BoxError>>();
+            let body = StreamBody::new(chunks.map(move |chunk| {
+                let _running = &running;
+                chunk
+            }));
+            let response = Response::builder().header("cache-control", "max-age=60").body(body.boxed_unsync());
+            async move { Ok::<_, BoxError>(response.unwrap()) }
+        });
+        let app = match layer {
+            "coalesce" => boxed(CoalesceLayer::new(&cache).layer(origin)),
+            _ => boxed(CacheLayer::new(&cache).layer(origin)),
+        };
+        for n in 0..500 {
+            let answer = app.clone().oneshot(request("GET", &format!("http://h/{n}"), &[])).await.unwrap();
+            assert_eq!(answer.status(), 200);
+        }
+        few_go_on_and_not_for_ever(&running).await;
+    }
+}
+
+/// What a request may have changed is not served any more, though nobody knows what became of it.
+#[tokio::test(start_paused = true)]
+async fn what_is_broken_off_is_invalidated() {
+    for layers in 1..4 {
+        let cache = HttpCache::new(&Backend::memory()).revalidations(0, 0);
+        let origin = Origin::with(&[("cache-control", "max-age=60"), ("cache-tag", "p")]);
+        let reading = boxed(CacheLayer::new(&cache).layer(origin.clone()));
+        let running = Arc::default();
+        let caching = |inner| boxed(CacheLayer::new(&cache).layer(inner));
+        let tags = TagInvalidationLayer::new(&cache).on("PUT /a", ["p"]).unwrap();
+        let changing = match layers {
+            1 => caching(boxed(hangs(&running))),
+            2 => boxed(tags.layer(hangs(&running))),
+            _ => boxed(tags.layer(caching(boxed(hangs(&running))))),
+        };
+        get(&reading, "http://h/a").await;
+        assert_eq!(get(&reading, "http://h/a").await.x_cache(), "HIT");
+        let put = changing.oneshot(request("PUT", "http://h/a", &[]));
+        assert!(tokio::time::timeout(Duration::from_millis(1), put).await.is_err());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert_eq!(running.load(Ordering::SeqCst), 0);
+        assert_eq!(get(&reading, "http://h/a").await.x_cache(), "MISS", "{layers}");
+    }
 }

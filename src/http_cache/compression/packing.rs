@@ -43,8 +43,8 @@ impl HttpCache {
     /// Compresses large text in the store: more fits into it, and less goes over the wire between it and this process,
     /// for some processor time on each hit. Needs the feature `compression`, and is off unless set.
     ///
-    /// Worth it on Redis for content of some 10 KiB and more (`cargo bench --bench compression` measures it). In
-    /// memory, hits that cost next to nothing then cost the unpacking; worth it where memory is what is short.
+    /// Worth it on Redis for content of some 10 KiB and more (`cargo bench --all-features --bench compression` measures
+    /// it). In memory, hits that cost next to nothing then cost the unpacking; worth it where memory is what is short.
     ///
     /// What is stored is LZ4; clients get the content as the inner service has made it, and a compression layer for
     /// clients goes with it: inside of the cache, what it makes is stored as it is; outside, it compresses each answer
