@@ -75,7 +75,7 @@ impl From<SystemTime> for Timestamp {
 }
 
 impl From<Timestamp> for SystemTime {
-    /// Saturates at the platform's latest time.
+    /// The Unix epoch where the platform cannot express the time.
     fn from(time: Timestamp) -> Self {
         UNIX_EPOCH.checked_add(Duration::from_micros(time.0)).unwrap_or(UNIX_EPOCH)
     }
@@ -116,7 +116,8 @@ impl TestClock {
 
     /// Moves it forward.
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(micros(by), Ordering::SeqCst);
+        let later = |time: u64| Some(time.saturating_add(micros(by)));
+        let _ = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
     }
 
     /// Sets it, also backwards.
@@ -173,5 +174,13 @@ mod tests {
         }
         let clock = TestClock::new();
         assert_eq!(Clock::Test(clock.clone()).about_now(), clock.now());
+    }
+
+    #[test]
+    fn a_clock_that_is_turned_stops_at_the_end_of_time() {
+        let clock = TestClock::new();
+        clock.advance(Duration::MAX);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(clock.now(), Timestamp(u64::MAX));
     }
 }

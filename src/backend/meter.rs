@@ -225,7 +225,7 @@ fn verdict(ask: Ask, level: u64, now: Timestamp) -> Verdict {
             }
         }
         Rule::Window { limit, length } => {
-            if cost == 0 || level + cost <= limit {
+            if cost == 0 || level.saturating_add(cost) <= limit {
                 Verdict::Within
             } else if cost > limit {
                 Verdict::Never

@@ -154,7 +154,7 @@ impl fmt::Debug for Changes<'_> {
 pub struct Epoch(pub u64);
 
 /// Makes a record one of a user's.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Link<'a> {
     /// The user's key; the record's key has the same home.
     pub key: UserKey,
@@ -166,8 +166,20 @@ pub struct Link<'a> {
     pub max_sessions: u32,
 }
 
+impl fmt::Debug for Link<'_> {
+    /// Without the user's name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, name: _, epoch, max_sessions } = self;
+        f.debug_struct("Link")
+            .field("key", key)
+            .field("epoch", epoch)
+            .field("max_sessions", max_sessions)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A new record.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Create<'a> {
     /// Its key; nothing must be there.
     pub key: RecordKey,
@@ -177,6 +189,20 @@ pub struct Create<'a> {
     pub lifetime: Lifetime,
     /// Whose it is.
     pub link: Option<Link<'a>>,
+}
+
+impl fmt::Debug for Create<'_> {
+    /// Without the values.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, set, lifetime, link } = self;
+        let names: Vec<_> = set.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Create")
+            .field("key", key)
+            .field("set", &names)
+            .field("lifetime", lifetime)
+            .field("link", link)
+            .finish()
+    }
 }
 
 /// Moves a record to a new key, with changes.
@@ -254,7 +280,7 @@ pub struct MapKey {
 pub struct OpId(pub [u8; 16]);
 
 /// What a map holds at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct MapSnapshot {
     /// Its version: 0 where there is none. Versions grow, and none comes back after the map was taken or expired.
     pub version: u64,
@@ -325,6 +351,14 @@ pub enum MapChanged {
     },
     /// The field does not hold an integer; nothing was changed.
     NotAnInteger,
+}
+
+impl fmt::Debug for MapSnapshot {
+    /// Without the values.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { version, fields } = self;
+        f.debug_struct("MapSnapshot").field("version", version).field("fields", &fields.keys()).finish()
+    }
 }
 
 impl MapSnapshot {

@@ -462,3 +462,24 @@ async fn sessions_of_one_home_that_do_not_fit_are_refused_and_those_that_live_st
         Ok(Saved::Done(_))
     ));
 }
+
+#[test]
+fn who_looks_at_a_lease_may_go_with_its_runtime_and_another_one_takes_its_place() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let table = Table::default();
+    let [here, there] = [0, 1].map(|_| -> Backend { CasBackend::new(table.clone()).into() });
+    let first = runtime();
+    let (lease, _waiter) = first.block_on(async {
+        let lease = lease(&there, Duration::from_mins(1)).await;
+        let waiter = here.watch(&LEASE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        (lease, waiter)
+    });
+    drop(first);
+    runtime().block_on(async {
+        let mut waiter = here.watch(&LEASE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(there.release(&lease, Release::Free).await.unwrap());
+        assert!(waiter.woken(Duration::from_secs(5)).await);
+    });
+}

@@ -58,6 +58,8 @@ async fn wrong_settings_are_refused_without_asking_a_server() {
         (somewhere().buckets(0), "buckets"),
         (somewhere().buckets(1025), "buckets"),
         (somewhere().operation_timeout(Duration::ZERO), "timeout"),
+        (somewhere().operation_timeout(Duration::MAX), "timeout"),
+        (somewhere().limit_timeout(Duration::MAX), "timeout"),
         (Backend::redis("rediss://127.0.0.1:1").tls_ca("no certificate"), "certificate"),
     ] {
         assert_says(&refused(builder.clone()).await, ErrorKind::Config, &[words]);

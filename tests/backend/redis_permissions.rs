@@ -46,6 +46,18 @@ async fn the_permissions_that_are_documented_suffice() {
     assert_nothing_was_denied(&[server]);
 }
 
+#[tokio::test]
+async fn those_for_a_database_suffice() {
+    let all = rules(&["with a database in the URL"]);
+    let users = RedisServer::builder().user("lesser", "secret", &rules(&[])).user("gatehouse", "secret", &all);
+    let server = users.start();
+    let builder = |user| Backend::redis(format!("redis://{user}:secret@127.0.0.1:{}/3", server.port()));
+    assert!(builder("lesser").connect().await.is_err(), "it may not select");
+    server.command(&["ACL", "LOG", "RESET"]);
+    works(&builder("gatehouse").connect().await.expect("enough permissions")).await;
+    assert_nothing_was_denied(&[server]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn those_for_a_cluster_suffice_to_read_from_replicas_and_wait_for_them() {
     let all = rules(&["for a Cluster", "with `wait_for_replicas`", "with `read_from_replicas`"]);

@@ -42,7 +42,7 @@ impl<S: CasStore> Leases for CasBackend<S> {
         if let Ok(runtime) = tokio::runtime::Handle::try_current()
             && self.0.polled.begin(key)
         {
-            runtime.spawn(poll(Arc::clone(&self.0), *key));
+            runtime.spawn(Polling { inner: Arc::clone(&self.0), key: *key, ended: false }.poll());
         }
         waiter
     }
@@ -298,29 +298,50 @@ impl Polled {
     }
 }
 
-/// Wakes those who wait for a lease when it has ended, or is another one. Ends with the last of them.
-async fn poll<S: CasStore>(inner: Arc<Inner<S>>, key: LeaseKey) {
-    let mut pause = FIRST_POLL;
-    let mut held_by = None;
-    loop {
-        tokio::time::sleep(pause).await;
-        if inner.polled.end_unless(&key, || inner.waits.is_watched(&key)) {
-            return;
+/// Dropped before it has ended, with its runtime or because the store has panicked, it leaves its place to another one.
+struct Polling<S: CasStore> {
+    inner: Arc<Inner<S>>,
+    key: LeaseKey,
+    ended: bool,
+}
+
+impl<S: CasStore> Drop for Polling<S> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.inner.polled.end_unless(&self.key, || false);
         }
-        let holder = match inner.timed(inner.slot(&key)).await {
-            Err(_) => held_by,
-            Ok(slot) => slot.filter(|slot| slot.term.left(inner.now()).is_some()).and_then(|slot| match slot.state {
-                State::Held(owner, _) => Some(owner),
-                State::Uncacheable | State::Failed => None,
-            }),
-        };
-        if holder.is_none() || (held_by.is_some() && holder != held_by) {
-            inner.waits.wake(&key);
+    }
+}
+
+impl<S: CasStore> Polling<S> {
+    /// Wakes those who wait for a lease when it has ended, or is another one. Ends with the last of them.
+    async fn poll(mut self) {
+        let (inner, key) = (Arc::clone(&self.inner), self.key);
+        let mut pause = FIRST_POLL;
+        let mut held_by = None;
+        loop {
+            tokio::time::sleep(pause).await;
+            if inner.polled.end_unless(&key, || inner.waits.is_watched(&key)) {
+                self.ended = true;
+                return;
+            }
+            let holder = match inner.timed(inner.slot(&key)).await {
+                Err(_) => held_by,
+                Ok(slot) => {
+                    slot.filter(|slot| slot.term.left(inner.now()).is_some()).and_then(|slot| match slot.state {
+                        State::Held(owner, _) => Some(owner),
+                        State::Uncacheable | State::Failed => None,
+                    })
+                }
+            };
+            if holder.is_none() || (held_by.is_some() && holder != held_by) {
+                inner.waits.wake(&key);
+            }
+            if holder != held_by {
+                pause = FIRST_POLL;
+            }
+            held_by = holder;
+            pause = (pause * 2).min(LONGEST_POLL);
         }
-        if holder != held_by {
-            pause = FIRST_POLL;
-        }
-        held_by = holder;
-        pause = (pause * 2).min(LONGEST_POLL);
     }
 }

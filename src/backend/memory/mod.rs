@@ -30,9 +30,10 @@ use crate::{TagDigest, TestClock, Timestamp, clock::Clock};
 /// Bounded: stored responses take at most [`max_bytes`](MemoryBackendBuilder::max_bytes), what is handed to waiting
 /// requests an eighth of that in addition, sessions and shared maps at most
 /// [`max_record_bytes`](MemoryBackendBuilder::max_record_bytes), and the bookkeeping of leases and invalidations a few
-/// megabytes. What was used least goes first. The variants of one key share a sixteenth of the bytes. Limits are counted
-/// for at most [`max_limit_keys`](MemoryBackendBuilder::max_limit_keys); what was refilled goes first, then what was
-/// used least.
+/// megabytes. Of the responses, what was used least goes first, and the variants of one key share a sixteenth of the
+/// bytes. Live sessions and shared maps are never displaced: what has no room is refused, as
+/// [`ErrorKind::Full`](super::ErrorKind::Full). Limits are counted for at most
+/// [`max_limit_keys`](MemoryBackendBuilder::max_limit_keys); what was refilled goes first, then what was used least.
 ///
 /// ```
 /// use tower_gatehouse::{Backend, backend::MemoryBackend};

@@ -112,6 +112,9 @@ const MAX_QUEUED: usize = 16_384;
 /// Messages and events that wait to be heard; a wake-up that is dropped costs a follower up to a second.
 const BROADCAST_CAPACITY: usize = 4_096;
 
+/// Sums of it do not overflow.
+const LONGEST_TIMEOUT: Duration = Duration::from_hours(24);
+
 impl RedisBuilder {
     /// What all keys begin with; default `gh`. Two applications on one Redis need different ones.
     ///
@@ -219,9 +222,10 @@ impl RedisBuilder {
     /// a hit while Redis is away. What has replaced it comes in the same round trip if it has less than 256 KiB, else in
     /// another one.
     ///
-    /// A response is kept when it is read for the second time, if it takes less than 95 % of a part: there is one part for
-    /// each 8 MiB, rounded up to a power of two, and at most 8. The permissions `+evalsha_ro` and `+eval_ro` are needed;
-    /// where they turn out to be missing, nothing is kept any more, with a warning.
+    /// A response is kept when it is read for the second time, if it takes less than 95 % of a part: there is one part
+    /// for each 8 MiB, rounded up to a power of two, and at most 8. The permissions `+evalsha_ro` and `+eval_ro` are
+    /// needed: unless this is 0, `connect` refuses a user without them. Where they turn out to be missing later, or
+    /// after `connect_lazy`, nothing is kept any more, with a warning.
     pub fn near_cache(mut self, bytes: u64) -> Self {
         self.near.most = bytes;
         self
@@ -287,8 +291,9 @@ impl RedisBuilder {
         if !(1..=64).contains(&self.namespace.len()) || !self.namespace.bytes().all(name_is_good) {
             return Err(config("the namespace must be 1 to 64 visible ASCII characters without { and }"));
         }
-        if self.timeout.min(self.limit_timeout) < Duration::from_millis(1) {
-            return Err(config("the timeouts of operations and limits must be at least 1 ms"));
+        let timeouts = [self.timeout, self.limit_timeout];
+        if !timeouts.iter().all(|timeout| (Duration::from_millis(1)..=LONGEST_TIMEOUT).contains(timeout)) {
+            return Err(config("the timeouts of operations and limits must be 1 ms to one day"));
         }
         let username = self.username.or_else(|| address.username.clone());
         let user = if self.provider.is_some() { None } else { Some(username.clone().unwrap_or("default".into())) };

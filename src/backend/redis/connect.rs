@@ -280,6 +280,7 @@ const CHANNEL: &str = "\0channel";
 
 /// Every command that this folder sends or calls from a script, with arguments that do no harm.
 const COMMANDS: &[(&str, &[&str])] = &[
+    ("PING", &[]),
     ("MGET", &[KEY]),
     ("SET", &[KEY, "1", "PX", "1000"]),
     ("GET", &[KEY]),

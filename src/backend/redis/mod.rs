@@ -33,9 +33,11 @@
 //!
 //! # Limits
 //! Redis' clock stepping back can prolong freshness; it never breaks invalidation. A failover loses writes that were
-//! acknowledged but not replicated, invalidations too; [`RedisBuilder::wait_for_replicas`] narrows that. Replicas are not
-//! read, unless [`RedisBuilder::read_from_replicas`] says so. With `maxmemory` prefer a `volatile-*`
-//! policy: under `allkeys-*` a clock may be evicted, and its whole bucket with it.
+//! acknowledged but not replicated, invalidations too; [`RedisBuilder::wait_for_replicas`] narrows that. Replicas are
+//! not read, unless [`RedisBuilder::read_from_replicas`] says so. With `maxmemory` use `volatile-lru` or
+//! `volatile-lfu`: all keys but the clocks and the number of buckets expire, so all may go that cost misses only (and
+//! limits that begin anew). Under `allkeys-*` a clock may be evicted, and its whole bucket with it. Sessions and shared
+//! maps need `noeviction`.
 
 mod acks;
 mod address;
