@@ -51,6 +51,9 @@
 //! [`rate_limit`] and [`aggregate`] share nothing with them but the [`Backend`]; [`backend`] has the contracts for a
 //! store of one's own.
 //!
+//! The layers need a tokio runtime with time (`enable_time` or `enable_all`, as `#[tokio::main]` has it), and on Redis
+//! with IO, too.
+//!
 //! What it defends against, and what it does not promise: [`guide::security`].
 //!
 //! # Where to read on
@@ -68,8 +71,11 @@
 //! | `metrics` | | counts and measures through the `metrics` facade: [`metrics`] has the names |
 //! | `test-util` | | the conformance kit for a backend of one's own |
 //!
-//! Features only add; none changes what another does. One exception: with `axum`, keys and rules of a cache under axum's
-//! `nest` go by the whole path, and without it by what `nest` leaves of it.
+//! Features only add; none changes what another does. One exception: with `axum`, keys and rules of a cache under
+//! axum's `nest` go by the whole path, and without it by what `nest` leaves of it. Two have an effect on the whole
+//! process: `jwt` chooses the cryptography of `jsonwebtoken` at the first token, unless the application has; `redis`
+//! turns on `ring` in `rustls`, so an application that uses another provider must choose one itself
+//! (`CryptoProvider::install_default`).
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod aggregate;

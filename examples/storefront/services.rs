@@ -1,6 +1,6 @@
 //! The six services of the shop, as they would be without any gateway: slow, and none of them caches.
 //!
-//! Three of them serve everybody (products, payments), the others learn from the signed `x-session` field who asks. What
+//! Two of them serve everybody (products, payments), the others learn from the signed `x-session` field who asks. What
 //! belongs to a user, the cart and the orders, is in the store that all share.
 
 use std::{collections::BTreeMap, time::Duration};

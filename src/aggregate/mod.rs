@@ -85,7 +85,8 @@
 //!
 //! - **Freshness** is the least of the parts' (`s-maxage`, `max-age` or `Expires`, less their age), for shared caches
 //!   and for clients apart; and so are the windows of RFC 5861. Without explicit freshness of one part, or with its
-//!   `no-store` or `no-cache`, the whole is `no-store`. `CDN-Cache-Control` of a part can only make it stricter.
+//!   `no-store` or `no-cache`, the whole is `no-store`. `CDN-Cache-Control` of a part can only make it stricter; where
+//!   the part states no lifetime otherwise, that one counts, for shared caches alone.
 //! - **Private** it is if one part is, has `Set-Cookie` or `no-store`, is marked [`Personal`](crate::Personal), or was
 //!   asked with something that tells who is asking ([`PartContext`]) and does not say `public` or `s-maxage`.
 //! - **Tags** of the parts (`Surrogate-Key`, `Cache-Tag`, `Edge-Cache-Tag`, [`CacheTags`](crate::CacheTags)) become one

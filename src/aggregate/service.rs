@@ -104,6 +104,9 @@ async fn run(blueprint: Arc<Blueprint>, head: Head) -> Response<Bytes> {
 }
 
 /// The future of an [`Aggregate`]'s answer.
+///
+/// # Panics
+/// If it is polled again after it has given its answer.
 pub struct AggregateFuture {
     kind: Kind,
     without_content: bool,

@@ -44,10 +44,13 @@ pub(crate) use storable::{Credentials, Exchange, Lifetimes, NotStored, Store};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Profile {
-    /// Follows the RFC, but never stores a response with `Set-Cookie`, whatever it says about itself.
+    /// Follows the RFC, but never stores a response with `Set-Cookie`, whatever it says about itself, and guesses no
+    /// lifetime from `Last-Modified` for requests with credentials or cookies, unless a rule is
+    /// [`shareable`](crate::Rule::shareable).
     #[default]
     Safe,
-    /// Follows the RFC to the letter: `Set-Cookie` does not keep a response from being stored (RFC 9111 §7.3).
+    /// Follows the RFC to the letter: `Set-Cookie` does not keep a response from being stored (RFC 9111 §7.3), and what
+    /// is guessed from `Last-Modified` holds for requests with cookies, too.
     Rfc9111,
 }
 

@@ -23,7 +23,8 @@ Usage: gateway [FLAGS]     without --upstream: a demo that says what to try
   --wait-for-replicas N      an invalidation waits until so many replicas of each master have it, at most a second
 
   --profile safe|rfc9111     how the cache reads RFC 9111 where the two differ; default safe
-  --default-ttl SECONDS      how long answers are fresh that do not say it; default 0: they are not stored
+  --default-ttl SECONDS      how long answers are fresh that do not say it; default 0: those with Last-Modified for a
+                             tenth of their age, the others are not stored
   --ttl PREFIX=SECONDS       the same for paths under PREFIX; repeatable
   --bypass PREFIX            paths that are not cached; repeatable
   --max-body BYTES           the largest content that is stored; default 1048576
