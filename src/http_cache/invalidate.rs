@@ -1,15 +1,17 @@
 //! Invalidation by tags, URLs, path prefixes, or of everything.
 
+mod owed;
+
 use std::{
     fmt,
     future::{Future, IntoFuture},
     pin::Pin,
-    time::Duration,
 };
 
 use http::{HeaderMap, Method, StatusCode, Uri};
 use tracing::{Instrument as _, field::Empty};
 
+pub(crate) use self::owed::Owed;
 use super::{
     HttpCache,
     progress::{Counted, InvalidationProgress, Listener},
@@ -139,17 +141,7 @@ impl Invalidate {
         if error.is_input() {
             return;
         }
-        let cache = self.cache.clone();
-        cache.state.tasks.spawn(async move {
-            for wait in [0.2, 1.0, 5.0, 15.0, 60.0].map(Duration::from_secs_f32) {
-                tokio::time::sleep(wait).await;
-                match self.run().await {
-                    Ok(()) => return tracing::info!("what a request changed is invalidated now"),
-                    Err(error) => tracing::debug!(%error, "what a request changed is still not invalidated"),
-                }
-            }
-            tracing::error!("what a request changed stays as it was: no attempt to invalidate it has succeeded");
-        });
+        self.owe();
     }
 
     /// All responses whose path is this prefix or continues it after a `/`, on all hosts. Needs

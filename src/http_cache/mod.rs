@@ -75,6 +75,8 @@ pub(crate) struct State {
     /// Requests to the origin that others follow.
     flights: Flights<collapse::FlightKey, collapse::Landing>,
     pub(crate) revalidations: revalidate::Revalidations,
+    /// What is still to be invalidated.
+    owed: invalidate::Owed,
     /// Values that are being computed.
     values: Flights<PrimaryKey, value::Computed>,
 }
@@ -89,6 +91,7 @@ impl HttpCache {
             uncacheable: Memo::default(),
             flights: Flights::default(),
             revalidations: revalidate::Revalidations::default(),
+            owed: invalidate::Owed::default(),
             values: Flights::default(),
         };
         Self { config: Arc::default(), state: Arc::new(state) }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -14,9 +14,15 @@ use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_gatehouse::{Backend, BoxError, CacheLayer, CoalesceLayer, HttpCache, Rule, TagInvalidationLayer};
+use tower_gatehouse::{
+    Backend, BoxError, CacheLayer, CoalesceLayer, HttpCache, Rule, TagInvalidationLayer,
+    backend::{BackendError, ErrorKind, InvalidateError, Mode, Scope},
+};
 
-use crate::app::{Body, Origin, boxed, full, get, get_with, request, respond, send};
+use crate::{
+    app::{Body, Origin, boxed, full, get, get_with, request, respond, send},
+    support::altered::{Alter, Altered},
+};
 
 #[tokio::test]
 async fn must_revalidate_does_not_make_an_identified_answer_everybodys() {
@@ -254,4 +260,68 @@ async fn what_is_broken_off_is_invalidated() {
         assert_eq!(running.load(Ordering::SeqCst), 0);
         assert_eq!(get(&reading, "http://h/a").await.x_cache(), "MISS", "{layers}");
     }
+}
+
+/// A store that cannot be told of invalidations, and counts how often it is tried.
+#[derive(Debug)]
+struct Deaf {
+    inner: Backend,
+    is_away: Arc<AtomicBool>,
+    tried: Arc<AtomicUsize>,
+}
+
+impl Alter for Deaf {
+    fn inner(&self) -> &Backend {
+        &self.inner
+    }
+
+    async fn invalidate(&self, scope: Scope<'_>, mode: Mode) -> Result<(), InvalidateError> {
+        self.tried.fetch_add(1, Ordering::SeqCst);
+        if self.is_away.load(Ordering::SeqCst) {
+            let error = BackendError::new(ErrorKind::Unavailable, "it is away");
+            return Err(InvalidateError::new(vec![("the store".to_owned(), error)]));
+        }
+        self.inner.invalidate(scope, mode).await
+    }
+}
+
+/// However much is changed while the store is away, one task tells it afterwards.
+#[tokio::test(start_paused = true)]
+async fn what_the_store_could_not_be_told_it_is_told_when_it_is_back() {
+    let (is_away, tried) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+    let deaf = Deaf { inner: Backend::memory(), is_away: Arc::clone(&is_away), tried: Arc::clone(&tried) };
+    let cache = HttpCache::new(&Backend::custom(Altered(deaf)));
+    let origin = Origin::with(&[("cache-control", "max-age=3600")]);
+    let app = boxed(CacheLayer::new(&cache).layer(origin));
+    let url = |n| format!("http://h/{n}");
+    for n in 0..300 {
+        get(&app, &url(n)).await;
+        send(&app, request("PUT", &url(n), &[])).await;
+        assert_eq!(get(&app, &url(n)).await.x_cache(), "HIT", "the store does not know");
+    }
+    // Of each once for its tags and once for its URL.
+    assert_eq!(tried.swap(0, Ordering::SeqCst), 600);
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    assert_eq!(tried.swap(0, Ordering::SeqCst), 3 * 2, "after 0.2, 1 and 5 s, all together");
+    // What comes in is tried again, too, by the same task.
+    send(&app, request("PUT", &url(0), &[])).await;
+    is_away.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert_eq!(tried.swap(0, Ordering::SeqCst), 2 + 2);
+    for n in 0..300 {
+        assert_eq!(get(&app, &url(n)).await.x_cache(), "MISS");
+    }
+
+    // Who is away for too long is not waited for for ever; the next one begins anew.
+    is_away.store(true, Ordering::SeqCst);
+    send(&app, request("PUT", &url(1), &[])).await;
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert_eq!(tried.swap(0, Ordering::SeqCst), 2 + 5 * 2);
+    is_away.store(false, Ordering::SeqCst);
+    assert_eq!(get(&app, &url(1)).await.x_cache(), "HIT");
+    is_away.store(true, Ordering::SeqCst);
+    send(&app, request("PUT", &url(2), &[])).await;
+    is_away.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(get(&app, &url(2)).await.x_cache(), "MISS");
 }

@@ -67,7 +67,7 @@ fn main() {
                 ours.asks(&runtime, "SessionLayer", path, 1),
                 floor.asks(&runtime, "no session: a cookie, a layer that does nothing", path, 1),
                 bare.asks(&runtime, "no session: a bare axum route", path, 1),
-                signed.asks(&runtime, "tower-sessions, signed cookies", path, 1),
+                signed.asks(&runtime, "with signed cookies, tower-sessions", path, 1),
             ],
         );
         if let [theirs, ours, floor, _, signed] = nanos[..]
