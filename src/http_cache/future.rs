@@ -17,7 +17,9 @@ type Answer<R, E> = Result<Response<CacheBody<R>>, E>;
 
 pin_project! {
     /// The future of the cache layers. Dropped before the answer has come, it drops the request to the inner service; a
-    /// request that others follow, one that may change something, and a validation in the background go on.
+    /// request that others follow, one that may change something, and a validation in the background go on, within the
+    /// limits of [`revalidations`](crate::HttpCache::revalidations) and
+    /// [`revalidation_timeout`](crate::HttpCache::revalidation_timeout).
     ///
     /// # Panics
     /// If it is polled again after it has given its answer.

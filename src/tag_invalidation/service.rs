@@ -119,7 +119,9 @@ type Boxed<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
 pin_project! {
     /// The future of [`TagInvalidation`]. Dropped before the answer has come, it drops a request with a safe method; one
-    /// that may change something goes on, at most for [`revalidation_timeout`](crate::HttpCache::revalidation_timeout).
+    /// that may change something goes on, at most for [`revalidation_timeout`](crate::HttpCache::revalidation_timeout) and
+    /// where not [too many](crate::HttpCache::revalidations) go on already. What is broken off may have changed something:
+    /// its URL and the tags of its route are invalidated.
     ///
     /// # Panics
     /// If it is polled again after it has given its answer.
