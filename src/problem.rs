@@ -105,7 +105,10 @@ impl Problem {
 pub(crate) fn answering(method: &Method, mut answer: Response<Bytes>) -> Response<Bytes> {
     if *method == Method::HEAD {
         let content = std::mem::take(answer.body_mut());
-        answer.headers_mut().insert(header::CONTENT_LENGTH, content.len().into());
+        // Where there is none for a GET either, there is no length (RFC 9110 §8.6).
+        if !content.is_empty() {
+            answer.headers_mut().entry(header::CONTENT_LENGTH).or_insert_with(|| content.len().into());
+        }
     }
     answer
 }

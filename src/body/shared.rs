@@ -21,9 +21,9 @@ use crate::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// About what a chunk takes besides its bytes.
-const CHUNK_OVERHEAD: usize = 64;
-/// So many are kept whatever they take.
+/// About what a chunk takes however short it is.
+const CHUNK: u64 = 64;
+/// So many count as no more than their bytes.
 const FEW_CHUNKS: usize = 1024;
 
 /// Starts a body of which at most `cap` bytes are kept; `length` is what the head announced.
@@ -42,11 +42,13 @@ struct Pipe {
 
 #[derive(Default)]
 struct State {
-    /// The chunks that are kept, the oldest first.
-    chunks: VecDeque<Bytes>,
+    /// The chunks that are kept, the oldest first, and what each counts.
+    chunks: VecDeque<(Bytes, u64)>,
     /// How many chunks were dropped before the oldest.
     dropped: usize,
     /// All bytes that were written.
+    bytes: u64,
+    /// What all chunks count that were written: their bytes, and where there are many short ones, what they take.
     written: u64,
     /// Whether the body has outgrown its cap.
     outgrown: bool,
@@ -66,7 +68,8 @@ enum End {
 struct Place {
     /// The next chunk, counted from the first that was ever written.
     chunk: usize,
-    /// How many bytes it has read.
+    bytes: u64,
+    /// What the chunks count that it has read.
     read: u64,
     cut: bool,
     waker: Option<Waker>,
@@ -89,11 +92,6 @@ impl State {
                 waker.wake();
             }
         }
-    }
-
-    /// Whether the chunks are so small that to keep them takes more than the cap allows the content to take.
-    fn is_crumbs(&self, cap: usize) -> bool {
-        self.chunks.len() > FEW_CHUNKS && self.chunks.len() * CHUNK_OVERHEAD > cap
     }
 
     /// How far the fastest reader is; `None` where nobody reads.
@@ -147,9 +145,12 @@ impl Writer {
         }
         std::future::poll_fn(|cx| self.poll_room(cx)).await?;
         let mut state = self.pipe.lock();
-        state.written += chunk.len() as u64;
-        state.chunks.push_back(chunk);
-        if state.written > self.pipe.cap as u64 || state.is_crumbs(self.pipe.cap) {
+        let len = chunk.len() as u64;
+        let counts = if state.chunks.len() < FEW_CHUNKS { len } else { len.max(CHUNK) };
+        state.bytes += len;
+        state.written += counts;
+        state.chunks.push_back((chunk, counts));
+        if state.written > self.pipe.cap as u64 {
             state.outgrown = true;
         }
         state.trim(self.pipe.window);
@@ -176,12 +177,12 @@ impl Writer {
     /// may be a small part of what it keeps alive: that of hyper is a slice of the connection's read buffer.
     pub(crate) fn content(&self, last: Option<&Bytes>) -> Option<Bytes> {
         let state = self.pipe.lock();
-        let len = usize::try_from(state.written).ok()?.checked_add(last.map_or(0, Bytes::len))?;
+        let len = usize::try_from(state.bytes).ok()?.checked_add(last.map_or(0, Bytes::len))?;
         if state.outgrown || len > self.pipe.cap {
             return None;
         }
         let mut whole = Vec::with_capacity(len);
-        for chunk in state.chunks.iter().chain(last) {
+        for chunk in state.chunks.iter().map(|(chunk, _)| chunk).chain(last) {
             whole.extend_from_slice(chunk);
         }
         Some(whole.into())
@@ -305,9 +306,12 @@ impl Body for SharedBody {
             self.done = true;
             return Poll::Ready(Some(Err("the response was cut: it is too large to wait for a slow reader".into())));
         }
-        if let Some(chunk) = place.chunk.checked_sub(state.dropped).and_then(|at| state.chunks.get(at)).cloned() {
+        if let Some((chunk, counts)) =
+            place.chunk.checked_sub(state.dropped).and_then(|at| state.chunks.get(at)).cloned()
+        {
             place.chunk += 1;
-            place.read += chunk.len() as u64;
+            place.bytes += chunk.len() as u64;
+            place.read += counts;
             state.trim(pipe.window);
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
@@ -338,9 +342,9 @@ impl Body for SharedBody {
 
     fn size_hint(&self) -> SizeHint {
         let state = self.pipe.lock();
-        let read = state.readers[self.place].as_ref().map_or(0, |place| place.read);
+        let read = state.readers[self.place].as_ref().map_or(0, |place| place.bytes);
         let total = match state.end {
-            Some(End::Complete(_)) => Some(state.written),
+            Some(End::Complete(_)) => Some(state.bytes),
             _ => self.pipe.length,
         };
         total.map_or_else(SizeHint::new, |total| SizeHint::with_exact(total.saturating_sub(read)))

@@ -303,12 +303,13 @@ impl HttpCache {
 
     /// The most requests to the origin at a time in this process that go on without a client (background
     /// revalidations, fills whose client has left, and requests that may change something whose client has left), in all
-    /// and, of the revalidations, for one origin; 256 and 64 unless set. What is beyond is broken off; of a request that
-    /// may have changed something, its URL and the tags of its route are invalidated then.
+    /// and, of the revalidations, for one origin; 256 and 64 unless set. What is beyond is broken off, fills after a
+    /// second. Of a request that may have changed something, what it names becomes stale then: its URL by a cache layer,
+    /// the tags of its route by a [`TagInvalidationLayer`](crate::TagInvalidationLayer).
     #[must_use]
     pub fn revalidations(self, in_all: usize, per_origin: usize) -> Self {
         self.set(|config| {
-            config.stale.revalidations = in_all;
+            config.stale.revalidations = in_all.min(tokio::sync::Semaphore::MAX_PERMITS);
             config.stale.revalidations_per_origin = per_origin;
         })
     }

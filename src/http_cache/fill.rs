@@ -1,6 +1,6 @@
 //! A response on its way from the origin to its readers and into the store.
 
-use std::{pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -30,7 +30,7 @@ pub(crate) struct Fill {
     pub(crate) store: bool,
     /// Whether its content is packed.
     pub(crate) pack: bool,
-    /// Whether it has a place among the work that goes on without a client, or asks for one when its readers have left.
+    /// Whether it has a place among the work that goes on without a client; else it asks for one when its readers have left.
     pub(crate) has_place: bool,
     pub(crate) lease: Option<HeldLease>,
 }
@@ -39,8 +39,12 @@ pub(crate) struct Fill {
 struct Left {
     /// How long it goes on.
     until: Instant,
-    place: Option<OwnedSemaphorePermit>,
+    /// Among what goes on without a client.
+    _place: Option<OwnedSemaphorePermit>,
 }
+
+/// How long a fill goes on that has no place.
+const A_MOMENT: Duration = Duration::from_secs(1);
 
 impl HttpCache {
     /// Reads the body to its end, shows it to its readers, and stores it: visible in the store before the readers
@@ -112,21 +116,21 @@ impl HttpCache {
         end(writer, held, trailers).await;
     }
 
-    /// Waits until nobody has read it for as long as a background validation may take. Without readers it goes on for the
-    /// store's sake, but not for ever, and not where too much goes on like this already.
+    /// Waits until nobody has read it for as long as a background validation may take, or a second where too much goes on
+    /// without readers already: some are about to come, and some clients got a 304. It goes on for the store's sake.
     async fn given_up_reading(&self, writer: &Writer, left: &mut Option<Left>, has_place: bool) {
         loop {
             if writer.has_readers() {
                 *left = None;
             }
             writer.without_readers().await;
-            let Left { until, place } = left.get_or_insert_with(|| Left {
-                until: Instant::now() + self.config.stale.revalidation_timeout,
-                place: if has_place { None } else { self.background_permit() },
+            let Left { until, .. } = left.get_or_insert_with(|| {
+                let place = if has_place { None } else { self.background_permit() };
+                let most = self.config.stale.revalidation_timeout;
+                let goes_on = if has_place || place.is_some() { most } else { most.min(A_MOMENT) };
+                Left { until: Instant::now() + goes_on, _place: place }
             });
-            if has_place || place.is_some() {
-                tokio::time::sleep_until(*until).await;
-            }
+            tokio::time::sleep_until(*until).await;
             if !writer.has_readers() {
                 return;
             }

@@ -12,6 +12,7 @@ use super::{
     CacheFuture, HttpCache,
     config::Config,
     count::{AskedFor, Ended},
+    invalidate::Invalidate,
     serve::{Content, Origin, oneshot},
     visit::{Bypass, original_uri},
 };
@@ -62,12 +63,13 @@ impl HttpCache {
             uri: original_uri(request.uri(), request.extensions()).clone(),
             host: request.headers().get(http::header::HOST).cloned(),
         };
-        let (cache, named) = (self.clone(), changed.clone());
-        let broken_off = async move { cache.invalidate_changed(&named, &HeaderMap::new()).await };
+        let names = self.order_of(&changed, &HeaderMap::new());
+        // A layer outside sees to it that it goes on.
+        let goes_on = outer.is_none() && request.extensions().get::<InvalidatesTags>().is_none();
         let passed = self.clone().pass_change(inner.clone(), request, changed, passing);
         let cache = self.clone();
         // In a future of its own: what was never polled has not begun.
-        CacheFuture::new(async move { cache.finish(passed, broken_off).await })
+        CacheFuture::new(async move { cache.finish(passed, names, goes_on).await })
     }
 
     /// Passes on a request that may change something, and invalidates what it has changed.
@@ -90,7 +92,9 @@ impl HttpCache {
             && let invalidated = self.invalidated(&changed)
             && response.extensions().get() != Some(&invalidated)
         {
-            self.invalidate_changed(&changed, response.headers()).await;
+            if let Some(order) = self.order_of(&changed, response.headers()) {
+                order.insist().await;
+            }
             if !has_invalidator && response.extensions().get::<InvalidateTags>().is_some() {
                 tracing::warn!("a handler asks to invalidate tags, but no TagInvalidationLayer stands outside");
             }
@@ -114,10 +118,10 @@ impl HttpCache {
         Invalidated(self.id(), key)
     }
 
-    /// What a successful unsafe request has made untrue (RFC 9111 §4.4), before its head goes out.
-    async fn invalidate_changed(&self, changed: &Changed, response: &HeaderMap) {
+    /// What a successful unsafe request has made untrue (RFC 9111 §4.4).
+    fn order_of(&self, changed: &Changed, response: &HeaderMap) -> Option<Invalidate> {
         let headers = changed.headers();
-        let Some(target) = Target::of(&changed.uri, &headers) else { return };
+        let target = Target::of(&changed.uri, &headers)?;
         let mut order = self.invalidate();
         order.target(&target);
         let (scheme, path) = (if target.https { "https" } else { "http" }, target.path);
@@ -128,7 +132,7 @@ impl HttpCache {
                 }
             }
         }
-        order.insist().await;
+        Some(order)
     }
 }
 
@@ -236,7 +240,6 @@ fn may_change(method: &Method, bypass: Bypass) -> bool {
 }
 
 /// A request that may have changed something.
-#[derive(Clone)]
 struct Changed {
     method: Method,
     uri: http::Uri,

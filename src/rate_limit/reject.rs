@@ -36,7 +36,7 @@ impl Rejection {
     /// The answer unless the user shapes it: problem details with the types that
     /// draft-ietf-httpapi-ratelimit-headers registers, or a gRPC status.
     pub(super) fn answer(&self, form: Form) -> Response<Bytes> {
-        let mut answer = if form == Form::Grpc { self.grpc() } else { self.problem() };
+        let mut answer = if form.is_grpc { self.grpc() } else { self.problem() };
         if let Some(retry_after) = self.retry_after {
             answer.headers_mut().insert(header::RETRY_AFTER, whole_seconds(retry_after).into());
         }
@@ -108,26 +108,20 @@ pub(super) fn unidentified(error: &BackendError, head: Head<'_>) -> Response<Byt
 }
 
 /// What kind of answer a request gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
-    Whole,
-    /// Without content.
-    Head,
-    Grpc,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Form {
+    is_grpc: bool,
+    is_head: bool,
 }
 
 impl Form {
     pub(super) fn of(head: Head<'_>) -> Self {
-        match *head.method {
-            _ if is_grpc(head) => Self::Grpc,
-            Method::HEAD => Self::Head,
-            _ => Self::Whole,
-        }
+        Self { is_grpc: is_grpc(head), is_head: *head.method == Method::HEAD }
     }
 
     /// What of the answer is sent.
     pub(super) fn cut(self, answer: Response<Bytes>) -> Response<Bytes> {
-        if self == Self::Head { answering(&Method::HEAD, answer) } else { answer }
+        if self.is_head { answering(&Method::HEAD, answer) } else { answer }
     }
 }
 

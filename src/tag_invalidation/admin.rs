@@ -14,7 +14,7 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use tower_service::Service;
 
 use super::{purge::Order, token::PurgeToken};
-use crate::{BoxError, HttpCache, Problem};
+use crate::{BoxError, HttpCache, Problem, problem::answering};
 
 /// Answers `POST /invalidate` with the content
 /// `{"tags":[],"urls":[],"prefixes":[],"all":false,"mode":"soft"}`, each part optional, `mode` `hard` unless given:
@@ -72,7 +72,10 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let answer = self.clone().answer(request);
-        Box::pin(async move { Ok(answer.await.unwrap_or_else(Problem::into_response_with_bytes).map(Full::new)) })
+        let (method, answer) = (request.method().clone(), self.clone().answer(request));
+        Box::pin(async move {
+            let answer = answer.await.unwrap_or_else(Problem::into_response_with_bytes);
+            Ok(answering(&method, answer).map(Full::new))
+        })
     }
 }

@@ -16,8 +16,8 @@ use tower_service::Service;
 
 use super::{layer::Shared, purge::Order};
 use crate::{
-    BoxError, InvalidateTags, Problem, body::CacheBody, exchange::InvalidatesTags, http_cache::original_uri,
-    key::Target, policy,
+    BoxError, Invalidate, InvalidateTags, Problem, body::CacheBody, exchange::InvalidatesTags,
+    http_cache::original_uri, key::Target, policy,
 };
 
 /// The service of [`TagInvalidationLayer`](super::TagInvalidationLayer).
@@ -61,32 +61,29 @@ where
         if policy::invalidation::is_safe(request.method()) {
             return TagInvalidationFuture { kind: Kind::Inner { future: self.inner.call(request) } };
         }
-        request.extensions_mut().insert(InvalidatesTags);
+        let goes_on = request.extensions_mut().insert(InvalidatesTags).is_none();
         let shared = Arc::clone(&self.shared);
         let uri = original_uri(request.uri(), request.extensions()).clone();
         let (method, host) = (request.method().clone(), request.headers().get(http::header::HOST).cloned());
         let future = self.inner.call(request);
         let changed = Changed { method, uri, host };
         // The client may leave: what it changed is invalidated all the same.
-        let (by_rules, named) = (Arc::clone(&shared), changed.clone());
-        let broken_off = async move { named.invalidate(&by_rules, &mut Response::new(())).await };
-        let cache = shared.cache.clone();
+        let (names, cache) = (changed.order(&shared, &mut Response::new(())), shared.cache.clone());
         let work = async move {
             let mut response = future.await?;
             if response.status().is_success() || response.status().is_redirection() {
-                changed.invalidate(&shared, &mut response).await;
+                changed.order(&shared, &mut response).insist().await;
             }
             if shared.cache.config.strip_tags {
                 response.headers_mut().remove(policy::tags::CACHE_GROUP_INVALIDATION);
             }
             Ok(response.map(CacheBody::inner))
         };
-        TagInvalidationFuture::apart(cache.finish(work, broken_off))
+        TagInvalidationFuture::apart(cache.finish(work, Some(names), goes_on))
     }
 }
 
 /// A request that may have changed something.
-#[derive(Clone)]
 struct Changed {
     method: Method,
     uri: Uri,
@@ -94,10 +91,11 @@ struct Changed {
 }
 
 impl Changed {
-    async fn invalidate<R>(self, shared: &Shared, response: &mut Response<R>) {
+    /// What it has made untrue if this is the answer.
+    fn order<R>(&self, shared: &Shared, response: &mut Response<R>) -> Invalidate {
         let cache = &shared.cache;
         let mut headers = HeaderMap::new();
-        headers.extend(self.host.map(|host| (http::header::HOST, host)));
+        headers.extend(self.host.clone().map(|host| (http::header::HOST, host)));
         let named = response.extensions_mut().remove::<InvalidateTags>().unwrap_or_default();
         let of_rules = shared.tags_for(&self.method, self.uri.path());
         let mut order = cache.invalidate().tags(named.0).tags(of_rules);
@@ -111,7 +109,7 @@ impl Changed {
         if cache.config.strip_tags {
             response.headers_mut().remove(policy::tags::CACHE_GROUP_INVALIDATION);
         }
-        order.insist().await;
+        order
     }
 }
 
@@ -121,7 +119,7 @@ pin_project! {
     /// The future of [`TagInvalidation`]. Dropped before the answer has come, it drops a request with a safe method; one
     /// that may change something goes on, at most for [`revalidation_timeout`](crate::HttpCache::revalidation_timeout) and
     /// where not [too many](crate::HttpCache::revalidations) go on already. What is broken off may have changed something:
-    /// its URL and the tags of its route are invalidated.
+    /// what carries the tags of its route becomes stale.
     ///
     /// # Panics
     /// If it is polled again after it has given its answer.

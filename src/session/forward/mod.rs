@@ -25,6 +25,11 @@ mod verify;
 pub(super) use self::codec::Payload;
 #[cfg(fuzzing)]
 pub(super) use self::codec::fuzz;
+/// In a request that a [`ForwardSessionLayer`] has passed on: the path that is signed. A service in the same process
+/// cannot tell it from what routers leave, who note what they strip of which path.
+#[derive(Clone)]
+struct ForwardedPath(Box<str>);
+
 pub use self::{
     audience::AudienceKeys,
     body::ForwardedBody,

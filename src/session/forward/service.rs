@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use tower_service::Service;
 
 use super::{
+    ForwardedPath,
     body::ForwardedBody,
     codec::{LIFE, Payload, path_hash, seconds},
     layer::Config,
@@ -64,7 +65,6 @@ where
         let config = self.config.clone();
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
-            forget_prefix(&mut parts);
             if let Err(problem) = config.tell(&mut parts).await {
                 return Ok(problem.into_answer(&parts.method));
             }
@@ -94,6 +94,7 @@ impl Config {
         }
         let field = self.field(&open, core.config.backend.now(), parts)?;
         parts.headers.insert(FORWARDED, field);
+        parts.extensions.insert(ForwardedPath(parts.uri.path().into()));
         Ok(())
     }
 
@@ -140,16 +141,6 @@ impl Config {
             })
             .collect()
     }
-}
-
-/// What is forwarded is what the service is asked for: a prefix that a router of the gateway stripped is none of it,
-/// also where the service is in this process.
-fn forget_prefix(parts: &mut http::request::Parts) {
-    #[cfg(feature = "axum")]
-    if let Some(original) = parts.extensions.get_mut::<axum::extract::OriginalUri>() {
-        original.0 = parts.uri.clone();
-    }
-    let _ = parts;
 }
 
 /// The id that the request has, or a new one.

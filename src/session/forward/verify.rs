@@ -14,6 +14,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
+    ForwardedPath,
     audience::AudienceKeys,
     claims::Claims,
     codec::{Refusal, verify},
@@ -89,7 +90,9 @@ impl Config {
         if parts.headers.keys().any(|name| *name != FORWARDED && is_look_alike(name)) {
             return Err("the request has a field that looks like x-session");
         }
-        let path = original_uri(&parts.uri, &parts.extensions).path();
+        // Where the gateway is in this process, what it has signed; else what the request came with.
+        let forwarded = parts.extensions.get::<ForwardedPath>().map(|ForwardedPath(path)| &**path);
+        let path = forwarded.unwrap_or_else(|| original_uri(&parts.uri, &parts.extensions).path());
         let payload = verify(field.as_bytes(), &self.keys, parts.method.as_str(), path, self.now());
         payload.map(|payload| Claims::new(payload, self.backend.clone())).map_err(|refusal| match refusal {
             Refusal::Malformed => "the x-session field is malformed",
