@@ -4,7 +4,7 @@ use std::{
     fmt, ptr,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -32,31 +32,31 @@ struct Asked;
 
 /// What is marked when an answer depends on who asks; for good.
 #[derive(Default)]
-pub(crate) struct Mark(AtomicU8);
+pub(crate) struct Mark {
+    personal: AtomicBool,
+    credential: AtomicBool,
+}
 
 /// What has a mark: a session layer keeps it beside the session.
 pub(crate) trait Marked: Send + Sync {
     fn mark(&self) -> &Mark;
 }
 
-const PERSONAL: u8 = 1;
-const CREDENTIAL: u8 = 2;
-
 impl Mark {
     pub(crate) fn set(&self) {
-        self.0.fetch_max(PERSONAL, Ordering::AcqRel);
+        self.personal.store(true, Ordering::Release);
     }
 
     pub(crate) fn set_credential(&self) {
-        self.0.fetch_max(CREDENTIAL, Ordering::AcqRel);
+        self.credential.store(true, Ordering::Release);
     }
 
     pub(crate) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Acquire) >= PERSONAL
+        self.personal.load(Ordering::Acquire) || self.is_credential()
     }
 
     fn is_credential(&self) -> bool {
-        self.0.load(Ordering::Acquire) >= CREDENTIAL
+        self.credential.load(Ordering::Acquire)
     }
 }
 
