@@ -16,16 +16,21 @@ use crate::{Personal, Problem, ProblemBody, Timestamp};
 /// could not be stored.
 pub(super) fn answer<B>(
     mut response: Response<B>,
-    finished: Result<Credential, SessionError>,
+    (credential, saved): (Credential, Result<(), SessionError>),
     core: &Arc<Core>,
     guarded: bool,
 ) -> Response<ProblemBody<B>> {
-    match finished {
-        Ok(credential) => {
+    match saved {
+        Ok(()) => {
             write(&mut response, credential, core, guarded);
             response.map(ProblemBody::inner)
         }
-        Err(error) => not_stored(&error).into_answer(&core.method),
+        Err(error) => {
+            // A login or a new token that was stored before holds: nobody else can tell the client.
+            let mut response = not_stored(&error).into_answer(&core.method);
+            write(&mut response, credential, core, guarded);
+            response
+        }
     }
 }
 

@@ -193,7 +193,7 @@ impl Core {
     }
 
     /// Stores what is not stored yet, before the head of the response goes out.
-    pub(super) async fn finish(&self) -> Result<Credential, SessionError> {
+    pub(super) async fn finish(&self) -> (Credential, Result<(), SessionError>) {
         let mut state = self.state.lock().await;
         if let Err(error) = self.catch_up(&mut state).await {
             tracing::debug!(%error, "whether a session has moved is not known");
@@ -201,7 +201,7 @@ impl Core {
         let mut open = Open::new(self, state);
         let saved = open.save().await;
         let credential = self.close(open.state_mut());
-        saved.map(|()| credential)
+        (credential, saved)
     }
 
     fn close(&self, state: &mut State) -> Credential {

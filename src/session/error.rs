@@ -51,6 +51,9 @@ impl SessionError {
 
 impl From<BackendError> for SessionError {
     fn from(error: BackendError) -> Self {
+        if error.kind() == crate::backend::ErrorKind::TooLarge {
+            return Self::TooLarge("a session has at most 256 fields, 4 KiB a field and 16 KiB in all");
+        }
         Self::Backend(error)
     }
 }

@@ -102,8 +102,9 @@ impl SessionLayer {
         self.with(|config| config.max_sessions = max.clamp(1, 1000))
     }
 
-    /// Everybody gets a session with the first request, not only when a handler writes something. Every visitor, and
-    /// every bot, then costs a write.
+    /// Whoever comes without a credential gets a session at once, not only when a handler writes something. Every
+    /// visitor, and every bot, then costs a write. Who comes with a token whose session has ended is told so first, and
+    /// gets a new one with the next request.
     #[must_use]
     pub fn begin_at_once(self) -> Self {
         self.with(|config| config.begin_at_once = true)

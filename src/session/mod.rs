@@ -48,7 +48,8 @@
 //!
 //! # Which mistakes cannot be made
 //! - *Fixation*: an id that the client chose is never adopted, and a login gives a new one; the old is dead at once.
-//! - *Resurrection*: a slow request that was under way during a logout cannot bring the session back.
+//! - *Resurrection*: a slow request that was under way during a logout cannot bring the session back, unless it is one that
+//!   gives the session another token (below).
 //! - *Lost changes*: only what changed is written; [`Session::update_strict`] compares, too.
 //! - *Sharing*: what depends on a session is [marked](crate::Personal) and `private`, so that no cache of this crate
 //!   hands it to somebody else; what brings a credential is `no-store`.
@@ -64,6 +65,9 @@
 //!   handlers that ignore a [`SessionError`] decide otherwise.
 //! - Two requests that a browser sends at once around a login: the one with the old token may come back last, and then
 //!   expires the new cookie. Let pages wait for the login.
+//! - A logout with a token that another request has just replaced ([`Session::cycle`], a login) and whose response the
+//!   client does not have yet ends nothing: the session has the new token by then.
+//!   [`Sessions::revoke_all`] ends every session of a user, whatever its token.
 //!
 //! [`Backend`]: crate::Backend
 

@@ -45,8 +45,11 @@ impl<'a> Open<'a> {
     }
 
     /// The store has said what came of it: nothing of it is pending any more.
-    fn answered<T>(&mut self, result: T) -> T {
-        self.before = None;
+    fn answered<T>(&mut self, result: Result<T, SessionError>) -> Result<T, SessionError> {
+        let before = self.before.take();
+        if let (Err(SessionError::Revoked | SessionError::Conflict), Some(before)) = (&result, before) {
+            self.state.pending = before;
+        }
         result
     }
 

@@ -212,8 +212,9 @@ impl Caller for Core {
             if let Some(user) = open.user() {
                 identity = identity.with_user(user);
             }
-            if let Some(live) = open.live() {
-                identity = identity.with_session(*live.key.as_bytes());
+            // As it began: another token does not make it another session.
+            if let Some(began_as) = open.live().and_then(|_| open.maps_of()) {
+                identity = identity.with_session(*began_as.as_bytes());
             }
             Ok(identity)
         })

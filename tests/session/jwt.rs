@@ -10,7 +10,10 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, jwk::Jwk};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, EncodingKey, Header, Validation,
+    jwk::{CommonParameters, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse},
+};
 use serde_json::{Value, json};
 use tower_gatehouse::{
     Backend,
@@ -125,6 +128,40 @@ async fn a_token_of_the_issuer_says_who_it_is_and_everything_else_is_refused() {
         assert_eq!(me(&app, &token).await.0, StatusCode::UNAUTHORIZED, "{what}");
     }
     assert_eq!(issuer.fetched.load(Ordering::SeqCst), 1, "no token makes us fetch keys again and again");
+}
+
+/// RFC 7515 section 4.1.11.
+#[tokio::test]
+async fn a_token_with_an_extension_that_must_be_understood_is_refused() {
+    let issuer = Issuer::new();
+    let app = issuer.app();
+    for (extension, status) in [(None, StatusCode::OK), (Some("urn:example:bound"), StatusCode::UNAUTHORIZED)] {
+        let crit = extension.map(|extension| vec![extension.to_owned()]);
+        let header = Header { kid: Some("one".into()), crit, ..Header::new(Algorithm::ES256) };
+        let token = jsonwebtoken::encode(&header, &Issuer::claims(), &issuer.keys.lock().unwrap()[0].1).unwrap();
+        assert_eq!(me(&app, &token).await.0, status, "{extension:?}");
+    }
+}
+
+/// RFC 7517 sections 4.2 to 4.4.
+#[tokio::test]
+async fn a_key_verifies_only_what_the_issuer_means_it_for() {
+    use StatusCode as S;
+    let cases: [(_, fn(&mut CommonParameters)); 7] = [
+        (S::OK, |key| key.key_algorithm = Some(KeyAlgorithm::ES256)),
+        (S::OK, |key| key.public_key_use = Some(PublicKeyUse::Signature)),
+        (S::OK, |key| key.key_operations = Some(vec![KeyOperations::Verify])),
+        (S::UNAUTHORIZED, |key| key.key_algorithm = Some(KeyAlgorithm::ES384)),
+        (S::UNAUTHORIZED, |key| key.public_key_use = Some(PublicKeyUse::Encryption)),
+        (S::UNAUTHORIZED, |key| key.public_key_use = Some(PublicKeyUse::Other("tls".into()))),
+        (S::UNAUTHORIZED, |key| key.key_operations = Some(vec![KeyOperations::Encrypt])),
+    ];
+    for (status, change) in cases {
+        let issuer = Issuer::new();
+        change(&mut issuer.keys.lock().unwrap()[0].2.common);
+        let said = me(&issuer.app(), &issuer.sign(&Issuer::claims())).await.0;
+        assert_eq!(said, status, "{:?}", issuer.keys.lock().unwrap()[0].2.common);
+    }
 }
 
 #[tokio::test(start_paused = true)]

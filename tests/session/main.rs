@@ -20,6 +20,7 @@ mod maps;
 mod outage;
 mod privacy;
 mod resolver;
+mod review;
 mod round_trips;
 mod secrets;
 mod six_layers;

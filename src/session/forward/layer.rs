@@ -26,6 +26,22 @@ use crate::session::KeyRing;
 ///         Ok::<_, std::io::Error>(http::Response::new(String::new()))
 ///     });
 /// ```
+/// A service that takes one type of body, as most proxies do, takes it from there:
+///
+/// ```
+/// # #[cfg(feature = "axum")] fn main() {
+/// use axum::body::Body;
+/// use http::Request;
+/// use tower::{ServiceBuilder, ServiceExt};
+/// use tower_gatehouse::session::{ForwardSessionLayer, ForwardedBody, KeyRing};
+///
+/// let proxy = tower::service_fn(async |_: Request<Body>| Ok::<_, std::io::Error>(http::Response::new(Body::empty())));
+/// let proxy = proxy.map_request(|request: Request<ForwardedBody<Body>>| request.map(Body::new));
+/// let orders = ServiceBuilder::new().layer(ForwardSessionLayer::new("orders", &KeyRing::ephemeral())).service(proxy);
+/// # drop(orders.oneshot(Request::new(Body::empty())));
+/// # }
+/// # #[cfg(not(feature = "axum"))] fn main() {}
+/// ```
 #[derive(Clone, Debug)]
 pub struct ForwardSessionLayer(Arc<Config>);
 

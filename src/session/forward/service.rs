@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode, header};
 use http_body::Body;
 use serde_json::{Map, Value};
 use tower_service::Service;
@@ -82,7 +82,7 @@ impl Config {
             // What the service answers may depend on who asks.
             core.mark.set();
         }
-        let open = core.loaded().await?;
+        let mut open = core.loaded().await?;
         core.config.cookie.remove(&mut parts.headers);
         let ours = match core.presented {
             Presented::Token(_, source) | Presented::Bad(source) => source == Source::Bearer,
@@ -92,21 +92,34 @@ impl Config {
         if ours || has_our_bearer(&parts.headers, &core.config.keys) {
             parts.headers.remove(header::AUTHORIZATION);
         }
-        let field = self.field(&open, core.config.backend.now(), parts)?;
+        let mut payload = self.payload(&open, core.config.backend.now(), parts)?;
+        let is_deep = payload.d.values().any(|value| nests(value, MOST_NESTED));
+        let mut field = if is_deep { None } else { self.format.write(&payload, &self.keys) };
+        if field.is_none() {
+            // By reference: the names instead of the values, which have to be in the store by then.
+            open.save().await?;
+            payload = self.payload(&open, core.config.backend.now(), parts)?;
+            payload.r = std::mem::take(&mut payload.d).into_iter().map(|(name, _)| name).collect();
+            field = open.live().and_then(|_| self.format.write(&payload, &self.keys));
+        }
+        let field = field.ok_or_else(|| {
+            let detail = "what the service is to be told about the session does not fit into 4 KiB";
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+        })?;
         parts.headers.insert(FORWARDED, field);
         parts.extensions.insert(ForwardedPath(parts.uri.path().into()));
         Ok(())
     }
 
-    fn field(
+    fn payload(
         &self,
         open: &Open<'_>,
         now: crate::Timestamp,
         parts: &http::request::Parts,
-    ) -> Result<HeaderValue, Problem> {
+    ) -> Result<Payload, Problem> {
         let live = open.live();
         let iat = seconds(now);
-        let mut payload = Payload {
+        Ok(Payload {
             iat,
             exp: iat + LIFE.as_secs(),
             aud: self.keys.audience().to_owned(),
@@ -119,16 +132,6 @@ impl Config {
             o: open.maps_of().filter(|owner| live.is_none_or(|live| live.key != *owner)).map(|key| key.to_string()),
             d: self.data(open)?,
             r: Vec::new(),
-        };
-        if let Some(field) = self.format.write(&payload, &self.keys) {
-            return Ok(field);
-        }
-        // By reference: the names instead of the values.
-        payload.r = std::mem::take(&mut payload.d).into_iter().map(|(name, _)| name).collect();
-        let field = live.and_then(|_| self.format.write(&payload, &self.keys));
-        field.ok_or_else(|| {
-            let detail = "what the service is to be told about the session does not fit into 4 KiB";
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
         })
     }
 
@@ -140,6 +143,18 @@ impl Config {
                 Ok((String::from(&**name), value))
             })
             .collect()
+    }
+}
+
+/// What nests deeper is told by reference: JSON is read down to 128 levels, and the field has some around it.
+const MOST_NESTED: usize = 100;
+
+fn nests(value: &Value, deeper_than: usize) -> bool {
+    match (value, deeper_than.checked_sub(1)) {
+        (Value::Array(values), Some(left)) => values.iter().any(|value| nests(value, left)),
+        (Value::Object(values), Some(left)) => values.values().any(|value| nests(value, left)),
+        (Value::Array(_) | Value::Object(_), None) => true,
+        _ => false,
     }
 }
 

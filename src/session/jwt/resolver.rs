@@ -2,7 +2,11 @@
 
 use std::{fmt, time::Duration};
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind, jwk::PublicKeyUse};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, Validation,
+    errors::ErrorKind,
+    jwk::{CommonParameters, KeyOperations, PublicKeyUse},
+};
 use serde_json::{Map, Value};
 
 use super::{
@@ -112,12 +116,13 @@ impl TokenResolver for JwtResolver {
         if !self.algorithms.contains(&header.alg) {
             return Ok(None);
         }
-        let Some(jwk) = self.keys.key(header.kid.as_deref()).await? else { return Ok(None) };
-        let to_encrypt = matches!(jwk.common.public_key_use, Some(PublicKeyUse::Encryption));
-        let Ok(key) = DecodingKey::from_jwk(&jwk) else { return Ok(None) };
-        if to_encrypt {
+        // RFC 7515 §4.1.11: we understand no extension.
+        if header.crit.is_some() {
             return Ok(None);
         }
+        let jwk = self.keys.key(header.kid.as_deref()).await?;
+        let Some(jwk) = jwk.filter(|jwk| verifies(&jwk.common, header.alg)) else { return Ok(None) };
+        let Ok(key) = DecodingKey::from_jwk(&jwk) else { return Ok(None) };
         match jsonwebtoken::decode::<Map<String, Value>>(token.expose(), &key, &self.validation(header.alg)) {
             Ok(token) => Ok(self.resolved(token.claims)),
             Err(error) => {
@@ -134,6 +139,13 @@ impl TokenResolver for JwtResolver {
             }
         }
     }
+}
+
+/// Whether the issuer means this key for such signatures (RFC 7517 §4.2 to §4.4).
+fn verifies(key: &CommonParameters, algorithm: Algorithm) -> bool {
+    matches!(key.public_key_use, None | Some(PublicKeyUse::Signature))
+        && key.key_operations.as_ref().is_none_or(|operations| operations.contains(&KeyOperations::Verify))
+        && key.key_algorithm.is_none_or(|named| named == algorithm.into())
 }
 
 impl fmt::Debug for JwtResolver {

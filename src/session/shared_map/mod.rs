@@ -118,8 +118,8 @@ impl<D: SharedData> SharedMap<D> {
     }
 
     /// The same map for one change that may be repeated: with the same id, within a minute, a repetition does nothing
-    /// and gets the result of the first. For [`incr`](Self::incr), [`set`](Self::set), [`remove`](Self::remove) and
-    /// [`take`](Self::take).
+    /// and gets the result of the first. For [`incr`](Self::incr), [`set`](Self::set) or [`remove`](Self::remove), and
+    /// [`take`](Self::take), which do not count as repetitions of each other.
     #[must_use]
     pub fn once(&self, id: impl AsRef<[u8]>) -> Self {
         let mut hash = [0; 16];
@@ -264,7 +264,16 @@ impl<D: SharedData> SharedMap<D> {
 
     async fn change(&self, op: MapOp<'_>, expected: Option<u64>) -> Result<MapChanged, MapError> {
         let (backend, key) = self.key().await?;
-        let once = self.once.map(|id| (id, KEEP_RESULT));
+        // One id for different changes is different ids: the result of one is none of the other.
+        let kind = match op {
+            MapOp::Put(_) => 0,
+            MapOp::Add { .. } => 1,
+            MapOp::Take => 2,
+        };
+        let once = self.once.map(|OpId(mut id)| {
+            id[0] ^= kind;
+            (OpId(id), KEEP_RESULT)
+        });
         Ok(backend.change_map(MapChange { key, op, expected, once, ttl: D::TTL }).await?)
     }
 
