@@ -7,6 +7,7 @@ use std::{
 };
 
 use quick_cache::sync::Cache;
+use smallvec::SmallVec;
 
 use super::{Ask, Level, Levels, LimitKey, Settle, Take, Taken, Verdict};
 use crate::Timestamp;
@@ -52,16 +53,16 @@ impl Denials {
         }
     }
 
-    /// What a take would be answered of which one key is known to be denied.
+    /// What a take would be answered of which a key is known to be denied: of all that are known, because the longest wait
+    /// counts.
     pub(crate) fn recall_any(&self, takes: &[Take<'_>]) -> Option<Taken> {
-        let denied = takes.iter().enumerate().find_map(|(i, take)| Some((i, self.recall(take)?)));
-        let (denied, (recalled, at)) = denied?;
+        let recalled: SmallVec<[_; 2]> = takes.iter().map(|take| self.recall(take)).collect();
+        let at = recalled.iter().flatten().map(|(_, at)| *at).min()?;
         let mut levels = Levels::default();
-        for (i, take) in takes.iter().enumerate() {
-            if i == denied {
-                levels.extend(recalled.iter().copied().map(Some));
-            } else {
-                levels.extend(take.asks.iter().map(|_| None));
+        for (take, recalled) in takes.iter().zip(recalled) {
+            match recalled {
+                Some((recalled, _)) => levels.extend(recalled.into_iter().map(Some)),
+                None => levels.extend(take.asks.iter().map(|_| None)),
             }
         }
         Some(Taken { admitted: false, at, levels })
@@ -82,13 +83,16 @@ impl Denials {
             return None;
         }
         let (age, left) = (now.saturating_duration_since(denial.answered), denial.until - now);
-        let levels = denial.levels.iter().map(|level| Level {
-            remaining: level.remaining,
-            refilled: level.refilled.saturating_sub(age).max(left),
-            verdict: match level.verdict {
-                Verdict::Wait(wait) => Verdict::Wait(wait.saturating_sub(age).max(left)),
-                other => other,
-            },
+        let levels = denial.levels.iter().map(|level| {
+            let refilled = level.refilled.saturating_sub(age);
+            match level.verdict {
+                Verdict::Wait(wait) => Level {
+                    refilled: refilled.max(left),
+                    verdict: Verdict::Wait(wait.saturating_sub(age).max(left)),
+                    ..*level
+                },
+                _ => Level { refilled, ..*level },
+            }
         });
         Some((levels.collect(), denial.at))
     }

@@ -35,8 +35,9 @@ type OnReject = dyn Fn(&Rejection, Response<Bytes>) -> Response<Bytes> + Send + 
 pub(super) struct Group {
     pub(super) key: Key,
     pub(super) shadow: bool,
-    /// Stands for the names of the policies and for how each counts: rates and windows have different units. Where other policies are configured, as while a new version is rolled
-    /// out, they count apart, and do not begin anew with each request of the other version.
+    /// Stands for the names and quotas of the policies and for how each counts: rates and windows have different units.
+    /// Where other policies are configured, as while a new version is rolled out, they count apart, and do not begin
+    /// anew with each request of the other version.
     pub(super) signature: [u8; 16],
     pub(super) policies: Vec<Policy>,
     /// What is the same for all requests; `None` if that depends on the request, by a tier or a cost.
@@ -101,6 +102,8 @@ impl Group {
         let mut hasher = blake3::Hasher::new();
         for policy in &self.policies {
             hasher.update(&(policy.name.len() as u64).to_le_bytes()).update(policy.name.as_bytes());
+            // By a counter that a looser quota of the same name shares, a tight one would be forgotten.
+            hasher.update(&policy.quota.to_bytes());
         }
         // A shadow counts what would have been; it must not use up the quota of its enforced twin.
         hasher.update(&[u8::from(self.shadow)]).finalize_xof().fill(&mut self.signature);

@@ -145,7 +145,10 @@ impl Engine {
             });
             let signature = own.as_ref().map_or(group.signature, |own| group.signature_for(&own.asks));
             let Some(key) = group.key.of_request(head, &signature, plain)? else { continue };
-            subjects.push(Subject { group: index, key, own });
+            // Two policies of one name and quota have found the same key by different ways: one counter, one request.
+            if subjects.iter().all(|subject: &Subject| subject.key != key) {
+                subjects.push(Subject { group: index, key, own });
+            }
         }
         Ok(Plan(subjects))
     }

@@ -58,7 +58,8 @@ impl Key {
         Self::ip(ClientIp::peer())
     }
 
-    /// The address that the outermost of so many proxies saw; see [`ClientIp::behind`].
+    /// The address that the outermost of so many proxies saw; see [`ClientIp::behind`]. Requests that came through fewer,
+    /// as health checks do, need the address of the peer, like [`peer_ip`](Self::peer_ip).
     pub fn forwarded_ip(proxies: u8) -> Self {
         Self::ip(ClientIp::behind(proxies))
     }
@@ -74,7 +75,8 @@ impl Key {
         Self::of(Part::User)
     }
 
-    /// The session; requests without one have no key. Needs a layer like [`user`](Self::user).
+    /// The session, also under another token after a login or a [`cycle`](crate::session::Session::cycle); requests
+    /// without one have no key. Needs a layer like [`user`](Self::user).
     pub fn session() -> Self {
         Self::of(Part::Session)
     }

@@ -13,7 +13,8 @@ use crate::backend::Limit;
 
 /// A limit with a name: who is limited, and to what.
 ///
-/// Policies with the same name and key share their counters, in all layers and processes that share a backend.
+/// Policies with the same name, quota and key share their counters, in all layers and processes that share a backend.
+/// With another quota, as after a deployment that changes it, a policy counts anew.
 ///
 /// ```
 /// use http::StatusCode;
@@ -85,9 +86,9 @@ impl Policy {
     /// What the request has cost, in all, when the head of its response is known.
     ///
     /// [`cost`](Self::cost) is reserved before, and the difference is charged or given back when the response comes,
-    /// before it is handed on. A charge may exceed the quota, up to ten times of what can be taken at once; the key then
-    /// waits that much longer. Where there is no response (an error, a panic, a client that left), the reservation
-    /// stays.
+    /// before it is handed on; its header fields tell what was reserved. A charge may exceed the quota, up to ten times
+    /// of what can be taken at once; the key then waits that much longer. Where there is no response (an error, a panic,
+    /// a client that left), the reservation stays.
     #[must_use]
     pub fn charge_after(mut self, cost: impl Fn(&response::Parts) -> u32 + Send + Sync + 'static) -> Self {
         self.charge = Some(Charge::Total(Arc::new(cost)));
@@ -97,7 +98,8 @@ impl Policy {
     /// Counts only requests with such responses, such as failed logins.
     ///
     /// The cost is reserved before and given back where the response is another one, so that of any number of parallel
-    /// requests no more reach the handler than the quota allows. Where there is no response, the request counts.
+    /// requests no more reach the handler than the quota allows; the response's header fields tell what was reserved.
+    /// Where there is no response, the request counts.
     #[must_use]
     pub fn only(mut self, counts: impl Fn(&response::Parts) -> bool + Send + Sync + 'static) -> Self {
         self.charge = Some(Charge::Only(Arc::new(counts)));
@@ -155,7 +157,7 @@ impl fmt::Debug for Policy {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum OnError {
-    /// This process counts by itself, up to its share of the quota.
+    /// This process counts by itself, up to its share of the quota: each layer, with its clones.
     Local {
         /// Above 0 and up to 1 (other values count as 1): one divided by the number of processes keeps the fleet
         /// within the quota.

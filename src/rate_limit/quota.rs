@@ -118,6 +118,21 @@ impl Quota {
         }
     }
 
+    /// All that it is, in the same bytes in every process.
+    pub(super) fn to_bytes(self) -> [u8; 26] {
+        let mut bytes = [0; 26];
+        bytes[..4].copy_from_slice(&self.limit.to_le_bytes());
+        bytes[4..20].copy_from_slice(&self.window.as_nanos().to_le_bytes());
+        bytes[20] = u8::from(self.burst.is_some());
+        bytes[21..25].copy_from_slice(&self.burst.unwrap_or_default().to_le_bytes());
+        bytes[25] = match self.kind {
+            Kind::Even => 0,
+            Kind::Strict => 1,
+            Kind::Fixed => 2,
+        };
+        bytes
+    }
+
     /// What a store counts by.
     pub(super) fn to_limit(self) -> Limit {
         match self.kind {

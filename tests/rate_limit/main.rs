@@ -12,6 +12,8 @@ mod policies;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "redis")]
+mod same_key;
+#[cfg(feature = "redis")]
 #[path = "../support/mod.rs"]
 mod support;
 #[cfg(feature = "redis")]
