@@ -191,6 +191,29 @@ async fn processes_that_disagree_about_the_number_of_buckets_are_told() {
 }
 
 #[tokio::test]
+async fn a_process_that_disagrees_about_the_number_of_buckets_does_nothing_although_it_did_not_wait_to_be_told() {
+    let server = RedisServer::start();
+    works(&Backend::redis(server.url()).buckets(8).connect().await.expect("the first one decides")).await;
+    let backend = Backend::redis(server.url()).connect_lazy().expect("settings");
+    // Before it is checked and afterwards: never an invalidation that the others would not see.
+    let mut said = ErrorKind::Unavailable;
+    let start = Instant::now();
+    while said != ErrorKind::Config && start.elapsed() < Duration::from_secs(20) {
+        said = backend.ticket(&PrimaryKey::from_bytes([1; 16])).await.expect_err("the number is another one").kind();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let error = backend.ping().await.expect_err("the number is another one");
+    assert_says(&error, ErrorKind::Config, &["8 buckets", "for 1"]);
+    let nobody = tower_gatehouse::backend::Scope::All;
+    let done = backend.invalidate(nobody, tower_gatehouse::backend::Mode::Hard).await;
+    assert!(done.is_err(), "nothing was invalidated");
+    // And as soon as it is as it must be, it goes on.
+    server.command(&["SET", "gh:{0}:buckets", "1"]);
+    until("it is checked again", || async { backend.ping().await.is_ok() }).await;
+    works(&backend).await;
+}
+
+#[tokio::test]
 async fn numbered_databases_do_not_see_each_other() {
     let server = RedisServer::start();
     let backend = Backend::redis(format!("{}/3", server.url())).connect().await.expect("a connection");

@@ -251,7 +251,7 @@ impl RedisBuilder {
     }
 
     /// Connects, and checks that all is as it must be: the address, the password, the permissions, the version of the
-    /// server. Tries for 5 s.
+    /// server. A server that does not answer has 5 s; where the connection is refused, that is said at once.
     ///
     /// # Errors
     /// One sentence that says what to change: [`ErrorKind::Config`], [`ErrorKind::Denied`],
@@ -264,7 +264,9 @@ impl RedisBuilder {
     }
 
     /// Connects in the background, so that a process can start while Redis is down. Until it is there, every operation
-    /// fails at once with [`ErrorKind::Unavailable`]. What `connect` would have refused is logged as an error.
+    /// fails at once with [`ErrorKind::Unavailable`]. What `connect` would have refused is logged as an error; where it is
+    /// the settings ([`ErrorKind::Config`]), every operation fails with that error until a check finds them right, which
+    /// is made every five seconds.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] if the settings are wrong, or outside of a Tokio runtime.
@@ -272,9 +274,9 @@ impl RedisBuilder {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(config("connect_lazy must be called within a Tokio runtime"));
         }
-        let near = NearCache::new(self.near);
+        let (near, probe) = (NearCache::new(self.near), self.clone());
         let (site, subscriber) = self.parts(false)?;
-        connect::in_background(&site);
+        connect::in_background(&site, move || Ok(probe.clone().parts(true)?.0));
         Ok(Backend::custom(RedisBackend::new(site.client, subscriber, near)))
     }
 

@@ -28,6 +28,7 @@ use super::{
     acks::Acks,
     error::Fault,
     fleet::{Fleet, Unreached},
+    gate::Gate,
     keys::{Bucket, Keys},
     node::Node,
     replicas::Replicas,
@@ -50,6 +51,7 @@ pub(super) struct Shared {
     limit_timeout: Duration,
     acks: Option<Acks>,
     replicas: Option<Replicas>,
+    gate: Gate,
 }
 
 /// Whom to ask.
@@ -71,7 +73,12 @@ impl Client {
         acks: Option<Acks>,
         replicas: Option<Replicas>,
     ) -> Self {
-        Self(Arc::new(Shared { servers, keys, clock: ServerClock::new(), timeout, limit_timeout, acks, replicas }))
+        let (clock, gate) = (ServerClock::new(), Gate::default());
+        Self(Arc::new(Shared { servers, keys, clock, timeout, limit_timeout, acks, replicas, gate }))
+    }
+
+    pub(super) fn gate(&self) -> &Gate {
+        &self.0.gate
     }
 
     /// For tasks that must not keep the connection alive.
@@ -153,7 +160,7 @@ impl Client {
 
     /// The replica that look-ups in the bucket may ask.
     pub(super) fn nearest_replica(&self, bucket: Bucket) -> Option<Arc<Node>> {
-        let replicas = self.0.replicas.as_ref()?;
+        let replicas = self.0.replicas.as_ref().filter(|_| self.0.gate.is_open())?;
         replicas.nearest(&*self.node(bucket)?)
     }
 
@@ -226,6 +233,21 @@ impl Client {
         args: Vec<Value>,
         timeout: Duration,
     ) -> Result<Reply, Fault> {
+        // Without a connection it fails by itself, and says why.
+        if !self.0.gate.is_open() && self.is_connected() {
+            return Err(self.0.gate.error().into());
+        }
+        self.ask(bucket, name, args, timeout).await
+    }
+
+    /// The same whether the servers have been checked or not.
+    pub(super) async fn ask(
+        &self,
+        bucket: Bucket,
+        name: &'static str,
+        args: Vec<Value>,
+        timeout: Duration,
+    ) -> Result<Reply, Fault> {
         match &self.0.servers {
             Servers::One(node) => node.call(name, args, timeout).await,
             // Boxed: with what it does when a slot has moved it is several times as large.
@@ -269,7 +291,8 @@ impl Client {
     /// Asks for the server's time and learns it.
     pub(super) async fn sync_time(&self, bucket: Bucket) -> Result<(), BackendError> {
         let asked = Instant::now();
-        let reply = self.command(bucket, "TIME", Vec::new(), self.timeout()).await?;
+        let ask = |timeout| self.ask(bucket, "TIME", Vec::new(), timeout);
+        let reply = self.retrying(self.timeout(), ask).await?;
         let time = server_time(reply).ok_or_else(|| Reply::unexpected("TIME"))?;
         self.learn_time(time, asked);
         Ok(())

@@ -34,6 +34,13 @@ pub(super) struct Site {
 const SYNC_TIME_EVERY: Duration = Duration::from_secs(10);
 /// And how often while it is not known yet.
 const SYNC_TIME_FIRST: Duration = Duration::from_millis(500);
+/// How often a connection is looked for that can be checked.
+const CHECK_FIRST: Duration = Duration::from_millis(50);
+/// After how long without one it is asked why.
+const ASK_WHY_NOT: Duration = Duration::from_secs(2);
+const ASK_AGAIN: Duration = Duration::from_mins(1);
+/// And how often a server is checked again that cannot be used as it is set up.
+const CHECK_AGAIN: Duration = Duration::from_secs(5);
 /// The oldest version: earlier ones have neither sharded channels nor flags of scripts.
 const OLDEST: (u32, u32) = (7, 0);
 
@@ -50,32 +57,68 @@ pub(super) async fn now(site: &Site, timeout: Duration) -> Result<(), BackendErr
     }
     let left = deadline.saturating_duration_since(Instant::now());
     tokio::time::timeout(left, site.check(left)).await.unwrap_or_else(|_| Err(timed_out()))?;
+    site.client.gate().open();
     keep_time(&site.client);
     Ok(())
 }
 
-/// Connects in the background; what is wrong with the server is logged once.
-pub(super) fn in_background(site: &Site) {
+/// Connects in the background. What is wrong with the server is logged once, and checked again: what the others of the
+/// fleet would not see is not done until then.
+///
+/// A connection that is made in the background does not say why it is not there. To one server, another one does, `once`
+/// it is tried.
+pub(super) fn in_background(site: &Site, once: impl Fn() -> Result<Site, BackendError> + Send + 'static) {
     site.client.start();
     keep_time(&site.client);
     let (weak, site) = (site.client.downgrade(), Description::of(site));
     tokio::spawn(async move {
+        let (mut told, mut is_refused) = (None, false);
+        let mut ask_at = Instant::now() + ASK_WHY_NOT;
         loop {
-            tokio::time::sleep(SYNC_TIME_FIRST).await;
+            tokio::time::sleep(if is_refused { CHECK_AGAIN } else { CHECK_FIRST }).await;
             let Some(site) = site.with(&weak) else { return };
             if !site.client.is_connected() {
+                if site.topology == Topology::Standalone && Instant::now() >= ask_at {
+                    drop(site);
+                    ask_at = Instant::now() + ASK_AGAIN;
+                    let Ok(site) = once() else { continue };
+                    if let Some(why) = why_not(&site).await.filter(|why| told.as_ref() != Some(why)) {
+                        tracing::error!(error = %why, "Redis cannot be used as it is set up");
+                        told = Some(why);
+                    }
+                }
                 continue;
             }
             match site.check(Duration::from_secs(5)).await {
                 Err(error) if error.is_outage() => {}
                 Err(error) => {
-                    tracing::error!(store = %site.place, error = %error, "Redis cannot be used as it is set up");
-                    return;
+                    let message = error.to_string();
+                    if told.as_ref() != Some(&message) {
+                        tracing::error!(store = %site.place, %error, "Redis cannot be used as it is set up");
+                    }
+                    if error.kind() != ErrorKind::Config {
+                        // What is not permitted fails by itself.
+                        return site.client.gate().open();
+                    }
+                    site.client.gate().refuse(error);
+                    (told, is_refused) = (Some(message), true);
                 }
-                Ok(()) => return,
+                Ok(()) => {
+                    if told.is_some() {
+                        tracing::info!(store = %site.place, "Redis can be used now");
+                    }
+                    return site.client.gate().open();
+                }
             }
         }
     });
+}
+
+/// Why a connection is refused, if it is not that nobody is there.
+async fn why_not(site: &Site) -> Option<String> {
+    let answer = tokio::time::timeout(Duration::from_secs(5), site.client.connect()).await.ok()?;
+    let error = answer.err().map(|unreached| site.why_not(&unreached))?;
+    matches!(error.kind(), ErrorKind::Denied | ErrorKind::Config).then(|| error.to_string())
 }
 
 /// Learns the server's time now and again. Ends when the last handle is dropped.
@@ -127,7 +170,7 @@ impl Site {
     }
 
     async fn check_server(&self, bucket: Bucket, timeout: Duration) -> Result<(), BackendError> {
-        let answer = self.client.call(bucket, "INFO", vec!["server".into()], timeout).await;
+        let answer = self.client.ask(bucket, "INFO", vec!["server".into()], timeout).await;
         let info = answer.map_err(|fault| self.denied(fault, "INFO"))?;
         let info = info.as_str().ok_or_else(|| Reply::unexpected("INFO"))?;
         let field =
@@ -177,7 +220,7 @@ impl Site {
         }
         // In order and one after the other: the later ones clean up after the earlier ones.
         for (name, args) in calls {
-            match self.client.call(bucket, name, args, timeout).await {
+            match self.client.ask(bucket, name, args, timeout).await {
                 Err(Fault::Failed(error)) if matches!(error.kind(), ErrorKind::Denied) => {
                     return Err(self.denied(Fault::Failed(error), name));
                 }
@@ -196,11 +239,11 @@ impl Site {
         let key = Value::from(Bytes::from(format!("{}:{{0}}:buckets", self.client.keys().namespace())));
         let home = self.client.keys().buckets().find(|bucket| self.client.keys().tag(*bucket) == "0").unwrap_or(bucket);
         let args = vec![key.clone(), n.as_str().into(), "NX".into()];
-        match self.client.call(home, "SET", args, timeout).await {
+        match self.client.ask(home, "SET", args, timeout).await {
             Err(Fault::Failed(error)) if error.is_outage() => return Err(error),
             _ => {}
         }
-        let there = self.client.call(home, "GET", vec![key], timeout).await.map_err(Fault::into_error)?;
+        let there = self.client.ask(home, "GET", vec![key], timeout).await.map_err(Fault::into_error)?;
         match there.as_str() {
             Some(there) if there != n => Err(config(format!(
                 "the namespace {} is spread over {there} buckets, but this process is set up for {n}",

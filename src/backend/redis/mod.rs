@@ -49,8 +49,10 @@ mod connect;
 mod credentials;
 mod error;
 mod fleet;
+mod fullness;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
+mod gate;
 mod hints;
 mod invalidate;
 mod keys;

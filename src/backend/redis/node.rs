@@ -18,6 +18,7 @@ use fred::{
 use super::{
     breaker::Breaker,
     error::{Fault, timed_out},
+    fullness::Fullness,
     probe::Probe,
     reply::Reply,
 };
@@ -37,6 +38,7 @@ pub(super) struct Node {
     /// For metrics.
     name: Arc<str>,
     breaker: Breaker,
+    fullness: Fullness,
     read_only: Mutex<Option<ReadOnly>>,
     connecting: AtomicBool,
     reconnecting: AtomicBool,
@@ -100,6 +102,7 @@ impl Node {
             port,
             name,
             breaker: Breaker::default(),
+            fullness: Fullness::default(),
             read_only: Mutex::default(),
             connecting: AtomicBool::new(false),
             reconnecting: AtomicBool::new(false),
@@ -167,6 +170,7 @@ impl Node {
     ) -> Result<Reply, Fault> {
         let answer = self.send(name, args, timeout).await;
         self.observe(&answer);
+        self.fullness.observe(self, name, &answer);
         answer
     }
 
