@@ -92,7 +92,8 @@
 //! - **Tags** of the parts (`Surrogate-Key`, `Cache-Tag`, `Edge-Cache-Tag`, [`CacheTags`](crate::CacheTags)) become one
 //!   `Surrogate-Key`, so that whatever purges a part purges the whole; `Cache-Groups` become one, too: of groups that
 //!   belong to the origin of the whole.
-//! - **`Vary`** is the union, with the fields that the requests of parts were made from.
+//! - **`Vary`** is the union, with the fields that were read to make the requests of parts ([`PartContext`]). Of those that
+//!   are [forwarded](Part::forward) as they are, it is for the parts to say which they vary by.
 //! - What is **partial** is not stored: `no-store`.
 //!
 //! No other field of a part's answer is passed on.

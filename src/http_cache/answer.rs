@@ -3,14 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, response::Parts};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, response::Parts};
 
-use super::{
-    HttpCache,
-    judge::Stored,
-    status::{self, Report},
-    visit::Visit,
-};
+use super::{HttpCache, judge::Stored, status::Report, visit::Visit};
 use crate::{
     Problem,
     backend::PrimaryKey,
@@ -141,7 +136,6 @@ pub(crate) fn shape_streaming<B>(
     method: &Method,
     request: &HeaderMap,
     response: Response<B>,
-    targeted: &[HeaderName],
     empty: impl FnOnce() -> B,
 ) -> Response<B> {
     if !validation::not_modified(method, request, response.status(), response.headers()) {
@@ -149,9 +143,7 @@ pub(crate) fn shape_streaming<B>(
     }
     let (mut parts, _) = response.into_parts();
     parts.status = StatusCode::NOT_MODIFIED;
-    let mut fields = validation::not_modified_fields(&parts.headers, targeted);
-    status::keep(&mut fields, &parts.headers);
-    parts.headers = fields;
+    parts.headers = validation::not_modified_fields_of_new(&parts.headers);
     Response::from_parts(parts, empty())
 }
 

@@ -12,10 +12,9 @@ use super::{
     flight::{Join, Leader, may_follow},
     follow::is_variant,
     judge::{Failure, Stored},
-    lease::HeldLease,
     pass::pass_on,
     receive::{Arriving, Asked, Reception},
-    serve::{Content, Origin},
+    serve::{Content, Origin, shape, with_cookies},
     turn::{Turn, TurnRequest},
     visit::Visit,
 };
@@ -397,7 +396,7 @@ impl HttpCache {
     {
         let status = response.status();
         match self.receive(visit, asked, response).await {
-            Reception::Stored { stored, age, report, lease } => {
+            Reception::Stored { stored, age, report, lease, cookies } => {
                 if status != StatusCode::NOT_MODIFIED {
                     // It stands in for an error.
                     leader.close(Landing::Failed(Some(status)));
@@ -409,22 +408,23 @@ impl HttpCache {
                     }
                 } else {
                     // It still holds, for this request.
-                    self.everybody(leader, key, lease).await;
+                    self.everybody(leader, key, lease, true).await;
                 }
-                let _ = answer.send(Ok(self.respond(visit, &stored, age, &report)));
+                let _ = answer.send(Ok(with_cookies(self.respond(visit, &stored, age, &report), cookies)));
             }
             Reception::Untouched { response, reason, lease } => {
                 if status.is_server_error() {
                     leader.close(Landing::Failed(Some(status)));
                     self.release_failed(lease).await;
                 } else {
-                    self.everybody(leader, key, lease).await;
+                    // Where it is about this request alone, the next answer may well be shared.
+                    self.everybody(leader, key, lease, !reason.of_this_request).await;
                 }
                 let _ = answer.send(Ok(self.untouched(visit, response, reason)));
             }
             Reception::Arriving(mut arriving) => {
                 if !arriving.shareable {
-                    self.everybody(leader, key, arriving.fill.lease.take()).await;
+                    self.everybody(leader, key, arriving.fill.lease.take(), true).await;
                     let _ = answer.send(Ok(self.store_and_answer(visit, *arriving).await));
                     return;
                 }
@@ -447,14 +447,15 @@ impl HttpCache {
         let Arriving { mut head, body, mut fill, entry, report, .. } = arriving;
         let cap = self.config.max_body;
         let (writer, reader) = body::shared(cap, cap, fill.length);
-        let mut headers = head.headers.clone();
+        let (mut status, mut headers) = (head.status, head.headers.clone());
         if let Some(stored) = Stored::of(&entry) {
-            // As from the store: without what is for one connection or one client.
+            // As from the store: without what is for one connection or one client; a part that is the whole is the whole.
+            status = stored.response().status;
             headers = stored.prepared().fields(!self.config.strip_tags);
             headers.extend(head.headers.get(header::CONTENT_LENGTH).map(|len| (header::CONTENT_LENGTH, len.clone())));
         }
         let shared = Shared {
-            status: head.status,
+            status,
             version: head.version,
             headers,
             entry: Arc::clone(&entry),
@@ -464,7 +465,7 @@ impl HttpCache {
         let landing = Landing::Arriving(Arc::new(shared));
         self.report(&mut head.headers, Some(&visit.key), &report);
         head.extensions.insert(Answered(self.id()));
-        let response = self.shape(visit, Response::from_parts(head, CacheBody::shared(reader)));
+        let response = shape(visit, Response::from_parts(head, CacheBody::shared(reader)));
         if body.is_end_stream() && fill.length.is_none_or(|length| length == 0) {
             // Stored before the head goes out: there is no last byte to keep back.
             fill.entry = None;
@@ -478,23 +479,5 @@ impl HttpCache {
         let _ = answer.send(Ok(response));
         self.fill(body, writer, fill).await;
         drop(leader);
-    }
-
-    async fn release_failed(&self, lease: Option<HeldLease>) {
-        if let Some(lease) = lease {
-            // Those who wait in other processes need a moment to hear of it.
-            let hold = self.config.coalesce.hold_errors.max(std::time::Duration::from_millis(200));
-            lease.release(Release::Failed(hold)).await;
-        }
-    }
-
-    /// The answer is not for sharing: here and in the other processes everybody asks, for a while.
-    async fn everybody(&self, leader: Leader<FlightKey, Landing>, key: LeaseKey, lease: Option<HeldLease>) {
-        let duration = self.config.coalesce.uncacheable;
-        self.state.uncacheable.remember(key, (), duration);
-        leader.close(Landing::Alone);
-        if let Some(lease) = lease {
-            lease.release(Release::Uncacheable(duration)).await;
-        }
     }
 }

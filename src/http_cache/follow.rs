@@ -9,6 +9,7 @@ use super::{
     collapse::Shared,
     judge::{Failure, Judged, Stored},
     receive::variant_tag,
+    serve::shape,
     status::Report,
     visit::Visit,
 };
@@ -46,7 +47,7 @@ impl HttpCache {
         response.headers_mut().insert(header::AGE, age::field_value(timing.age));
         self.report(response.headers_mut(), Some(&visit.key), &collapsed(&timing));
         response.extensions_mut().insert(Answered(self.id()));
-        Some(self.shape(visit, response))
+        Some(shape(visit, response))
     }
 
     /// Answers from what somebody else has filled meanwhile.

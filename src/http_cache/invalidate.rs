@@ -137,10 +137,12 @@ impl Invalidate {
 
     async fn first_try(self) {
         let Err(error) = self.run().await else { return };
-        tracing::error!(%error, "what a request changed was not invalidated");
         if error.is_input() {
+            tracing::error!(%error, "what a request changed was not invalidated");
             return;
         }
+        let (tags, urls) = (self.tags.len(), self.keys.len());
+        tracing::error!(%error, tags, urls, "what a request changed is not invalidated yet; it is tried again");
         self.owe();
     }
 
@@ -333,11 +335,16 @@ impl std::error::Error for InvalidationError {
     }
 }
 
-/// 400 for malformed input, 503 where the backend was not reached.
+/// 400 for malformed input, 503 where the backend was not reached. Where that is, and why, is for the log.
 impl From<InvalidationError> for Problem {
     fn from(error: InvalidationError) -> Self {
-        let status = if error.is_input() { StatusCode::BAD_REQUEST } else { StatusCode::SERVICE_UNAVAILABLE };
-        Self::new(status, error.to_string())
+        match error.0 {
+            Kind::Input(reason) => Self::new(StatusCode::BAD_REQUEST, reason),
+            Kind::Backend(_) => {
+                let detail = "the invalidation did not reach all of the store; repeat it";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+            }
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod flight;
 mod flight_tests;
 mod follow;
 mod future;
+mod head;
 mod invalidate;
 mod judge;
 mod lease;
@@ -28,6 +29,7 @@ mod serve;
 mod status;
 mod tasks;
 mod turn;
+mod unshared;
 mod value;
 mod visit;
 pub mod warm;
@@ -44,7 +46,7 @@ pub(crate) use rule::{Captures, PathTable};
 pub use rule::{Rule, RuleError};
 pub(crate) use serve::Role;
 pub use value::{Value, ValueError};
-pub(crate) use visit::original_uri;
+pub(crate) use visit::{original_uri, target_uri};
 
 use crate::{
     Backend,

@@ -14,7 +14,7 @@ use super::{
     count::{AskedFor, Ended},
     invalidate::Invalidate,
     serve::{Content, Origin, oneshot},
-    visit::{Bypass, original_uri},
+    visit::{Bypass, target_uri},
 };
 use crate::{
     body::CacheBody,
@@ -60,7 +60,7 @@ impl HttpCache {
         // The client may leave: what it changed is invalidated all the same.
         let changed = Changed {
             method: request.method().clone(),
-            uri: original_uri(request.uri(), request.extensions()).clone(),
+            uri: target_uri(request.uri(), request.extensions()).into_owned(),
             host: request.headers().get(http::header::HOST).cloned(),
         };
         let names = self.order_of(&changed, &HeaderMap::new());
@@ -87,7 +87,16 @@ impl HttpCache {
         let has_invalidator = request.extensions().get::<InvalidatesTags>().is_some();
         let outcome = oneshot(inner, request).instrument(passing.span().clone()).await;
         passing.count(&outcome);
-        let mut response = outcome?;
+        let mut response = match outcome {
+            Ok(response) => response,
+            Err(error) => {
+                // It may have changed something by then, or not, like one that is broken off.
+                if let Some(order) = self.order_of(&changed, &HeaderMap::new()) {
+                    order.soft().insist().await;
+                }
+                return Err(error);
+            }
+        };
         if invalidation::applies(&changed.method, response.status())
             && let invalidated = self.invalidated(&changed)
             && response.extensions().get() != Some(&invalidated)
@@ -124,8 +133,14 @@ impl HttpCache {
         let target = Target::of(&changed.uri, &headers)?;
         let mut order = self.invalidate();
         order.target(&target);
-        let (scheme, path) = (if target.https { "https" } else { "http" }, target.path);
-        if let Ok(absolute) = format!("{scheme}://{}{path}", target.authority).parse() {
+        // A server behind TLS sees no scheme, where an origin names one.
+        let schemes: &[_] = match (changed.uri.scheme(), target.https) {
+            (None, _) => &["http", "https"],
+            (_, true) => &["https"],
+            (_, false) => &["http"],
+        };
+        for scheme in schemes {
+            let Ok(absolute) = format!("{scheme}://{}{}", target.authority, target.path).parse() else { continue };
             for uri in invalidation::also(&absolute, response) {
                 if let Some(target) = Target::of(&uri, &headers) {
                     order.target(&target);

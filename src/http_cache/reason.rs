@@ -9,16 +9,20 @@ pub(crate) struct Reason {
     pub(crate) detail: &'static str,
     /// Whether the answer itself is why, so that what is stored in its place is outdated.
     pub(crate) of_the_answer: bool,
+    /// Whether it is about this one request, and says nothing of the answers to others for the same.
+    pub(crate) of_this_request: bool,
 }
 
 impl Reason {
-    pub(crate) const TOO_LARGE: Self = Self { detail: "too-large", of_the_answer: true };
+    pub(crate) const TOO_LARGE: Self = Self { detail: "too-large", of_the_answer: true, of_this_request: false };
     /// By the origin, or because nobody wanted it any more.
-    pub(crate) const BROKEN_OFF: Self = Self { detail: "broken-off", of_the_answer: false };
-    pub(crate) const RULE: Self = Self { detail: "rule", of_the_answer: true };
-    pub(crate) const PERSONAL: Self = Self { detail: "personal", of_the_answer: false };
-    pub(crate) const BACKEND: Self = Self { detail: "backend-unavailable", of_the_answer: false };
-    pub(crate) const MISMATCH: Self = Self { detail: "validator-mismatch", of_the_answer: true };
+    pub(crate) const BROKEN_OFF: Self = Self { detail: "broken-off", of_the_answer: false, of_this_request: false };
+    pub(crate) const RULE: Self = Self { detail: "rule", of_the_answer: true, of_this_request: false };
+    pub(crate) const PERSONAL: Self = Self { detail: "personal", of_the_answer: false, of_this_request: false };
+    pub(crate) const BACKEND: Self =
+        Self { detail: "backend-unavailable", of_the_answer: false, of_this_request: false };
+    pub(crate) const MISMATCH: Self =
+        Self { detail: "validator-mismatch", of_the_answer: true, of_this_request: false };
 }
 
 impl From<NotStored> for Reason {
@@ -29,16 +33,18 @@ impl From<NotStored> for Reason {
                 | NotStored::RequestNoStore
                 | NotStored::Authorization
                 | NotStored::Identity
+                | NotStored::Cookie
                 // 429 and its like, which are about one client's conduct.
                 | NotStored::Status
                 | NotStored::Partial
         );
-        Self { detail: reason.as_str(), of_the_answer: !of_the_request }
+        let of_this_request = matches!(reason, NotStored::RequestNoStore | NotStored::Status | NotStored::Partial);
+        Self { detail: reason.as_str(), of_the_answer: !of_the_request, of_this_request }
     }
 }
 
 impl From<BadTags> for Reason {
     fn from(_: BadTags) -> Self {
-        Self { detail: BadTags::DETAIL, of_the_answer: true }
+        Self { detail: BadTags::DETAIL, of_the_answer: true, of_this_request: false }
     }
 }

@@ -9,7 +9,7 @@ use http_body::Body;
 use super::{
     HttpCache,
     fill::Fill,
-    invalidate,
+    head, invalidate,
     judge::{Failure, Stored},
     lease::HeldLease,
     reason::Reason,
@@ -19,13 +19,12 @@ use super::{
     visit::Visit,
 };
 use crate::{
-    Personal, Tag, TagDigest, Timestamp,
-    backend::{Commit, Entry, Mode, Scope, Ticket, Variant},
+    Personal, Profile, Tag, TagDigest, Timestamp,
+    backend::{Commit, Committed, Entry, Mode, Scope, Ticket, Variant},
     exchange::CacheTags,
     key::Target,
     policy::{
         Credentials, Exchange, Flags, Lifetimes, Meta, NotStored, Store, date,
-        range::Partial,
         tags::{self, BadTags},
         validation::{self, HeadAnswer},
         vary,
@@ -45,7 +44,14 @@ pub(crate) struct Asked {
 /// What has become of the origin's answer.
 pub(crate) enum Reception<R> {
     /// A stored response answers the request: it was validated, or it stands in for an error.
-    Stored { stored: Stored, age: Duration, report: Report, lease: Option<HeldLease> },
+    Stored {
+        stored: Stored,
+        age: Duration,
+        report: Report,
+        lease: Option<HeldLease>,
+        /// What a 304 sets for the client that has asked, and for nobody else.
+        cookies: Vec<HeaderValue>,
+    },
     /// The answer is neither stored nor shared.
     Untouched { response: Response<R>, reason: Reason, lease: Option<HeldLease> },
     /// The answer arrives, and is stored once it is complete.
@@ -90,14 +96,14 @@ impl HttpCache {
         if matches!(status.as_u16(), 500 | 502 | 503 | 504)
             && let Some((stored, age, report)) = self.stand_in(visit.lookup.as_ref(), request, Failure::Status(status))
         {
-            return Reception::Stored { stored, age, report, lease: asked.lease };
+            return Reception::Stored { stored, age, report, lease: asked.lease, cookies: Vec::new() };
         }
         if visit.head.method == http::Method::HEAD
             && let Some(base) = &base
         {
-            self.update_by_head(visit, &asked, base, status, response.headers(), received).await;
+            self.update_by_head(visit, &asked, base, &head::of(&response), received).await;
         }
-        let as_stored = as_stored(&response);
+        let as_stored = head::as_stored(&response);
         match self.plan(visit, asked.at, &as_stored, received) {
             Ok(plan) => Reception::Arriving(Box::new(self.arriving(visit, plan, asked, as_stored, response))),
             Err(reason) => {
@@ -122,11 +128,22 @@ impl HttpCache {
         received: Timestamp,
     ) -> Reception<R> {
         let old = base.response();
+        // Elsewhere they are stored.
+        let cookies = match self.config.policy.profile {
+            Profile::Safe => response.headers().get_all(header::SET_COOKIE).into_iter().cloned().collect(),
+            Profile::Rfc9111 => Vec::new(),
+        };
         if !validation::selects(&old.headers, response.headers()) {
             // It answers a condition that names what is stored, and says that it is about something else. The client
-            // gets what was stored; the next one asks for the whole.
+            // gets what was stored, if that may be stale; the next one asks for the whole.
             self.discard(visit, &asked).await;
             self.count_not_stored(Reason::MISMATCH);
+            if old.meta.forbids_stale() {
+                let mut response = response;
+                *response.status_mut() = StatusCode::BAD_GATEWAY;
+                *response.headers_mut() = HeaderMap::new();
+                return Reception::Untouched { response, reason: Reason::MISMATCH, lease: asked.lease };
+            }
             let report = Report {
                 kind: Kind::Stale,
                 forward: Some(self.why(visit)),
@@ -134,7 +151,8 @@ impl HttpCache {
                 detail: Some(Reason::MISMATCH.detail),
                 ..Report::default()
             };
-            return Reception::Stored { age: old.meta.age(received), stored: base.clone(), report, lease: asked.lease };
+            let age = old.meta.age(received);
+            return Reception::Stored { age, stored: base.clone(), report, lease: asked.lease, cookies };
         }
         let mut merged = old.headers.clone();
         self.merge(&mut merged, response.headers(), received);
@@ -153,14 +171,15 @@ impl HttpCache {
             (Ok(mut plan), Some(ticket)) => {
                 plan.tags.extend(base.entry().tags());
                 let entry = self.entry(&plan, ticket, &as_stored, old.content.clone());
-                report.stored = true;
-                (entry.clone(), self.refresh(visit, &plan, entry, base.entry(), asked.lease).await)
+                let (stored, lease) = self.refresh(visit, &plan, entry.clone(), base.entry(), asked.lease).await;
+                report.stored = stored;
+                (entry, lease)
             }
             (plan, ticket) => {
                 let reason = plan.err().unwrap_or(Reason::BACKEND);
                 report.detail = Some(reason.detail);
                 self.count_not_stored(reason);
-                if reason.of_the_answer {
+                if reason.of_the_answer && !visit.credentials.any() {
                     self.discard(visit, &asked).await;
                 }
                 // It answers this request, and no other one.
@@ -178,7 +197,7 @@ impl HttpCache {
         };
         let meta = stored.response().meta;
         report.ttl = Some(seconds_left(&meta, received));
-        Reception::Stored { age: meta.age(received), stored, report, lease }
+        Reception::Stored { age: meta.age(received), stored, report, lease, cookies }
     }
 
     /// Updates a stored head by a newer one. A newer one without a date was made when it was received (RFC 9110
@@ -195,12 +214,14 @@ impl HttpCache {
         entry: Arc<Entry>,
         base: &Entry,
         lease: Option<HeldLease>,
-    ) -> Option<HeldLease> {
+    ) -> (bool, Option<HeldLease>) {
+        let variant = self.variant(&plan.store.vary, &visit.head.headers);
         let commit = Commit {
             key: visit.key,
-            variant: self.variant(&plan.store.vary, &visit.head.headers),
+            variant,
             entry,
-            refresh: Some(base),
+            // What varies otherwise from now on has another place.
+            refresh: (variant == visit.variant()).then_some(base),
             lease: lease.as_ref().and_then(HeldLease::lease),
         };
         match self.commit(commit).await {
@@ -209,11 +230,11 @@ impl HttpCache {
                 if let Some(lease) = lease {
                     lease.ended();
                 }
-                None
+                (matches!(committed, Committed::Stored | Committed::Refreshed), None)
             }
             Err(error) => {
                 tracing::debug!(key = %visit.key, %error, "a validation was not stored");
-                lease
+                (false, lease)
             }
         }
     }
@@ -224,13 +245,15 @@ impl HttpCache {
         visit: &Visit,
         asked: &Asked,
         base: &Stored,
-        status: StatusCode,
-        headers: &HeaderMap,
+        response: &Response<()>,
         received: Timestamp,
     ) {
+        let (status, headers) = (response.status(), response.headers());
         let (old, body) = (base.response(), &base.prepared().body);
         match validation::head_answer(&old.headers, body.len() as u64, status, headers) {
             HeadAnswer::Nothing => {}
+            // What somebody with credentials is told may be true for nobody else.
+            HeadAnswer::Invalidate if visit.credentials.any() => {}
             HeadAnswer::Invalidate => {
                 let (keys, mode) = ([visit.key], Mode::Hard);
                 let done = self.state.backend.invalidate(Scope::Keys(&keys), mode).await;
@@ -243,6 +266,8 @@ impl HttpCache {
                 let mut updated = Response::new(());
                 *updated.status_mut() = old.status;
                 *updated.headers_mut() = old.headers.clone();
+                // A mark that it is personal, and the rule of its route.
+                *updated.extensions_mut() = response.extensions().clone();
                 self.merge(updated.headers_mut(), headers, received);
                 let plan = self.plan(&visit.as_get(), asked.at, &updated, received);
                 if let (Ok(mut plan), Some(ticket)) = (plan, asked.ticket.and(visit.base_ticket())) {
@@ -430,23 +455,6 @@ pub(crate) const NO_TICKET: Ticket = Ticket { tick: 0, born: 0 };
 /// varies.
 pub(crate) fn variant_tag(variant: Variant) -> TagDigest {
     TagDigest::of(b"variant", &[variant.0.as_ref().map_or(&[], |variant| variant)])
-}
-
-/// The head that is stored for an answer: its own; of a part that is the whole, that of the whole (RFC 9111 §3.3).
-fn as_stored<R>(answer: &Response<R>) -> Response<()> {
-    let mut stored = Response::new(());
-    *stored.status_mut() = answer.status();
-    *stored.version_mut() = answer.version();
-    *stored.headers_mut() = answer.headers().clone();
-    *stored.extensions_mut() = answer.extensions().clone();
-    if answer.status() == StatusCode::PARTIAL_CONTENT
-        && let Some(length) = content_length(answer.headers())
-        && Partial::of(answer.headers(), length).is_some_and(|part| part.is_complete())
-    {
-        *stored.status_mut() = StatusCode::OK;
-        stored.headers_mut().remove(header::CONTENT_RANGE);
-    }
-    stored
 }
 
 /// The entry of a response that is not stored.

@@ -136,21 +136,8 @@ impl HttpCache {
             tracing::debug!(key = %visit.key, status = %response.status(), "a background validation failed");
             return Err(Failed(asked.lease));
         }
-        let ticket = asked.ticket;
         match self.receive(visit, asked, response).await {
-            Reception::Stored { lease, .. } => {
-                if let Some(lease) = lease {
-                    lease.release(Release::Free).await;
-                }
-            }
-            Reception::Untouched { reason, lease, .. } => {
-                // What cannot be stored replaces what is stored all the same: it is newer. Not what
-                // somebody with credentials is told.
-                if let Some(ticket) = ticket.filter(|_| !reason.of_the_answer && !visit.credentials.any())
-                    && let Err(error) = self.state.backend.discard(&visit.key, visit.variant(), ticket, None).await
-                {
-                    tracing::debug!(key = %visit.key, %error, "an outdated response was not removed");
-                }
+            Reception::Stored { lease, .. } | Reception::Untouched { lease, .. } => {
                 if let Some(lease) = lease {
                     lease.release(Release::Free).await;
                 }

@@ -168,15 +168,18 @@ pub(crate) struct Template(Box<str>);
 impl Template {
     /// The names between braces, or what is wrong with the text.
     fn names(&self) -> Result<Vec<&str>, String> {
-        let mut names = Vec::new();
+        let (mut names, mut example) = (Vec::new(), String::new());
         let mut rest = &*self.0;
         while let Some(open) = rest.find(['{', '}']) {
             let after = &rest[open + 1..];
             let close = after.find('}').filter(|_| rest.as_bytes()[open] == b'{');
             let Some(close) = close else { return Err(format!("the tag `{}` has an unmatched brace", self.0)) };
             names.push(after[..close].trim_start_matches('*'));
+            example.extend([&rest[..open], "x"]);
             rest = &after[close + 1..];
         }
+        example.push_str(rest);
+        Tag::new(example).map_err(|error| format!("the tag `{}` is none: {error}", self.0))?;
         Ok(names)
     }
 
@@ -267,6 +270,10 @@ impl PathTable {
         let fail = |reason: String| RuleError { pattern: pattern.into(), reason };
         if !pattern.starts_with('/') {
             return Err(fail("it does not begin with `/`".into()));
+        }
+        // Taken as it stands, it would match nothing that anybody means.
+        if let Some(segment) = pattern.split('/').find(|segment| segment.starts_with([':', '*'])) {
+            return Err(fail(format!("a capture is written `{{name}}` or `{{*rest}}`, and not `{segment}`")));
         }
         for template in &rule.parts.tags {
             for name in template.names().map_err(fail)? {
@@ -367,6 +374,10 @@ mod tests {
             ("/p/{id}", Rule::new().tag("p:{name}"), "`name`, which it does not capture"),
             ("/p/{id}", Rule::new().tag("p:{id"), "unmatched brace"),
             ("/p/{id}", Rule::new().tag("p:id}"), "unmatched brace"),
+            ("/admin/:id", Rule::bypass(), "`{name}`"),
+            ("/secret/*", Rule::bypass(), "not `*`"),
+            ("/p", Rule::new().tag("a b"), "the tag `a b`"),
+            ("/p", Rule::new().tag(""), "the tag ``"),
         ] {
             let error = PathTable::default().insert(pattern, rule).unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");

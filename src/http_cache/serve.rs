@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use tokio::sync::oneshot;
 use tower_service::Service;
@@ -234,7 +234,9 @@ impl HttpCache {
         // Neither a visit nor its mark is for anybody outside.
         response.extensions_mut().remove::<Arc<Visit>>();
         Ok(match self.receive(&visit, asked, response).await {
-            Reception::Stored { stored, age, report, .. } => self.respond(&visit, &stored, age, &report),
+            Reception::Stored { stored, age, report, cookies, .. } => {
+                with_cookies(self.respond(&visit, &stored, age, &report), cookies)
+            }
             Reception::Untouched { response, reason, .. } => self.untouched(&visit, response, reason),
             Reception::Arriving(arriving) => {
                 let key = LeaseKey { key: visit.key, variant: visit.variant(), kind: LeaseKind::Fill };
@@ -318,7 +320,7 @@ impl HttpCache {
         let has_validator = [http::header::ETAG, http::header::LAST_MODIFIED]
             .iter()
             .any(|validator| response.headers().contains_key(validator));
-        if visit.is_conditional() && has_validator { self.shape(visit, response) } else { response }
+        if visit.is_conditional() && has_validator { shape(visit, response) } else { response }
     }
 
     pub(crate) fn why(&self, visit: &Visit) -> Forward {
@@ -327,12 +329,6 @@ impl HttpCache {
             Judged::Stale { stale, .. } if stale.why == Why::Request => Forward::Request,
             _ => Forward::Stale,
         }
-    }
-
-    /// Answers the client's own conditions.
-    pub(crate) fn shape<R>(&self, visit: &Visit, response: Response<CacheBody<R>>) -> Response<CacheBody<R>> {
-        let targeted = &self.config.policy.targeted;
-        shape_streaming(&visit.head.method, &visit.head.headers, response, targeted, CacheBody::empty)
     }
 
     /// Lets an answer stream to its client while it is stored.
@@ -361,6 +357,19 @@ impl HttpCache {
             self.state.tasks.spawn(async move { cache.fill(body, writer, fill).await });
             CacheBody::shared(reader)
         };
-        self.shape(visit, Response::from_parts(head, content))
+        shape(visit, Response::from_parts(head, content))
     }
+}
+
+/// Answers the client's own conditions.
+pub(super) fn shape<R>(visit: &Visit, response: Response<CacheBody<R>>) -> Response<CacheBody<R>> {
+    shape_streaming(&visit.head.method, &visit.head.headers, response, CacheBody::empty)
+}
+
+/// With what the origin's 304 sets for this client.
+pub(super) fn with_cookies<B>(mut response: Response<B>, cookies: Vec<HeaderValue>) -> Response<B> {
+    for cookie in cookies {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    response
 }

@@ -184,12 +184,3 @@ impl BypassValues {
         self.0[bypass as usize].get_or_init(make).clone()
     }
 }
-
-/// Takes over what was said of an answer into its 304.
-pub(crate) fn keep(headers: &mut HeaderMap, reported: &HeaderMap) {
-    for name in [&CACHE_STATUS, &X_CACHE, &header::AGE] {
-        for value in reported.get_all(name) {
-            headers.append(name, value.clone());
-        }
-    }
-}

@@ -1,8 +1,11 @@
 //! One request on its way through the cache layers.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
@@ -146,7 +149,7 @@ pub(crate) struct Admitted {
 impl HttpCache {
     /// Decides whether a request is looked up, and under which key; and what there is to see of its fields.
     pub(crate) fn admit<'a, B: Body>(&self, request: &'a Request<B>) -> Result<(Admitted, Glance<'a>), Bypass> {
-        let uri = original_uri(request.uri(), request.extensions());
+        let uri = &*target_uri(request.uri(), request.extensions());
         let rule = self.config.paths.find(uri.path());
         let said = parts(rule.map(AsRef::as_ref));
         let is_ruled_out = said.bypass == Some(true);
@@ -177,6 +180,8 @@ impl HttpCache {
             return Err(Bypass::Method);
         } else if is_ruled_out {
             return Err(Bypass::Rule);
+        } else if glance.steered && policy::validation::is_for_origin(headers) {
+            return Err(Bypass::Precondition);
         }
         let target = Target::at(uri, glance.host).ok_or(Bypass::Host)?;
         let (more, body_key) = (&*said.key_headers, body_key());
@@ -206,9 +211,19 @@ impl HttpCache {
         policy::vary::variant(spec, headers, &self.config.normalise)
     }
 
-    /// The visit that a layer outside of the same cache has left.
+    /// The visit that a layer outside of the same cache has left. What is asked with the extensions of another request is
+    /// none of its.
     pub(crate) fn visit_of<B>(&self, request: &Request<B>) -> Option<Arc<Visit>> {
         let visit = request.extensions().get::<Arc<Visit>>().filter(|visit| visit.cache == self.id())?;
+        let (uri, asked) = (&*target_uri(request.uri(), request.extensions()), &visit.head.uri);
+        // Something between two layers may strip a prefix.
+        let is_below = uri.path().len() > 1 && asked.path().ends_with(uri.path());
+        let is_same = (uri.query(), uri.authority(), request.method())
+            == (asked.query(), asked.authority(), &visit.head.method)
+            && (is_below || uri.path() == asked.path());
+        if !is_same {
+            return None;
+        }
         if let Some(personal) = Personal::of(request.extensions()) {
             visit.personal.meets(personal);
         }
@@ -221,7 +236,7 @@ impl HttpCache {
             key: admitted.key,
             head: Head {
                 method: request.method().clone(),
-                uri: original_uri(request.uri(), request.extensions()).clone(),
+                uri: target_uri(request.uri(), request.extensions()).into_owned(),
                 headers: request.headers().clone(),
                 keyed_beyond_url: admitted.keyed_beyond_url,
                 content_is_keyed: request.extensions().get::<BodyKey>().is_some(),
@@ -346,7 +361,35 @@ fn parts(rule: Option<&(Box<str>, Rule)>) -> &Parts {
     rule.map_or(&NOTHING, |(_, rule)| &rule.parts)
 }
 
-/// The URI before a router stripped a prefix.
+/// What is asked for: the URI with the prefix that axum's `nest` has stripped. What was rewritten in another way asks for
+/// something else than the client did.
+pub(crate) fn target_uri<'a>(uri: &'a Uri, extensions: &'a http::Extensions) -> Cow<'a, Uri> {
+    #[cfg(feature = "axum")]
+    if let (Some(nested), original) = (extensions.get::<axum::extract::NestedPath>(), original_uri(uri, extensions)) {
+        let segments = nested.as_str().split('/').filter(|segment| !segment.is_empty()).count();
+        let path = original.path();
+        let end = path.match_indices('/').nth(segments).map_or(path.len(), |(at, _)| at);
+        let (prefix, rest) = path.split_at(end);
+        let is_stripped_only = uri.path() == if rest.is_empty() { "/" } else { rest };
+        if is_stripped_only && (original.query(), original.authority()) == (uri.query(), uri.authority()) {
+            return Cow::Borrowed(original);
+        }
+        return rewritten(prefix, uri).map_or(Cow::Borrowed(uri), Cow::Owned);
+    }
+    let _ = extensions;
+    Cow::Borrowed(uri)
+}
+
+/// The URI under a prefix, after it was rewritten there.
+#[cfg(feature = "axum")]
+fn rewritten(prefix: &str, uri: &Uri) -> Option<Uri> {
+    let mut parts = uri.clone().into_parts();
+    let rest = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    parts.path_and_query = Some(format!("{prefix}{rest}").parse().ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+/// The URI as the outermost router saw it.
 pub(crate) fn original_uri<'a>(uri: &'a Uri, extensions: &'a http::Extensions) -> &'a Uri {
     #[cfg(feature = "axum")]
     if let Some(original) = extensions.get::<axum::extract::OriginalUri>() {

@@ -25,9 +25,23 @@ pub(crate) struct Directive<'a> {
 pub(crate) fn directives(line: &[u8]) -> impl Iterator<Item = Directive<'_>> {
     lists::members(line).map(|member| {
         let (name, argument) = lists::split_once(member, b'=');
-        // White space around "=" is not allowed; a name with such a space is unknown, and so is ignored.
+        // What stands beside a name and is not allowed there makes it unknown, and so ignored, unless one of the words
+        // keeps others from what was sent.
+        if name.iter().any(|byte| BETWEEN.contains(byte))
+            && let Some(name) =
+                RESTRICT.into_iter().find(|known| words(name).any(|word| word.eq_ignore_ascii_case(known)))
+        {
+            return Directive { name, argument: None };
+        }
         Directive { name, argument: argument.map(unquote) }
     })
+}
+
+const BETWEEN: &[u8] = b" \t;\"";
+const RESTRICT: [&[u8]; 4] = [b"no-store", b"private", b"no-cache", b"must-revalidate"];
+
+fn words(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    name.split(|byte| BETWEEN.contains(byte))
 }
 
 fn unquote(argument: &[u8]) -> std::borrow::Cow<'_, [u8]> {

@@ -5,17 +5,22 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 /// Bytes up to the next `separator` outside a quoted string, and what follows it. A string that is never closed goes
 /// on to the end.
 pub(crate) fn split_once(input: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
+    split(input, separator).unwrap_or((input, None))
+}
+
+/// The same; `None` where a string is never closed.
+fn split(input: &[u8], separator: u8) -> Option<(&[u8], Option<&[u8]>)> {
     let (mut quoted, mut escaped) = (false, false);
     for (at, &byte) in input.iter().enumerate() {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if quoted => escaped = true,
             b'"' => quoted = !quoted,
-            _ if byte == separator && !quoted => return (&input[..at], Some(&input[at + 1..])),
+            _ if byte == separator && !quoted => return Some((&input[..at], Some(&input[at + 1..]))),
             _ => {}
         }
     }
-    (input, None)
+    (!quoted).then_some((input, None))
 }
 
 /// Strips optional white space.
@@ -29,11 +34,18 @@ pub(crate) fn trim(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// The members of one line; empty ones are skipped.
+/// The members of one line; empty ones are skipped. From a string on that is never closed, every comma ends one.
 pub(crate) fn members(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = Some(line);
+    let (mut rest, mut is_broken) = (Some(line), false);
     std::iter::from_fn(move || {
-        let (member, after) = split_once(rest?, b',');
+        let input = rest?;
+        let whole = if is_broken { None } else { split(input, b',') };
+        // Once only: the end of the line was looked for.
+        is_broken |= whole.is_none();
+        let (member, after) = whole.unwrap_or_else(|| match input.iter().position(|byte| *byte == b',') {
+            Some(at) => (&input[..at], Some(&input[at + 1..])),
+            None => (input, None),
+        });
         rest = after;
         Some(trim(member))
     })

@@ -84,6 +84,8 @@ pub(crate) enum NotStored {
     Authorization,
     /// The request had an identity field, and the response does not say that it is for all.
     Identity,
+    /// It states no lifetime, and the request had a cookie, without which one of ours would have been given.
+    Cookie,
     /// `Vary: *`
     VaryStar,
     /// `Vary` with too many names, or with what is no name.
@@ -111,6 +113,7 @@ impl NotStored {
             Self::SetCookie => "set-cookie",
             Self::Authorization => "authorization",
             Self::Identity => "identity",
+            Self::Cookie => "cookie",
             Self::VaryStar => "vary-star",
             Self::VaryNames => "vary-names",
             Self::ContentEncoding => "content-encoding",
@@ -240,6 +243,8 @@ impl Policy {
             ttl
         } else if said.no_cache && validator {
             Duration::ZERO
+        } else if credentials.cookie && (rule.override_ttl.or(rule.default_ttl).is_some() && usual(status)) {
+            return Err(NotStored::Cookie);
         } else {
             return Err(NotStored::NoFreshness);
         };

@@ -113,6 +113,28 @@ pub(crate) fn not_modified_fields(stored: &HeaderMap, targeted: &[HeaderName]) -
     out
 }
 
+/// The fields of a response that just came which its 304 carries: all but those that describe its content, because what
+/// else it says, as `Set-Cookie`, is for this client and comes once.
+pub(crate) fn not_modified_fields_of_new(response: &HeaderMap) -> HeaderMap {
+    let tagged = response.contains_key(header::ETAG);
+    let mut out = HeaderMap::with_capacity(response.len());
+    for (name, value) in response {
+        let is_of_content = name.as_str().starts_with("content-") && !OF_THE_RESPONSE.contains(name)
+            || *name == header::TRANSFER_ENCODING
+            || *name == header::TRAILER
+            || *name == header::ACCEPT_RANGES
+            || tagged && *name == header::LAST_MODIFIED;
+        if !is_of_content {
+            out.append(name, value.clone());
+        }
+    }
+    out
+}
+
+/// Begin with `content-`, and do not describe the content.
+const OF_THE_RESPONSE: [HeaderName; 3] =
+    [header::CONTENT_LOCATION, header::CONTENT_SECURITY_POLICY, header::CONTENT_SECURITY_POLICY_REPORT_ONLY];
+
 /// Whether the 304 that answers the cache's conditions is about this stored response (§4.3.4).
 ///
 /// One without any validator is: it answers a condition that named exactly this response.

@@ -40,6 +40,9 @@ impl TagInvalidationLayer {
             Some((method, pattern)) => {
                 let method =
                     method.parse::<Method>().map_err(|_| RuleError::new(request, "its method is malformed"))?;
+                if method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
+                    return Err(RuleError::new(request, "its method is not in upper case"));
+                }
                 if is_safe(&method) {
                     return Err(RuleError::new(request, "a safe method invalidates nothing"));
                 }

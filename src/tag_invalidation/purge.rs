@@ -8,6 +8,8 @@ use crate::{HttpCache, Problem};
 
 /// The most names in one request.
 const MAX_NAMES: usize = 1000;
+/// And in the log.
+const SHOWN: usize = 5;
 
 /// What to invalidate, as a client asks for it.
 #[derive(Debug, Default, Deserialize)]
@@ -101,9 +103,16 @@ impl Order {
         if matches!(self.mode, Mode::Soft) {
             invalidate = invalidate.soft();
         }
-        invalidate.await?;
+        // Whoever may purge may know what was not reached.
+        invalidate.await.map_err(|error| {
+            let detail = error.to_string();
+            let problem = Problem::from(error);
+            Problem::new(problem.status(), detail)
+        })?;
         names.extend(self.tags.into_iter().chain(self.urls).chain(self.prefixes));
-        tracing::info!(names = names.len(), mode = ?self.mode, "invalidated on request");
+        let first = &names[..names.len().min(SHOWN)];
+        let mode = if matches!(self.mode, Mode::Soft) { "soft" } else { "hard" };
+        tracing::info!(names = names.len(), ?first, mode, "invalidated on request");
         let done = Done { invalidated: &names, mode: self.mode };
         let json = serde_json::to_vec(&done)
             .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the answer cannot be written"))?;

@@ -16,8 +16,8 @@ use tower_service::Service;
 
 use super::{layer::Shared, purge::Order};
 use crate::{
-    BoxError, Invalidate, InvalidateTags, Problem, body::CacheBody, exchange::InvalidatesTags,
-    http_cache::original_uri, key::Target, policy,
+    BoxError, Invalidate, InvalidateTags, Problem, body::CacheBody, exchange::InvalidatesTags, http_cache::target_uri,
+    key::Target, policy,
 };
 
 /// The service of [`TagInvalidationLayer`](super::TagInvalidationLayer).
@@ -49,7 +49,7 @@ where
         {
             let (token, cache) = (token.clone(), self.shared.cache.clone());
             let (parts, _) = request.into_parts();
-            let uri = original_uri(&parts.uri, &parts.extensions).clone();
+            let uri = target_uri(&parts.uri, &parts.extensions).into_owned();
             let answer = async move {
                 token.check(&parts.headers)?;
                 Order::purge(&parts.headers)?.carry_out(&cache, Some((&uri, &parts.headers))).await
@@ -63,14 +63,21 @@ where
         }
         let goes_on = request.extensions_mut().insert(InvalidatesTags).is_none();
         let shared = Arc::clone(&self.shared);
-        let uri = original_uri(request.uri(), request.extensions()).clone();
+        let uri = target_uri(request.uri(), request.extensions()).into_owned();
         let (method, host) = (request.method().clone(), request.headers().get(http::header::HOST).cloned());
         let future = self.inner.call(request);
         let changed = Changed { method, uri, host };
         // The client may leave: what it changed is invalidated all the same.
         let (names, cache) = (changed.order(&shared, &mut Response::new(())), shared.cache.clone());
         let work = async move {
-            let mut response = future.await?;
+            let mut response = match future.await {
+                Ok(response) => response,
+                Err(error) => {
+                    // It may have changed something by then, or not, like one that is broken off.
+                    changed.order(&shared, &mut Response::new(())).soft().insist().await;
+                    return Err(error);
+                }
+            };
             if response.status().is_success() || response.status().is_redirection() {
                 changed.order(&shared, &mut response).insist().await;
             }

@@ -122,7 +122,7 @@ async fn a_default_lifetime_is_for_anonymous_requests_only() {
         row("the response wins", &[("cache-control", "max-age=10")]).after(20).expired(),
         row("no-store wins", &[("cache-control", "no-store")]).not("no-store"),
         row("private wins", &[("cache-control", "private")]).not("private"),
-        row("a cookie", &[]).asked(&[("cookie", "a=b")]).not("no-freshness"),
+        row("a cookie", &[]).asked(&[("cookie", "a=b")]).not("cookie"),
         row("a credential", &[]).asked(&[("authorization", "a")]).not("authorization"),
         row("an identity", &[]).asked(&[("x-session", "a")]).not("identity"),
         row("stored for nobody in particular, asked with a cookie", &[])
