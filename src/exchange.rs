@@ -220,9 +220,10 @@ mod parts {
 pub(crate) struct InvalidatesTags;
 
 /// Left in responses by the cache layer that has answered: from the store, or having stored. Layers around it of the
-/// same cache (its identity is inside) pass the answer on as it is.
+/// same cache (its identity is inside) pass the answer on as it is, if it is to what they were asked (the key, where there
+/// was one).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Answered(pub(crate) CacheId);
+pub(crate) struct Answered(pub(crate) CacheId, pub(crate) Option<PrimaryKey>);
 
 /// Left in responses to unsafe requests whose URLs have been invalidated in a cache (its identity is inside, and the
 /// key: a layer within may see another path).

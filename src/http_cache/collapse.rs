@@ -347,7 +347,7 @@ impl HttpCache {
                 };
                 let _ = answer.send(answered);
             }
-            Ok(response) if self.has_answered(&response) => {
+            Ok(response) if self.has_answered_to(&visit, &response) => {
                 // A cache layer within had the answer; it has it for the others too.
                 leader.close(Landing::Alone);
                 let _ = answer.send(Ok(response.map(CacheBody::inner)));
@@ -464,7 +464,7 @@ impl HttpCache {
         };
         let landing = Landing::Arriving(Arc::new(shared));
         self.report(&mut head.headers, Some(&visit.key), &report);
-        head.extensions.insert(Answered(self.id()));
+        head.extensions.insert(Answered(self.id(), Some(visit.key)));
         let response = shape(visit, Response::from_parts(head, CacheBody::shared(reader)));
         if body.is_end_stream() && fill.length.is_none_or(|length| length == 0) {
             // Stored before the head goes out: there is no last byte to keep back.

@@ -104,7 +104,7 @@ impl Config {
 
     /// Whether a layer of the cache has made an answer what it is.
     pub(super) fn has_answered<R>(self: &Arc<Self>, response: &Response<R>) -> bool {
-        response.extensions().get() == Some(&Answered(self.id()))
+        response.extensions().get().is_some_and(|Answered(by, _)| *by == self.id())
     }
 }
 

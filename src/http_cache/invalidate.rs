@@ -111,8 +111,12 @@ impl Invalidate {
     /// A URL over both schemes: whether a request came by TLS is not always known, behind a proxy or in HTTP/1.1.
     pub(crate) fn target(&mut self, target: &Target<'_>) {
         let keys = &self.cache.config.keys;
-        for https in [false, true] {
-            let target = Target { https, ..target.clone() };
+        let bare = target.authority.strip_suffix(":443").unwrap_or(&target.authority);
+        // Who sees no scheme sees the port where a client names it.
+        let with_port = (!has_port(bare)).then(|| format!("{bare}:443"));
+        let both = [(false, bare), (true, bare)].into_iter();
+        for (https, authority) in both.chain(with_port.as_deref().map(|authority| (false, authority))) {
+            let target = Target { https, authority: authority.into(), ..target.clone() };
             self.keys.push(keys.primary(&target, &Method::GET, &HeaderMap::new(), &[], None));
             // What has more in its key than its URL carries its URL as a tag.
             self.tags.push(keys.url_tag(&target));
@@ -271,6 +275,11 @@ impl IntoFuture for Invalidate {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move { self.run().await })
     }
+}
+
+/// Other than the colons in the address of IPv6.
+fn has_port(authority: &str) -> bool {
+    authority.rsplit(']').next().is_some_and(|rest| rest.contains(':'))
 }
 
 /// The most prefixes of a path that are tags.

@@ -142,7 +142,8 @@ impl HttpCache {
         for scheme in schemes {
             let Ok(absolute) = format!("{scheme}://{}{}", target.authority, target.path).parse() else { continue };
             for uri in invalidation::also(&absolute, response) {
-                if let Some(target) = Target::of(&uri, &headers) {
+                // On the same host: that was looked at.
+                if let Some(target) = Target::of(&uri, &HeaderMap::new()) {
                     order.target(&target);
                 }
             }
@@ -234,7 +235,7 @@ impl Passing {
         }
         self.config.report_bypass(response.headers_mut(), self.bypass, leave_groups);
         if !self.is_first {
-            response.extensions_mut().insert(Answered(self.config.id()));
+            response.extensions_mut().insert(Answered(self.config.id(), None));
         }
     }
 }

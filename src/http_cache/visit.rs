@@ -20,7 +20,7 @@ use super::{
 use crate::{
     Personal,
     backend::{Lookup, PrimaryKey, Ticket, Variant, VarySpec},
-    exchange::CacheId,
+    exchange::{Answered, CacheId},
     key::{BodyKey, Target},
     policy::{self, Credentials, glance::Glance},
 };
@@ -216,12 +216,7 @@ impl HttpCache {
     pub(crate) fn visit_of<B>(&self, request: &Request<B>) -> Option<Arc<Visit>> {
         let visit = request.extensions().get::<Arc<Visit>>().filter(|visit| visit.cache == self.id())?;
         let (uri, asked) = (&*target_uri(request.uri(), request.extensions()), &visit.head.uri);
-        // Something between two layers may strip a prefix.
-        let is_below = uri.path().len() > 1 && asked.path().ends_with(uri.path());
-        let is_same = (uri.query(), uri.authority(), request.method())
-            == (asked.query(), asked.authority(), &visit.head.method)
-            && (is_below || uri.path() == asked.path());
-        if !is_same {
+        if (uri, request.method()) != (asked, &visit.head.method) {
             return None;
         }
         if let Some(personal) = Personal::of(request.extensions()) {
@@ -252,6 +247,12 @@ impl HttpCache {
             counted: AtomicBool::new(false),
             answered: AtomicBool::new(false),
         }
+    }
+
+    /// Whether a layer within has answered this visit.
+    pub(crate) fn has_answered_to<R>(&self, visit: &Visit, response: &Response<R>) -> bool {
+        let answered = response.extensions().get();
+        answered.is_some_and(|Answered(by, key)| *by == self.id() && key.is_none_or(|key| key == visit.key))
     }
 
     /// Whether a layer of this cache has made an answer what it is.
@@ -366,12 +367,15 @@ fn parts(rule: Option<&(Box<str>, Rule)>) -> &Parts {
 pub(crate) fn target_uri<'a>(uri: &'a Uri, extensions: &'a http::Extensions) -> Cow<'a, Uri> {
     #[cfg(feature = "axum")]
     if let (Some(nested), original) = (extensions.get::<axum::extract::NestedPath>(), original_uri(uri, extensions)) {
+        if (original.scheme(), original.authority()) != (uri.scheme(), uri.authority()) {
+            return Cow::Borrowed(uri);
+        }
         let segments = nested.as_str().split('/').filter(|segment| !segment.is_empty()).count();
         let path = original.path();
         let end = path.match_indices('/').nth(segments).map_or(path.len(), |(at, _)| at);
         let (prefix, rest) = path.split_at(end);
-        let is_stripped_only = uri.path() == if rest.is_empty() { "/" } else { rest };
-        if is_stripped_only && (original.query(), original.authority()) == (uri.query(), uri.authority()) {
+        let rest = if rest.is_empty() { "/" } else { rest };
+        if (uri.path(), uri.query()) == (rest, original.query()) {
             return Cow::Borrowed(original);
         }
         return rewritten(prefix, uri).map_or(Cow::Borrowed(uri), Cow::Owned);

@@ -54,8 +54,6 @@ impl<'a> Target<'a> {
             Host::Absent => None,
             Host::One(host) => {
                 let host = host.to_str().ok().filter(|host| authority::is_host(host))?;
-                // A server behind TLS sees no scheme, and the port of one or the other where a client names it.
-                let host = if uri.scheme().is_none() { host.strip_suffix(":443").unwrap_or(host) } else { host };
                 Some(authority::normalise(host, https))
             }
             Host::Several => return None,

@@ -25,11 +25,13 @@ pub(crate) struct Directive<'a> {
 pub(crate) fn directives(line: &[u8]) -> impl Iterator<Item = Directive<'_>> {
     lists::members(line).map(|member| {
         let (name, argument) = lists::split_once(member, b'=');
-        // What stands beside a name and is not allowed there makes it unknown, and so ignored, unless one of the words
-        // keeps others from what was sent.
-        if name.iter().any(|byte| BETWEEN.contains(byte))
+        // What stands beside a name or a number and is not allowed there makes it unknown, and so ignored, unless one of the
+        // words keeps others from what was sent.
+        let plain = argument.filter(|argument| !argument.starts_with(b"\""));
+        let is_crowded = |text: &[u8]| text.iter().any(|byte| BETWEEN.contains(byte));
+        if (is_crowded(name) || plain.is_some_and(is_crowded))
             && let Some(name) =
-                RESTRICT.into_iter().find(|known| words(name).any(|word| word.eq_ignore_ascii_case(known)))
+                RESTRICT.into_iter().find(|known| words(member).any(|word| word.eq_ignore_ascii_case(known)))
         {
             return Directive { name, argument: None };
         }

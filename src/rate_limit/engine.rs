@@ -146,7 +146,8 @@ impl Engine {
             let signature = own.as_ref().map_or(group.signature, |own| group.signature_for(&own.asks));
             let Some(key) = group.key.of_request(head, &signature, plain)? else { continue };
             // Two policies of one name and quota have found the same key by different ways: one counter, one request.
-            if subjects.iter().all(|subject: &Subject| subject.key != key) {
+            let counts_one = own.is_none() && !group.charges;
+            if !counts_one || subjects.iter().all(|subject: &Subject| subject.key != key) {
                 subjects.push(Subject { group: index, key, own });
             }
         }

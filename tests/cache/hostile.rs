@@ -294,6 +294,8 @@ async fn malformed_fields_hide_nothing_that_restricts() {
         row("another case", &[("cache-control", "max-age=60, No-Store;x")]).not("no-store"),
         row("a space before =", &[("cache-control", "max-age=60, no-cache =\"x\"")]).not("no-cache"),
         row("no comma", &[("cache-control", "max-age=60, must-revalidate proxy-revalidate"), V1]).after(61).validated(),
+        row("a semicolon behind a number", &[("cache-control", "max-age=60; private")]).not("private"),
+        row("no comma behind a number", &[("cache-control", "s-maxage=60 no-store")]).not("no-store"),
         row("no comma before it", &[("cache-control", "public no-store, max-age=60")]).not("no-store"),
         row("a semicolon before it", &[("cache-control", "public; private, max-age=60")]).not("private"),
         row("a quote before it", &[("cache-control", "\"no-store, max-age=60")]).not("no-store"),

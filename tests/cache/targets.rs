@@ -176,12 +176,15 @@ async fn what_is_asked_for_with_the_head_of_another_request_is_its_own() {
 
 #[tokio::test]
 async fn so_is_what_looks_like_the_rest_of_its_path() {
-    for uri in ["http://example.com/", "http://other.example/a", "http://example.com/a?x"] {
+    const PAGE: &str = "http://example.com/en/nav";
+    for uri in
+        ["http://example.com/", "http://example.com/nav", "http://other.example/en/nav", "http://example.com/en/nav?x"]
+    {
         let cache = HttpCache::new(&Backend::memory());
         let inner = app(&cache, &Origin::new(|_, n| respond(200, &[MINUTE], format!("{n}"))));
         let page = page_of(&cache, &inner, "GET", uri);
-        assert_eq!(get(&page, URL).await.body, "page(1)", "{uri}");
-        assert_eq!(get(&page, URL).await.body, "page(1)", "{uri}");
+        assert_eq!(get(&page, PAGE).await.body, "page(1)", "{uri}");
+        assert_eq!(get(&page, PAGE).await.body, "page(1)", "{uri}");
     }
 }
 
@@ -216,12 +219,79 @@ async fn a_purge_of_the_public_url_reaches_what_came_with_its_port() {
 }
 
 #[tokio::test]
-async fn the_port_of_tls_makes_no_other_host() {
+async fn what_is_changed_is_invalidated_with_its_port_and_without() {
+    for (asked, changed) in [(SHOP, SHOP_443), (SHOP_443, SHOP)] {
+        let app = boxed(CacheLayer::new(&Backend::memory()).layer(Origin::with(&[MINUTE])));
+        get_with(&app, "/p", asked).await;
+        assert_eq!(get_with(&app, "/p", asked).await.x_cache(), "HIT");
+        send(&app, request("PUT", "/p", changed)).await;
+        assert_eq!(get_with(&app, "/p", asked).await.x_cache(), "MISS", "{changed:?}");
+    }
+}
+
+/// An application writes it into its links.
+#[tokio::test]
+async fn no_answer_to_a_host_with_a_port_is_for_one_without() {
     let app = boxed(CacheLayer::new(&Backend::memory()).layer(Origin::with(&[MINUTE])));
     get_with(&app, "/p", SHOP_443).await;
-    assert_eq!(get_with(&app, "/p", SHOP).await.x_cache(), "HIT");
-    assert_eq!(get_with(&app, "/p", &[("host", "shop.example:4443")]).await.x_cache(), "MISS");
-    assert_eq!(get_with(&app, "/p", &[("host", "shop.example:1443")]).await.x_cache(), "MISS");
+    for host in ["shop.example", "shop.example:4443", "shop.example:80:443", "shop.example::443"] {
+        assert_eq!(get_with(&app, "/p", &[("host", host)]).await.x_cache(), "MISS", "{host}");
+    }
+}
+
+/// The second layer answers to the conditions of the first one, and not to the client's.
+#[tokio::test]
+async fn what_is_rewritten_between_two_layers_goes_through_two_caches() {
+    for world in World::all().await {
+        let cache = world.cache();
+        let origin = Origin::new(|request, n| {
+            let known = request.headers().contains_key("if-none-match");
+            respond(
+                if known { 304 } else { 200 },
+                &[MINUTE, ("etag", "\"v1\"")],
+                if known { String::new() } else { format!("{n}") },
+            )
+        });
+        let rewritten = MapRequestLayer::new(|mut request: Request<Body>| {
+            *request.uri_mut() = "http://backend.example/b".parse().unwrap();
+            request.headers_mut().remove("host");
+            request
+        });
+        let layers = ServiceBuilder::new().layer(CacheLayer::new(&cache)).layer(rewritten);
+        let app = boxed(layers.layer(CacheLayer::new(&cache)).service(origin.clone()));
+        for _ in 0..3 {
+            for _ in 0..3 {
+                let answer = get(&app, URL).await;
+                assert_eq!((answer.status, answer.body.as_str()), (200, "1"), "{} {answer:?}", world.name);
+            }
+            assert_eq!(get(&app, URL).await.x_cache(), "HIT", "{}", world.name);
+            world.wait(61);
+        }
+        cache.invalidate().url(URL).await.unwrap();
+        cache.invalidate().url("http://backend.example/b").await.unwrap();
+        assert_eq!(get(&app, URL).await.x_cache(), "MISS", "{}", world.name);
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_of_another_host_under_a_stripped_prefix_is_its_own() {
+    let cache = HttpCache::new(&Backend::memory());
+    let to_backend = MapRequestLayer::new(|mut request: AxumRequest| {
+        *request.uri_mut() = format!("http://backend{}", request.uri().path()).parse().unwrap();
+        request.headers_mut().remove("host");
+        request
+    });
+    let proxy = |name: &'static str| {
+        let layers = ServiceBuilder::new().layer(to_backend.clone()).layer(CacheLayer::new(&cache));
+        Router::new()
+            .fallback(async move |request: AxumRequest| ([MINUTE], format!("{name} {}", request.uri())))
+            .layer(layers)
+    };
+    let app = proxy("plain").nest("/api", proxy("nested"));
+    assert_eq!(ask(&app, "http://h/api/x", &[]).await, "MISS nested http://backend/x");
+    assert_eq!(ask(&app, "http://h/api/x", &[]).await, "HIT nested http://backend/x");
+    cache.invalidate().url("http://backend/x").await.unwrap();
+    assert_eq!(ask(&app, "http://h/api/x", &[]).await, "MISS nested http://backend/x");
 }
 
 #[tokio::test]

@@ -234,7 +234,7 @@ impl Client {
         timeout: Duration,
     ) -> Result<Reply, Fault> {
         // Without a connection it fails by itself, and says why.
-        if !self.0.gate.is_open() && self.is_connected() {
+        if !self.0.gate.is_open() && (self.0.gate.is_refused() || self.is_connected()) {
             return Err(self.0.gate.error().into());
         }
         self.ask(bucket, name, args, timeout).await
@@ -280,6 +280,9 @@ impl Client {
     /// itself. What each of them is told.
     pub(super) fn failed_for(&self, bucket: Bucket, fault: Fault, n: usize) -> BackendError {
         let error = fault.clone().into_error();
+        if !self.0.gate.is_open() {
+            return error;
+        }
         if let Some(node) = self.node(bucket) {
             let failed = Err(fault);
             // It was counted once already.

@@ -164,8 +164,13 @@ impl Site {
     async fn check(&self, timeout: Duration) -> Result<(), BackendError> {
         let Some(bucket) = self.client.keys().buckets().next() else { return Ok(()) };
         self.check_server(bucket, timeout).await?;
-        self.check_permissions(bucket, timeout).await?;
-        self.check_buckets(bucket, timeout).await?;
+        let permitted = self.check_permissions(bucket, timeout).await;
+        let buckets = self.check_buckets(bucket, timeout).await;
+        // What must not be used at all is more than what is not permitted.
+        buckets
+            .as_ref()
+            .or_else(|error| if error.kind() == ErrorKind::Config { Err(error.clone()) } else { Ok(&()) })?;
+        permitted.and(buckets)?;
         self.client.sync_time(bucket).await
     }
 

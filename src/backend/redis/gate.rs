@@ -31,6 +31,11 @@ impl Gate {
         *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
 
+    /// Whether it was found that the servers cannot be used.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// What those are told who come while it is closed.
     pub(super) fn error(&self) -> BackendError {
         let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone();
