@@ -132,19 +132,15 @@ fn with_head<R>(status: StatusCode, headers: HeaderMap, content: Option<Bytes>) 
 
 /// Evaluates the client's own conditions for an answer that has just come from the origin; its content goes on being
 /// stored in any case.
-pub(crate) fn shape_streaming<B>(
-    method: &Method,
-    request: &HeaderMap,
-    response: Response<B>,
-    empty: impl FnOnce() -> B,
-) -> Response<B> {
-    if !validation::not_modified(method, request, response.status(), response.headers()) {
+pub(super) fn shape<R>(visit: &Visit, response: Response<CacheBody<R>>) -> Response<CacheBody<R>> {
+    let head = &visit.head;
+    if !validation::not_modified(&head.method, &head.headers, response.status(), response.headers()) {
         return response;
     }
     let (mut parts, _) = response.into_parts();
     parts.status = StatusCode::NOT_MODIFIED;
     parts.headers = validation::not_modified_fields_of_new(&parts.headers);
-    Response::from_parts(parts, empty())
+    Response::from_parts(parts, CacheBody::empty())
 }
 
 /// 204 has no content, and no length of it (RFC 9110 §8.6).

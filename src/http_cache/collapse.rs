@@ -8,13 +8,14 @@ use tracing::Instrument as _;
 
 use super::{
     CacheFuture, HttpCache,
+    answer::shape,
     begin::Seen,
     flight::{Join, Leader, may_follow},
     follow::is_variant,
     judge::{Failure, Stored},
     pass::pass_on,
     receive::{Arriving, Asked, Reception},
-    serve::{Content, Origin, shape, with_cookies},
+    serve::{Content, Origin, with_cookies},
     turn::{Turn, TurnRequest},
     visit::Visit,
 };

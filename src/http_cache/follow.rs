@@ -6,10 +6,10 @@ use http::{Response, StatusCode, header};
 
 use super::{
     HttpCache,
+    answer::shape,
     collapse::Shared,
     judge::{Failure, Judged, Stored},
     receive::variant_tag,
-    serve::shape,
     status::Report,
     visit::Visit,
 };

@@ -14,15 +14,15 @@ pub(super) fn of<R>(answer: &Response<R>) -> Response<()> {
     head
 }
 
-/// The head that is stored for an answer: its own; of a part that is the whole, that of the whole (RFC 9111 §3.3).
-pub(super) fn as_stored<R>(answer: &Response<R>) -> Response<()> {
-    let mut stored = of(answer);
-    if answer.status() == StatusCode::PARTIAL_CONTENT
-        && let Some(length) = content_length(answer.headers())
-        && Partial::of(answer.headers(), length).is_some_and(|part| part.is_complete())
+/// The head that is stored for an answer with this one: the same; of a part that is the whole, that of the whole (RFC 9111
+/// §3.3).
+pub(super) fn as_stored(mut head: Response<()>) -> Response<()> {
+    if head.status() == StatusCode::PARTIAL_CONTENT
+        && let Some(length) = content_length(head.headers())
+        && Partial::of(head.headers(), length).is_some_and(|part| part.is_complete())
     {
-        *stored.status_mut() = StatusCode::OK;
-        stored.headers_mut().remove(header::CONTENT_RANGE);
+        *head.status_mut() = StatusCode::OK;
+        head.headers_mut().remove(header::CONTENT_RANGE);
     }
-    stored
+    head
 }

@@ -98,12 +98,13 @@ impl HttpCache {
         {
             return Reception::Stored { stored, age, report, lease: asked.lease, cookies: Vec::new() };
         }
+        let head = head::of(&response);
         if visit.head.method == http::Method::HEAD
             && let Some(base) = &base
         {
-            self.update_by_head(visit, &asked, base, &head::of(&response), received).await;
+            self.update_by_head(visit, &asked, base, &head, received).await;
         }
-        let as_stored = head::as_stored(&response);
+        let as_stored = head::as_stored(head);
         match self.plan(visit, asked.at, &as_stored, received) {
             Ok(plan) => Reception::Arriving(Box::new(self.arriving(visit, plan, asked, as_stored, response))),
             Err(reason) => {

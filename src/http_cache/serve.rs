@@ -12,7 +12,7 @@ use tracing::Instrument as _;
 
 use super::{
     CacheFuture, HttpCache,
-    answer::shape_streaming,
+    answer::shape,
     begin::Ahead,
     judge::{Failure, Judged, Stored},
     reason::Reason,
@@ -359,11 +359,6 @@ impl HttpCache {
         };
         shape(visit, Response::from_parts(head, content))
     }
-}
-
-/// Answers the client's own conditions.
-pub(super) fn shape<R>(visit: &Visit, response: Response<CacheBody<R>>) -> Response<CacheBody<R>> {
-    shape_streaming(&visit.head.method, &visit.head.headers, response, CacheBody::empty)
 }
 
 /// With what the origin's 304 sets for this client.

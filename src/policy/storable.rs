@@ -181,7 +181,8 @@ impl Policy {
         }
 
         let credentials = Credentials::of(request, &self.identity);
-        let own_ttl = (rule.shareable || !credentials.any()) && !is_event_stream(response) && usual(status);
+        let is_usual = !is_event_stream(response) && usual(status);
+        let own_ttl = (rule.shareable || !credentials.any()) && is_usual;
         let override_ttl = rule.override_ttl.filter(|_| own_ttl);
         let mut ruling = Ruling::of(response, &self.targeted);
         if override_ttl.is_some() {
@@ -243,7 +244,7 @@ impl Policy {
             ttl
         } else if said.no_cache && validator {
             Duration::ZERO
-        } else if credentials.cookie && (rule.override_ttl.or(rule.default_ttl).is_some() && usual(status)) {
+        } else if credentials.cookie && is_usual && rule.override_ttl.or(rule.default_ttl).is_some() {
             return Err(NotStored::Cookie);
         } else {
             return Err(NotStored::NoFreshness);

@@ -19,7 +19,7 @@ use tower_gatehouse::{
 
 use crate::{
     app::{Answer, App, Body, Origin, boxed, full, get, get_with, request, respond, send, try_send},
-    world::{World, app, check_with, row},
+    world::{World, app, check_with, row, stack},
 };
 
 const URL: &str = "http://example.com/a";
@@ -28,14 +28,6 @@ const MAX_AGE: (&str, &str) = ("cache-control", "max-age=60");
 const V1: (&str, &str) = ("etag", "\"v1\"");
 /// Is there whatever the origin does.
 const LENIENT: &[(&str, &str)] = &[("cache-control", "max-age=60, stale-while-revalidate=600, stale-if-error=600")];
-
-fn stack(cache: &HttpCache, origin: &Origin) -> App {
-    let layers = ServiceBuilder::new()
-        .layer(SwrLayer::new(cache))
-        .layer(CacheLayer::new(cache))
-        .layer(CoalesceLayer::new(cache));
-    boxed(layers.service(origin.clone()))
-}
 
 /// Until the origin was asked so often, and its last answer has come to what it comes to.
 async fn asked(origin: &Origin, times: usize) {

@@ -10,29 +10,21 @@ use axum::{
 use futures_util::future::join_all;
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
-use tower::{Layer, ServiceBuilder, ServiceExt};
+use tower::{Layer, ServiceExt};
 use tower_gatehouse::{
-    Backend, CacheLayer, CacheStatus, CoalesceLayer, HttpCache, Profile, SwrLayer,
+    Backend, CacheLayer, CacheStatus, HttpCache, Profile,
     session::{KeyRing, Session, SessionError, SessionLayer},
 };
 
 use crate::{
-    app::{App, Origin, boxed, get, get_with, request, respond},
-    world::{World, app},
+    app::{Origin, boxed, get, get_with, request, respond},
+    world::{World, app, stack},
 };
 
 const URL: &str = "http://example.com/a";
 const MAX_AGE: (&str, &str) = ("cache-control", "max-age=60");
 const V1: (&str, &str) = ("etag", "\"v1\"");
 const IF_V1: &[(&str, &str)] = &[("if-none-match", "\"v1\"")];
-
-fn stack(cache: &HttpCache, origin: &Origin) -> App {
-    let layers = ServiceBuilder::new()
-        .layer(SwrLayer::new(cache))
-        .layer(CacheLayer::new(cache))
-        .layer(CoalesceLayer::new(cache));
-    boxed(layers.service(origin.clone()))
-}
 
 /// An origin whose page is for a minute, and holds with these fields.
 fn still_holds(fields: &'static [(&'static str, &'static str)]) -> Origin {

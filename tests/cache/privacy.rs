@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use tower::{Layer, ServiceBuilder};
-use tower_gatehouse::{CacheLayer, CoalesceLayer, HttpCache, Personal, Rule, SwrLayer};
+use tower::Layer;
+use tower_gatehouse::{CacheLayer, Personal, Rule};
 
 use crate::{
-    app::{App, Body, Origin, boxed, get, get_with, respond},
-    world::{Fields, World, app},
+    app::{Body, Origin, boxed, get, get_with, respond},
+    world::{Fields, World, app, stack},
 };
 
 const URL: &str = "http://example.com/a";
@@ -19,14 +19,6 @@ fn mirror(fields: Fields) -> Origin {
         let who = ["cookie", "authorization", "x-session"].map(|name| request.headers().get(name));
         respond(200, fields, format!("{who:?}"))
     })
-}
-
-fn stack(cache: &HttpCache, origin: &Origin) -> App {
-    let layers = ServiceBuilder::new()
-        .layer(SwrLayer::new(cache))
-        .layer(CacheLayer::new(cache))
-        .layer(CoalesceLayer::new(cache));
-    boxed(layers.service(origin.clone()))
 }
 
 #[tokio::test]

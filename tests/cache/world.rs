@@ -8,8 +8,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tower::Layer;
-use tower_gatehouse::{Backend, CacheLayer, HttpCache, TestClock, backend::RedisBuilder};
+use tower::{Layer, ServiceBuilder};
+use tower_gatehouse::{Backend, CacheLayer, CoalesceLayer, HttpCache, SwrLayer, TestClock, backend::RedisBuilder};
 
 use crate::{
     app::{Answer, App, Origin, boxed, request, respond, send},
@@ -89,6 +89,15 @@ pub(crate) async fn connect(server: &RedisServer) -> Backend {
 /// The cache around an origin.
 pub(crate) fn app(cache: &HttpCache, origin: &Origin) -> App {
     boxed(CacheLayer::new(cache).layer(origin.clone()))
+}
+
+/// Stale while revalidating, the cache and coalescing around an origin.
+pub(crate) fn stack(cache: &HttpCache, origin: &Origin) -> App {
+    let layers = ServiceBuilder::new()
+        .layer(SwrLayer::new(cache))
+        .layer(CacheLayer::new(cache))
+        .layer(CoalesceLayer::new(cache));
+    boxed(layers.service(origin.clone()))
 }
 
 pub(crate) fn borrowed<'a>(fields: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {

@@ -276,7 +276,7 @@ impl RedisBuilder {
         }
         let (near, probe) = (NearCache::new(self.near), self.clone());
         let (site, subscriber) = self.parts(false)?;
-        connect::in_background(&site, move || Ok(probe.clone().parts(true)?.0));
+        connect::in_background(&site, move || probe.clone().parts(true).map(|(site, _)| site));
         Ok(Backend::custom(RedisBackend::new(site.client, subscriber, near)))
     }
 

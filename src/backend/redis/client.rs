@@ -233,10 +233,7 @@ impl Client {
         args: Vec<Value>,
         timeout: Duration,
     ) -> Result<Reply, Fault> {
-        // Without a connection it fails by itself, and says why.
-        if !self.0.gate.is_open() && (self.0.gate.is_refused() || self.is_connected()) {
-            return Err(self.0.gate.error().into());
-        }
+        self.0.gate.pass(|| self.is_connected())?;
         self.ask(bucket, name, args, timeout).await
     }
 

@@ -82,9 +82,8 @@ pub(super) fn in_background(site: &Site, once: impl Fn() -> Result<Site, Backend
                     drop(site);
                     ask_at = Instant::now() + ASK_AGAIN;
                     let Ok(site) = once() else { continue };
-                    if let Some(why) = why_not(&site).await.filter(|why| told.as_ref() != Some(why)) {
-                        tracing::error!(error = %why, "Redis cannot be used as it is set up");
-                        told = Some(why);
+                    if let Some(why) = why_not(&site).await {
+                        tell_once(&mut told, &site, why);
                     }
                 }
                 continue;
@@ -92,16 +91,13 @@ pub(super) fn in_background(site: &Site, once: impl Fn() -> Result<Site, Backend
             match site.check(Duration::from_secs(5)).await {
                 Err(error) if error.is_outage() => {}
                 Err(error) => {
-                    let message = error.to_string();
-                    if told.as_ref() != Some(&message) {
-                        tracing::error!(store = %site.place, %error, "Redis cannot be used as it is set up");
-                    }
+                    tell_once(&mut told, &site, error.to_string());
                     if error.kind() != ErrorKind::Config {
                         // What is not permitted fails by itself.
                         return site.client.gate().open();
                     }
                     site.client.gate().refuse(error);
-                    (told, is_refused) = (Some(message), true);
+                    is_refused = true;
                 }
                 Ok(()) => {
                     if told.is_some() {
@@ -112,6 +108,14 @@ pub(super) fn in_background(site: &Site, once: impl Fn() -> Result<Site, Backend
             }
         }
     });
+}
+
+/// Unless it was what was told last.
+fn tell_once(told: &mut Option<String>, site: &Site, why: String) {
+    if told.as_ref() != Some(&why) {
+        tracing::error!(store = %site.place, error = %why, "Redis cannot be used as it is set up");
+        *told = Some(why);
+    }
 }
 
 /// Why a connection is refused, if it is not that nobody is there.
@@ -167,9 +171,9 @@ impl Site {
         let permitted = self.check_permissions(bucket, timeout).await;
         let buckets = self.check_buckets(bucket, timeout).await;
         // What must not be used at all is more than what is not permitted.
-        buckets
-            .as_ref()
-            .or_else(|error| if error.kind() == ErrorKind::Config { Err(error.clone()) } else { Ok(&()) })?;
+        if buckets.as_ref().is_err_and(|error| error.kind() == ErrorKind::Config) {
+            return buckets;
+        }
         permitted.and(buckets)?;
         self.client.sync_time(bucket).await
     }

@@ -31,16 +31,18 @@ impl Gate {
         *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
 
-    /// Whether it was found that the servers cannot be used.
-    pub(super) fn is_refused(&self) -> bool {
-        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
-
-    /// What those are told who come while it is closed.
-    pub(super) fn error(&self) -> BackendError {
-        let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        refusal.unwrap_or_else(|| {
-            BackendError::new(ErrorKind::Unavailable, "Redis was not asked because it is just being checked")
-        })
+    /// What those are told who come while it is closed. Who has no connection yet may pass: that fails by itself, and says
+    /// why.
+    pub(super) fn pass(&self, is_connected: impl FnOnce() -> bool) -> Result<(), BackendError> {
+        if self.is_open() {
+            return Ok(());
+        }
+        match self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            Some(why) => Err(why),
+            None if is_connected() => {
+                Err(BackendError::new(ErrorKind::Unavailable, "Redis was not asked because it is just being checked"))
+            }
+            None => Ok(()),
+        }
     }
 }
