@@ -59,7 +59,7 @@ fn main() {
 /// The floor is a route whose handler has its bytes at hand: the cheapest that a cache can stand before.
 fn in_memory(size: usize) {
     let content = content(size);
-    let route = Router::new().route("/products/{id}", get(async move || (FIELDS, content)));
+    let route = route(content);
     let backend = Backend::memory();
     let cache = HttpCache::new(&backend);
     let mut bare = route.clone();
@@ -83,10 +83,15 @@ fn in_memory(size: usize) {
     );
 }
 
+/// As a server has it: without a state axum makes the handler's route anew for each request.
+fn route(content: Bytes) -> Router {
+    Router::new().route("/products/{id}", get(async move || (FIELDS, content))).with_state(())
+}
+
 /// One thing, many times.
 fn only(what: &str, times: u64) {
     let content = content(SIZES[0]);
-    let mut route = Router::new().route("/products/{id}", get(async move || (FIELDS, content)));
+    let mut route = route(content);
     let cache = HttpCache::new(&Backend::memory());
     let mut hit = CacheLayer::new(&cache).layer(route.clone());
     Handle::current().block_on(answer(&mut hit));
@@ -124,7 +129,7 @@ fn only(what: &str, times: u64) {
 /// 64 tasks on two threads, all for the same page.
 fn at_once(size: usize) {
     let content = content(size);
-    let route = Router::new().route("/products/{id}", get(async move || (FIELDS, content)));
+    let route = route(content);
     let mut around = CacheLayer::new(&Backend::memory()).layer(route.clone());
     Handle::current().block_on(answer(&mut around));
     let two = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -159,7 +164,7 @@ where
 /// A hit through everything: a limit or two, a session that nobody asks for, the four cache layers.
 fn all_six() {
     let content = content(SIZES[0]);
-    let route = Router::new().route("/products/{id}", get(async move || (FIELDS, content)));
+    let route = route(content);
     let backend = Backend::memory();
     let cache = HttpCache::new(&backend);
     let mut alone = CacheLayer::new(&cache).layer(route.clone());
@@ -180,7 +185,7 @@ fn all_six() {
 /// What a layer costs a request that it has nothing to do with: a rule says that it is not cached, it has no session,
 /// and it has no key by which a limit counts it.
 fn unconcerned() -> Vec<Subject<'static>> {
-    let route = Router::new().route("/live/{id}", get(async || content(0)));
+    let route = Router::new().route("/live/{id}", get(async || content(0))).with_state(());
     let backend = Backend::memory();
     let cache = HttpCache::new(&backend).rule("/live/{id}", Rule::bypass()).unwrap();
     let mut bare = route.clone();
@@ -310,7 +315,7 @@ fn on_redis(runtime: &Runtime, server: &RedisServer, size: usize) {
         let content = content.clone();
         let answer = async move || ([(header::HeaderName::from_static("cache-tag"), tags)], FIELDS, content);
         let kind = if tags.is_empty() { "plain" } else { "tagged" };
-        let router = Router::new().route(&format!("/{kind}/{{page}}"), get(answer));
+        let router = Router::new().route(&format!("/{kind}/{{page}}"), get(answer)).with_state(());
         let (app, sent) = (layer.layer(router.clone()), sent.layer(router));
         let paths: Vec<String> = (0..64).map(|page| format!("/{kind}/{page}")).collect();
         let (fred, names, paths) = (&fred, &names, &paths);

@@ -26,7 +26,7 @@ struct Shop {
 
 fn main() {
     let one_thread = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let bare = Router::new().route("/", get(async || "hello"));
+    let bare = Router::new().route("/", get(async || "hello")).with_state(());
     let floor = |runtime| -> Subject<'_> { request("a bare axum route", runtime, &bare, "/", "") };
     let sessions = Sessions::new(&one_thread, &Backend::memory());
     let none = "";
@@ -89,7 +89,9 @@ impl Sessions {
             .route("/get", get(one))
             .route("/change", get(change))
             .route("/begin", get(begin))
-            .layer(SessionLayer::new(backend, KeyRing::ephemeral()));
+            .layer(SessionLayer::new(backend, KeyRing::ephemeral()))
+            // As a server does: without it, axum makes the layers anew for each request.
+            .with_state(());
         let request = Request::get("/begin").body(Body::empty()).expect("a request");
         let response = runtime.block_on(app.clone().oneshot(request)).expect("an answer");
         let cookie = response.headers()[header::SET_COOKIE].to_str().expect("text");

@@ -51,7 +51,7 @@ fn in_memory(runtime: &Runtime, tasks: usize, size: usize) {
     let theirs = peer::CacheLayer::builder(peer::InMemoryBackend::new(1000)).ttl(DAY).build().layer(origin("", size));
     let ours = CacheLayer::new(&Backend::memory()).layer(origin("", size));
     let content = content(size);
-    let route = Router::new().route("/products/{id}", get(async move || (FIELDS, content)));
+    let route = Router::new().route("/products/{id}", get(async move || (FIELDS, content))).with_state::<()>(());
     compare(
         &format!("A hit in memory, {size} bytes{}", at_once(tasks)),
         vec![

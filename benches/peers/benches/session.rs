@@ -55,10 +55,10 @@ fn main() {
         Visitor::new(&runtime, their_routes().layer(their_layer(MemoryStore::default()).with_signed(Key::generate())));
     let theirs = Visitor::new(&runtime, theirs(MemoryStore::default()));
     let ours = Visitor::new(&runtime, ours(&Backend::memory()));
-    let bare = Visitor { app: no_session(), cookie: String::new() };
+    let bare = Visitor { app: no_session().with_state(()), cookie: String::new() };
     // What both contain: the cookie, what axum does for each layer and extractor, and the answer.
     let nothing = MapRequestLayer::new(|request: Request<Body>| request);
-    let floor = Visitor { app: no_session().layer(nothing), cookie: ours.cookie.clone() };
+    let floor = Visitor { app: no_session().layer(nothing).with_state(()), cookie: ours.cookie.clone() };
     for (what, path) in [("loaded", "/load"), ("not asked for", "/"), ("changed", "/change")] {
         let nanos = compare(
             &format!("in memory, one at a time, {what}"),
@@ -191,6 +191,7 @@ struct Visitor {
 
 impl Visitor {
     fn new(runtime: &Runtime, app: Router) -> Self {
+        let app = app.with_state(());
         let request = Request::get("/begin").body(Body::empty()).unwrap();
         let response = runtime.block_on(app.clone().oneshot(request)).unwrap();
         let cookie = response.headers()[header::SET_COOKIE].to_str().unwrap();
