@@ -12,6 +12,8 @@ use crate::Timestamp;
 /// The first two bytes are its **home**: what has the same home is kept together and is changed in one step. A
 /// session of a user has the home of its [`UserKey`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+// Moved as two words wherever it stands in another type.
+#[repr(align(8))]
 pub struct RecordKey([u8; 16]);
 
 /// 16 bytes that name a user: a hash of the name by which the application knows it. The first two are the home of all

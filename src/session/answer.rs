@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, header::Entry};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{
     SessionError,
@@ -135,15 +135,11 @@ fn no_store(headers: &mut HeaderMap) {
 
 /// An answer that depends on who asks is for the one who asked, unless it says that it is for all.
 fn keep_private(headers: &mut HeaderMap) {
-    let private = HeaderValue::from_static("private");
-    match headers.entry(header::CACHE_CONTROL) {
-        Entry::Vacant(vacant) => drop(vacant.insert(private)),
-        Entry::Occupied(mut lines) => {
-            let directives = lines.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-            if !directives.map(name_of).any(|name| DECIDE.iter().any(|known| name.eq_ignore_ascii_case(known))) {
-                lines.append(private);
-            }
-        }
+    let lines = headers.get_all(header::CACHE_CONTROL).iter();
+    let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(name_of);
+    let decides = |name: &[u8]| DECIDE.iter().any(|known| name.eq_ignore_ascii_case(known));
+    if !{ names }.any(decides) {
+        headers.append(header::CACHE_CONTROL, HeaderValue::from_static("private"));
     }
 }
 

@@ -126,7 +126,10 @@ impl Core {
 
     /// The same without making the answer personal: for layers that only have to know.
     pub(super) async fn loaded(&self) -> Result<Open<'_>, SessionError> {
-        let mut state = self.state.lock().await;
+        let mut state = match self.state.try_lock() {
+            Some(state) => state,
+            None => self.state.lock().await,
+        };
         self.catch_up(&mut state).await?;
         if matches!(state.loaded, Loaded::NotYet) {
             let session = self.presented.handle().map(tracing::field::display);
