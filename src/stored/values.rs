@@ -2,8 +2,9 @@
 
 use http::{HeaderMap, HeaderValue};
 
-/// Those of the static table of QPACK (RFC 9204, Appendix A) that answers have, and what axum writes.
-static KNOWN: [&str; 39] = [
+/// Those of the static table of QPACK (RFC 9204, Appendix A) that answers have, what axum writes, and lifetimes that are
+/// round: a minute, an hour, a day.
+static KNOWN: [&str; 52] = [
     "*",
     "1; mode=block",
     "Accept-Encoding",
@@ -29,12 +30,25 @@ static KNOWN: [&str; 39] = [
     "image/png",
     "max-age=0",
     "max-age=2592000",
+    "max-age=300",
     "max-age=31536000",
+    "max-age=3600",
+    "max-age=60",
+    "max-age=600",
     "max-age=604800",
+    "max-age=86400",
     "no-cache",
+    "no-store",
     "nosniff",
     "origin",
+    "private",
+    "public, max-age=300",
     "public, max-age=31536000",
+    "public, max-age=3600",
+    "public, max-age=60",
+    "public, max-age=600",
+    "public, max-age=604800",
+    "public, max-age=86400",
     "sameorigin",
     "script-src 'none'; object-src 'none'; base-uri 'none'",
     "text/css",
