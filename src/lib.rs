@@ -82,6 +82,7 @@ pub mod aggregate;
 pub mod backend;
 mod body;
 pub mod body_key;
+mod bounds;
 pub mod cache;
 mod caller;
 mod clock;

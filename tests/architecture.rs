@@ -20,7 +20,7 @@ const MAX_LINES: usize = 500;
 
 /// Every module of the crate's root by its level. A module may import those of lower levels.
 const LEVELS: [(Level, &[&str]); 6] = [
-    (Level::Base, &["clock", "digits", "hashed", "metrics", "ready", "span", "sync", "tag", "unbroken"]),
+    (Level::Base, &["bounds", "clock", "digits", "hashed", "metrics", "ready", "span", "sync", "tag", "unbroken"]),
     (Level::Backend, &["backend"]),
     (Level::Pure, &["key", "policy", "status", "stored"]),
     (

@@ -11,6 +11,7 @@ use super::{
     status::BypassValues,
 };
 use crate::{
+    bounds::within,
     exchange::{Answered, CacheId},
     key::{KeyScheme, Query},
     policy::{Policy, Profile, cache_status::is_token, vary::Normalisers},
@@ -278,7 +279,8 @@ impl HttpCache {
     /// at most 30 s.
     #[must_use]
     pub fn remember_uncacheable(self, duration: Duration) -> Self {
-        self.set(|config| config.coalesce.uncacheable = duration.min(Duration::from_secs(30)))
+        let duration = within("remember_uncacheable", duration, Duration::ZERO..=Duration::from_secs(30));
+        self.set(|config| config.coalesce.uncacheable = duration)
     }
 
     /// How long an error of the origin also answers those who come after it; 0 unless set: it answers those who
@@ -318,7 +320,7 @@ impl HttpCache {
     /// stored together does not become stale together.
     #[must_use]
     pub fn jitter(self, fraction: f64) -> Self {
-        self.set(|config| config.stale.jitter = fraction.clamp(0.0, 0.5))
+        self.set(|config| config.stale.jitter = within("jitter", fraction, 0.0..=0.5))
     }
 }
 

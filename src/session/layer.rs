@@ -13,7 +13,7 @@ use super::{
     service::SessionService,
     source::Source,
 };
-use crate::{Backend, backend::Lifetime};
+use crate::{Backend, backend::Lifetime, bounds::within};
 
 /// Finds the session of a request, gives it to the handler, and stores what the handler changed.
 ///
@@ -93,13 +93,13 @@ impl SessionLayer {
     /// every request.
     #[must_use]
     pub fn touch_after_percent(self, percent: u32) -> Self {
-        self.with(|config| config.touch_after = percent.min(100))
+        self.with(|config| config.touch_after = within("touch_after_percent", percent, 0..=100))
     }
 
     /// The most sessions of one user, at least 1 and at most 1,000; 100 by default. One more ends the oldest.
     #[must_use]
     pub fn max_sessions_per_user(self, max: u32) -> Self {
-        self.with(|config| config.max_sessions = max.clamp(1, 1000))
+        self.with(|config| config.max_sessions = within("max_sessions_per_user", max, 1..=1000))
     }
 
     /// Whoever comes without a credential gets a session at once, not only when a handler writes something. Every

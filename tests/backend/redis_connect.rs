@@ -58,6 +58,7 @@ async fn wrong_settings_are_refused_without_asking_a_server() {
         (somewhere().buckets(0), "buckets"),
         (somewhere().buckets(1025), "buckets"),
         (somewhere().operation_timeout(Duration::ZERO), "timeout"),
+        (somewhere().wait_for_replicas(1, Duration::from_mins(1)), "replicas"),
         (somewhere().operation_timeout(Duration::MAX), "timeout"),
         (somewhere().limit_timeout(Duration::MAX), "timeout"),
         (Backend::redis("rediss://127.0.0.1:1").tls_ca("no certificate"), "certificate"),

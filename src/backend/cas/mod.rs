@@ -103,7 +103,7 @@ use tokio::sync::Mutex;
 
 use self::names::Names;
 use super::{Backend, BackendError, CacheBackend, ErrorKind, WaitMap, denials::Denials};
-use crate::Timestamp;
+use crate::{Timestamp, bounds::within};
 
 /// Makes a backend of a [`CasStore`]; clones share it.
 ///
@@ -178,7 +178,7 @@ impl<S: CasStore> CasBackendBuilder<S> {
     /// get less into each other's way; an invalidation of tags changes all of them. Processes with another number do not
     /// see each other's responses.
     pub fn buckets(mut self, buckets: u16) -> Self {
-        self.buckets = buckets.clamp(1, 1024);
+        self.buckets = within("buckets", buckets, 1..=1024);
         self
     }
 

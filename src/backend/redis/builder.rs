@@ -178,8 +178,8 @@ impl RedisBuilder {
         self
     }
 
-    /// Lets an invalidation wait until this many replicas of each master have acknowledged it (WAIT), or `timeout` has
-    /// passed; not by default. A shortfall is an error of [`ErrorKind::Unreplicated`] that names the part and says how
+    /// Lets an invalidation wait until this many replicas of each master have acknowledged it (WAIT), or `timeout`, 1 ms
+    /// to 15 s, has passed; not by default. A shortfall is an error of [`ErrorKind::Unreplicated`] that names the part and says how
     /// many have: the invalidation holds, but a failover to another replica would undo it. Repeating it waits anew.
     ///
     /// It costs a round trip to the replicas. An invalidation that arrives while another one waits waits for that one,
@@ -297,6 +297,9 @@ impl RedisBuilder {
         if !timeouts.iter().all(|timeout| (Duration::from_millis(1)..=LONGEST_TIMEOUT).contains(timeout)) {
             return Err(config("the timeouts of operations and limits must be 1 ms to one day"));
         }
+        if self.wait.is_some_and(|(_, wait)| !(Duration::from_millis(1)..=LONGEST_WAIT).contains(&wait)) {
+            return Err(config("an invalidation waits for replicas for 1 ms to 15 s"));
+        }
         let username = self.username.or_else(|| address.username.clone());
         let user = if self.provider.is_some() { None } else { Some(username.clone().unwrap_or("default".into())) };
         let settings = Config {
@@ -333,7 +336,6 @@ impl RedisBuilder {
             }
         };
         let acks = self.wait.map(|(replicas, wait)| {
-            let wait = wait.clamp(Duration::from_millis(1), LONGEST_WAIT);
             let timeout = timeout.max(wait);
             Acks::new(make_nodes(&settings, timeout, connection(timeout)), replicas, wait)
         });
