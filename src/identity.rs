@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use http::Extensions;
+use http::{Extensions, request::Parts};
 
 use crate::{
     backend::BackendError,
@@ -26,18 +26,21 @@ use crate::{
 /// The nearest of such layers is the one that is believed.
 ///
 /// Who it is may cost a look-up, which is made once for a request and only if somebody asks: read it from what
-/// [`known`](Self::known) returns.
+/// [`known`](Self::known) returns. Where a session layer knows it, reading it marks the answer as
+/// [personal](crate::Personal), as reading the session does.
 #[derive(Clone, Default)]
 pub struct Identity {
     user: Option<Arc<str>>,
     session: Option<[u8; 16]>,
-    lookup: Option<Arc<dyn Caller>>,
+    /// The session layer that knows it.
+    caller: Option<Arc<dyn Caller>>,
+    needs_lookup: bool,
 }
 
 impl Identity {
     /// Nobody is known: neither a user nor a session.
     pub const fn anonymous() -> Self {
-        Self { user: None, session: None, lookup: None }
+        Self { user: None, session: None, caller: None, needs_lookup: false }
     }
 
     /// Who sends the request with these extensions; `None` if no layer has said so.
@@ -46,12 +49,41 @@ impl Identity {
             return Some(known.clone());
         }
         let caller = extensions.get::<Session>()?.caller();
-        Some(Self { lookup: caller.needs_lookup().then(|| caller.clone()), ..Self::anonymous() })
+        Some(Self { needs_lookup: caller.needs_lookup(), caller: Some(caller.clone()), ..Self::anonymous() })
     }
 
     /// Whether who it is has to be looked up.
     pub(crate) fn needs_lookup(&self) -> bool {
-        self.lookup.is_some()
+        self.needs_lookup
+    }
+
+    /// The same for layers, which do not change the answer by what they read here: it marks nothing.
+    pub(crate) fn unmarked(mut self) -> Self {
+        if !self.needs_lookup {
+            self.caller = None;
+        }
+        self
+    }
+
+    /// What functions that a layer calls see of a request: what they read of who is asking marks nothing either.
+    pub(crate) fn for_layers<T>(parts: &mut Parts, look: impl FnOnce(&Parts) -> T) -> T {
+        let marking = parts.extensions.get::<Self>().filter(|identity| identity.caller.is_some()).cloned();
+        let Some(marking) = marking else { return look(parts) };
+        parts.extensions.insert(marking.clone().unmarked());
+        let seen = look(parts);
+        parts.extensions.insert(marking);
+        seen
+    }
+
+    /// Whether it tells who is asking without marking the answer.
+    pub(crate) fn tells_unmarked(&self) -> bool {
+        self.caller.is_none() && (self.user.is_some() || self.session.is_some())
+    }
+
+    fn marks(&self) {
+        if let Some(caller) = &self.caller {
+            caller.mark().set();
+        }
     }
 
     /// Who it is, looked up if that has not been done in this request.
@@ -59,9 +91,12 @@ impl Identity {
     /// # Errors
     /// If the store that knows cannot be asked. Whoever treats this as anonymous lets everybody in.
     pub async fn known(&self) -> Result<Self, BackendError> {
-        match &self.lookup {
-            Some(lookup) => lookup.identity().await,
-            None => Ok(self.clone()),
+        match &self.caller {
+            Some(caller) if self.needs_lookup => {
+                let known = caller.identity().await?;
+                Ok(Self { caller: Some(caller.clone()), ..known })
+            }
+            _ => Ok(self.clone()),
         }
     }
 
@@ -81,11 +116,13 @@ impl Identity {
 
     /// The id of the user who is logged in; `None` for an anonymous one.
     pub fn user(&self) -> Option<&str> {
+        self.marks();
         self.user.as_deref()
     }
 
     /// The session's handle; `None` where there is no session.
-    pub const fn session(&self) -> Option<&[u8; 16]> {
+    pub fn session(&self) -> Option<&[u8; 16]> {
+        self.marks();
         self.session.as_ref()
     }
 }

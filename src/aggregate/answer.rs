@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::{
     COMPLETE, PartError, Parts,
     blueprint::{Blueprint, Shape},
-    context::Head,
+    context::{Head, is_credential},
     gather::Outcome,
     merge::Merged,
     parts::PartOf,
@@ -34,11 +34,12 @@ pub(super) fn answer(blueprint: &Blueprint, head: &Head, outcomes: &[Outcome]) -
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(COMPLETE, HeaderValue::from_static(if complete { "true" } else { "false" }));
     let mut merged = Merged::new();
-    let mut marked = false;
+    let (mut marked, mut credential) = (false, false);
     for outcome in outcomes {
         if let Outcome::Answered(part) = outcome {
             merged.add(&part.caching, part.received.elapsed());
             marked |= part.caching.personal;
+            credential |= part.caching.credential;
         }
     }
     // A handler within a part may have marked the incoming request's own mark, which the parts share.
@@ -46,13 +47,16 @@ pub(super) fn answer(blueprint: &Blueprint, head: &Head, outcomes: &[Outcome]) -
     if marked || mark.as_ref().is_some_and(Personal::is_marked) {
         merged.personal();
     }
-    merged.write(head.headers.contains_key(header::AUTHORIZATION), headers);
-    if !complete {
+    merged.write(head.headers.keys().any(is_credential), headers);
+    if !complete || credential {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     if marked {
         let mark = mark.unwrap_or_default();
         mark.mark();
+        if credential {
+            mark.mark_credential();
+        }
         response.extensions_mut().insert(mark);
     }
     response

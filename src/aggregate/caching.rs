@@ -39,6 +39,8 @@ pub(super) struct Caching {
     pub(super) stale: bool,
     /// It carries the mark of a personal answer.
     pub(super) personal: bool,
+    /// It brings or ends a credential.
+    pub(super) credential: bool,
 }
 
 /// Until which age an answer may be used.
@@ -106,6 +108,7 @@ impl Caching {
             groups: named_groups(headers),
             stale: is_stale(headers),
             personal: answer.extensions.get::<Personal>().is_some_and(Personal::is_marked),
+            credential: answer.extensions.get::<Personal>().is_some_and(Personal::is_credential),
         }
     }
 }

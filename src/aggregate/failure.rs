@@ -42,7 +42,7 @@ pub enum PartErrorKind {
     Status,
     /// `timeout`: its answer was not complete in time.
     Timeout,
-    /// `unreachable`: its service or connection failed, before the answer or in the middle.
+    /// `unreachable`: its service or connection failed, before the answer or in the middle, or it panicked.
     Unreachable,
     /// `too-large`: its content is longer than allowed.
     TooLarge,
@@ -96,6 +96,10 @@ impl Failure {
 
     pub(super) fn unreachable(error: &BoxError) -> Self {
         tracing::debug!(error = &**error, "a part of an aggregate could not be reached");
+        Self::new(PartErrorKind::Unreachable, StatusCode::BAD_GATEWAY)
+    }
+
+    pub(super) fn panicked() -> Self {
         Self::new(PartErrorKind::Unreachable, StatusCode::BAD_GATEWAY)
     }
 

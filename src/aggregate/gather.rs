@@ -1,8 +1,11 @@
 //! The fan-out: asks each part as soon as those that it depends on are there.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::{
+    FutureExt as _,
+    stream::{FuturesUnordered, StreamExt},
+};
 use tokio::time::Instant;
 
 use super::{
@@ -82,7 +85,12 @@ fn inputs(blueprint: &Blueprint, index: usize, outcomes: &[Option<Outcome>]) -> 
 }
 
 async fn ask(index: usize, piece: &Piece, head: &Head, inputs: Inputs) -> (usize, Outcome) {
-    let outcome = match ask_in_time(piece, head, inputs).await {
+    // A part that panics has failed, as one does that cannot be reached; the others go on.
+    let asked = AssertUnwindSafe(ask_in_time(piece, head, inputs)).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!(part = &*piece.name, "a part of an aggregate panicked");
+        Err(Failure::panicked())
+    });
+    let outcome = match asked {
         Ok(answered) => Outcome::Answered(Box::new(answered)),
         Err(failure) => {
             tracing::debug!(part = &*piece.name, kind = %failure.kind(), "a part of an aggregate failed");

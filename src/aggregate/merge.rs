@@ -68,9 +68,9 @@ impl Merged {
         self.private |= !self.shareable;
     }
 
-    /// Writes the fields. `authorized` says that the incoming request has `Authorization`.
-    pub(super) fn write(&self, authorized: bool, headers: &mut HeaderMap) {
-        insert(headers, header::CACHE_CONTROL, &self.cache_control(authorized));
+    /// Writes the fields. `identified` says that the incoming request has a credential.
+    pub(super) fn write(&self, identified: bool, headers: &mut HeaderMap) {
+        insert(headers, header::CACHE_CONTROL, &self.cache_control(identified));
         match &self.vary {
             Vary::Any => insert(headers, header::VARY, "*"),
             Vary::Fields(names) => insert(headers, header::VARY, &join(names.iter().map(String::as_str), ", ")),
@@ -84,11 +84,15 @@ impl Merged {
         insert(headers, CACHE_GROUPS, &groups.join(", "));
     }
 
-    fn cache_control(&self, authorized: bool) -> String {
+    fn cache_control(&self, identified: bool) -> String {
+        // `s-maxage` and `must-revalidate` would let shared caches store this for a request with Authorization (RFC 9111
+        // §3.5), and caches like ours for one with another credential, but not every part allows that.
+        let for_one = identified && !self.shareable;
+        let private = self.private || (for_one && self.must_revalidate);
         let fresh = self.fresh.filter(|_| matches!(self.tags, Tags::These(_)));
-        let lifetime = |fresh: &Fresh| if self.private { fresh.own } else { fresh.shared };
+        let lifetime = |fresh: &Fresh| if private { fresh.own } else { fresh.shared };
         let Some(fresh) = fresh.filter(|fresh| lifetime(fresh) >= Duration::from_secs(1)) else {
-            return if self.private { "private, no-store" } else { "no-store" }.to_owned();
+            return if private { "private, no-store" } else { "no-store" }.to_owned();
         };
         let mut terms = String::new();
         let mut term = |name: &str, value: Option<Duration>| {
@@ -99,12 +103,10 @@ impl Merged {
                 None => write!(terms, "{comma}{name}"),
             };
         };
-        if self.private {
+        if private {
             term("private", None);
             term("max-age", Some(fresh.own));
-        } else if authorized && !self.shareable {
-            // `s-maxage` would let shared caches store this for a request with Authorization (RFC 9111 §3.5),
-            // but not every part allows that.
+        } else if for_one {
             term("max-age", Some(fresh.own.min(fresh.shared)));
         } else {
             if self.public {
@@ -121,7 +123,7 @@ impl Merged {
         if self.proxy_revalidate {
             term("proxy-revalidate", None);
         }
-        if !self.private {
+        if !private {
             for (name, until) in
                 [("stale-while-revalidate", fresh.while_revalidating), ("stale-if-error", fresh.on_error)]
             {

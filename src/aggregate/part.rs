@@ -40,7 +40,7 @@ pub struct Part {
 pub(super) struct Forward {
     fields: Vec<HeaderName>,
     /// Each copies one type, and says whether the part's request then has it.
-    extensions: Vec<fn(&Extensions, &mut Extensions) -> bool>,
+    extensions: Vec<fn(&Extensions, &mut Extensions)>,
 }
 
 /// What becomes of the answer if a part fails.
@@ -127,8 +127,8 @@ impl Part {
 
     /// Copies these fields from the incoming request to the part's, unless the function that makes it sets them.
     ///
-    /// None are copied by default. A part that gets a credential (`Authorization`, `Cookie`, `x-session`,
-    /// `x-auth-token`) makes the answer private, unless its own answer says `public` or `s-maxage`. Do not forward
+    /// None are copied by default. A part that gets a credential where there is one (`Authorization`, `Cookie`,
+    /// `x-session`, `x-auth-token`) makes the answer private, unless its own answer says `public` or `s-maxage`. Do not forward
     /// `Accept-Encoding`: compressed content is not JSON.
     pub fn forward(mut self, fields: impl IntoIterator<Item = HeaderName>) -> Self {
         self.forward.fields.extend(fields);
@@ -136,7 +136,7 @@ impl Part {
     }
 
     /// Copies an extension of this type from the incoming request to the part's, unless the function that makes it sets
-    /// one. It makes the answer private, unless the part's own answer says `public` or `s-maxage`.
+    /// one. It makes the answer private, also where there is none, unless the part's own answer says `public` or `s-maxage`.
     ///
     /// For what the part's own layers need: the [`Session`](crate::session::Session), or the
     /// [`PeerAddr`](crate::rate_limit::PeerAddr) for limits by address. [`PartContext::extension`] says why extensions
@@ -207,7 +207,8 @@ where
         let (head, mut used) = context.finish();
         forward.fields(&head.headers, request.headers_mut());
         used.identity |= forward.extensions(&head.extensions, request.extensions_mut());
-        used.identity |= request.headers().keys().any(is_credential);
+        // Also where there is none: with it the answer would be another.
+        used.identity |= request.headers().keys().chain(&forward.fields).any(is_credential);
         let service = self.service.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ok(Asked { used, answer: Box::pin(answer(service, request, max_size)) })
     }
@@ -224,7 +225,7 @@ impl Forward {
         }
     }
 
-    /// Says whether the part's request then has one that was asked for.
+    /// Says whether the part may then tell who is asking, or what goes with it.
     ///
     /// Who is asking stays the same whatever is forwarded, and a handler within a part that marks its answer as
     /// personal marks the whole.
@@ -232,7 +233,11 @@ impl Forward {
         give(Identity::of, from, to);
         give(Personal::of, from, to);
         Personal::ask_for(to);
-        self.extensions.iter().filter(|copy| copy(from, to)).count() > 0
+        for copy in &self.extensions {
+            copy(from, to);
+        }
+        // Where there is none of those that are copied, another request may have one.
+        !self.extensions.is_empty() || to.get().is_some_and(Identity::tells_unmarked)
     }
 }
 
@@ -245,11 +250,8 @@ fn give<T: Clone + Send + Sync + 'static>(of: fn(&Extensions) -> Option<T>, from
     }
 }
 
-fn copy<T: Clone + Send + Sync + 'static>(from: &Extensions, to: &mut Extensions) -> bool {
-    if let (Some(extension), None) = (from.get::<T>(), to.get::<T>()) {
-        to.insert(extension.clone());
-    }
-    to.get::<T>().is_some()
+fn copy<T: Clone + Send + Sync + 'static>(from: &Extensions, to: &mut Extensions) {
+    give::<T>(|from| from.get().cloned(), from, to);
 }
 
 async fn answer<S, ReqBody, ResBody>(

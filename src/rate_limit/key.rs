@@ -285,7 +285,7 @@ fn plain_key(address: IpAddr, policies: &[u8; 16]) -> Option<LimitKey> {
 }
 
 fn identity(head: Head<'_>) -> Result<Identity, Unwired> {
-    Identity::of(head.extensions).ok_or(Unwired::NO_IDENTITY)
+    Identity::of(head.extensions).map(Identity::unmarked).ok_or(Unwired::NO_IDENTITY)
 }
 
 /// The scheme is not case-sensitive (RFC 9110 §11.1); blanks around the token do not belong to it.

@@ -41,8 +41,8 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let engine = &self.engine;
         let next = if engine.config.reads_whole {
-            let (parts, body) = request.into_parts();
-            let next = begin(engine, Head::whole(&parts));
+            let (mut parts, body) = request.into_parts();
+            let next = Identity::for_layers(&mut parts, |parts| begin(engine, Head::whole(parts)));
             request = Request::from_parts(parts, body);
             next
         } else {
@@ -97,7 +97,7 @@ fn identified<B>(engine: &Engine, known: Known, request: Request<B>) -> (Next, R
     let next = match known {
         Ok(identity) => {
             parts.extensions.insert(identity);
-            next(engine, Head::whole(&parts))
+            Identity::for_layers(&mut parts, |parts| next(engine, Head::whole(parts)))
         }
         Err(error) if engine.config.denies_unknown() => {
             Next::Refused(Box::new(reject::unidentified(&error, Head::whole(&parts))))

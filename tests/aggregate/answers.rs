@@ -1,9 +1,15 @@
 //! What the answer is, and what becomes of it when parts fail.
 
-use http::{Method, Request};
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::Full;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tower_gatehouse::aggregate::{Part, PartError, PartErrorKind};
+use tower::service_fn;
+use tower_gatehouse::{
+    BoxError,
+    aggregate::{Part, PartError, PartErrorKind},
+};
 
 use crate::support::{answers, ask, at_root, get, unreachable};
 
@@ -219,4 +225,20 @@ async fn other_paths_and_methods_are_refused_with_problems() {
         let answer = ask(aggregate.clone(), request).await;
         assert_eq!((answer.status.as_u16(), answer.field("allow")), (405, Some("GET, HEAD")));
     }
+}
+
+#[tokio::test]
+async fn a_part_that_panics_has_failed_and_the_others_are_there() {
+    let broken = || service_fn(|_: Request<Full<Bytes>>| async { panics::<Response<Full<Bytes>>, BoxError>() });
+    for part in [Part::new(broken(), |cx| cx.get("/")), Part::new(broken(), |_| panics())] {
+        let aggregate = at_root().part("a", answers(200, &[], "1")).part("b", part.optional()).build().unwrap();
+        let answer = get(aggregate, "/").await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.json()["data"], json!({ "a": 1, "b": null }));
+        assert_eq!(answer.json()["errors"]["b"]["kind"], "unreachable");
+    }
+}
+
+fn panics<T, E>() -> Result<T, E> {
+    panic!("this panic is meant")
 }

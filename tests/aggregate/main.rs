@@ -5,6 +5,8 @@ mod answers;
 mod caches;
 mod caching;
 mod order;
+#[cfg(feature = "memory")]
+mod private;
 mod requests;
 mod stacks;
 mod support;

@@ -5,6 +5,7 @@ use http::header::{self, CACHE_CONTROL};
 use tower::util::MapRequestLayer;
 use tower_gatehouse::{
     Backend, CacheLayer, HttpCache, Identity, Personal, SwrLayer,
+    rate_limit::{Key, Policy, Quota, RateLimitLayer},
     session::{KeyRing, Session, SessionError, SessionLayer},
 };
 
@@ -177,5 +178,38 @@ async fn the_mark_reaches_a_cache_that_nothing_was_asked_for_by_where_a_field_fo
     client.ok("POST", "/login/ann").await;
     for _ in 0..2 {
         assert_ne!(client.get("/reads").await.headers()["x-cache"], "HIT");
+    }
+}
+
+#[tokio::test]
+async fn who_is_asking_marks_the_answer_for_those_who_read_it_and_not_for_layers() {
+    const MINUTE: [(header::HeaderName, &str); 1] = [(CACHE_CONTROL, "max-age=60")];
+    let who = async |request: Request| {
+        let identity = Identity::of(request.extensions()).unwrap().known().await.unwrap();
+        (MINUTE, identity.user().unwrap_or("nobody").to_owned())
+    };
+    let backend = Backend::memory();
+    // What a quota is by, and what a limit counts by.
+    let by_user = |parts: &http::request::Parts| {
+        let is_known = Identity::of(&parts.extensions).is_some_and(|identity| identity.user().is_some());
+        is_known.then(|| Quota::per_minute(1000))
+    };
+    let policy = Policy::new("user", Key::user(), Quota::per_minute(100)).quota_by(by_user);
+    let limit = RateLimitLayer::with_policies(&backend, [policy]);
+    for limited in [false, true] {
+        let mut app = routes().route("/who", get(who)).route("/shared", get(async || (MINUTE, "all")));
+        app = app.layer(CacheLayer::new(HttpCache::new(&Backend::memory())));
+        if limited {
+            app = app.layer(limit.clone());
+        }
+        let app = App(app.layer(SessionLayer::new(&backend, KeyRing::ephemeral())));
+        assert_eq!(app.client().get("/who").await.body(), "nobody");
+        for user in ["ann", "bob"] {
+            let client = app.client();
+            client.ok("POST", &format!("/login/{user}")).await;
+            assert_eq!(client.get("/who").await.body(), user);
+            client.get("/shared").await;
+            assert_eq!(client.get("/shared").await.headers()["x-cache"], "HIT");
+        }
     }
 }

@@ -60,7 +60,8 @@ impl ConcurrencyLimitLayer {
     ) -> Result<(Option<Permit>, Request<B>), Refusal> {
         let (mut parts, body) = request.into_parts();
         parts.extensions.insert(known.map_err(|error| Box::new(reject::unidentified(&error, Head::whole(&parts))))?);
-        Ok((self.permit(&parts)?, Request::from_parts(parts, body)))
+        let permit = Identity::for_layers(&mut parts, |parts| self.permit(parts))?;
+        Ok((permit, Request::from_parts(parts, body)))
     }
 }
 
@@ -77,7 +78,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let unknown = || Identity::of(&parts.extensions).filter(Identity::needs_lookup);
         if let Some(unknown) = self.config.key.asks_who().then(unknown).flatten() {
             let inner = take_ready(&mut self.inner);
@@ -90,7 +91,7 @@ where
                 request,
             );
         }
-        match self.config.permit(&parts) {
+        match Identity::for_layers(&mut parts, |parts| self.config.permit(parts)) {
             Ok(permit) => ConcurrencyFuture::admitted(self.inner.call(Request::from_parts(parts, body)), permit),
             Err(answer) => ConcurrencyFuture::refused(*answer),
         }
