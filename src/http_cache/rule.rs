@@ -1,11 +1,11 @@
 //! Rules: what a user says of some responses that the responses do not say of themselves.
 
-use std::{fmt, fmt::Write as _, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::HeaderName;
 
 use super::config::bounded;
-use crate::Tag;
+use crate::{Tag, key::decoded};
 
 /// How the responses of a path or a route are cached.
 ///
@@ -190,8 +190,7 @@ impl Template {
         while let Some((before, after)) = rest.split_once('{') {
             let (name, after) = after.split_once('}')?;
             text.push_str(before);
-            // A comma would end the tag in a header field.
-            text.push_str(&captures.get(name.trim_start_matches('*'))?.replace(',', "%2C"));
+            text.push_str(captures.get(name.trim_start_matches('*'))?);
             rest = after;
         }
         text.push_str(rest);
@@ -220,42 +219,16 @@ impl Captures {
                 continue;
             };
             if let Some(name) = name.strip_prefix('*') {
-                captures.push((name.into(), canonical(rest)));
+                captures.push((name.into(), decoded(rest).into()));
                 break;
             }
             let (value, after) = rest.split_once('/').unwrap_or((rest, ""));
             let value = value.strip_prefix(prefix).unwrap_or(value);
-            captures.push((name.into(), canonical(value.strip_suffix(suffix).unwrap_or(value))));
+            captures.push((name.into(), decoded(value.strip_suffix(suffix).unwrap_or(value)).into()));
             rest = after;
         }
         Self(captures)
     }
-}
-
-/// A part of a path in the one form that all equal ones have (RFC 3986 §6.2.2): unreserved characters are not encoded,
-/// and what is encoded has capital digits. Else a request could be written so that its tags are not those that others
-/// know.
-fn canonical(part: &str) -> Box<str> {
-    let mut text = String::with_capacity(part.len());
-    let mut rest = part;
-    while let Some((before, after)) = rest.split_once('%') {
-        text.push_str(before);
-        let octet = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match octet {
-            Some(octet) if octet.is_ascii_alphanumeric() || b"-._~".contains(&octet) => text.push(octet.into()),
-            Some(octet) => {
-                let _ = write!(text, "%{octet:02X}");
-            }
-            None => {
-                text.push('%');
-                rest = after;
-                continue;
-            }
-        }
-        rest = &after[2..];
-    }
-    text.push_str(rest);
-    text.into()
 }
 
 /// The rules by path.
@@ -355,7 +328,7 @@ mod tests {
             ("/p/{id}.json", "/p/17.json", "p{id}", Some("p17")),
             ("/p/{*rest}", "/p/a/b", "p:{*rest}", Some("p:a/b")),
             ("/p/{id}", "/p/a,b", "p:{id}", Some("p:a%2Cb")),
-            ("/p/{id}", "/p/%31%2f%zz%7E", "p:{id}", Some("p:1%2F%zz~")),
+            ("/p/{id}", "/p/%31%2f%zz%7E%c3%bc%25%2C", "p:{id}", Some("p:1/%zz~%C3%BC%%2C")),
             ("/p/{id}", "/p/1", "all", Some("all")),
             ("/p/{id}", "/p/1", "{other}", None),
         ] {

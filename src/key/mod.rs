@@ -5,12 +5,14 @@
 //! taken as it was sent: decoding it would equate what the origin may tell apart.
 
 mod authority;
+mod decoded;
 mod query;
 
 use http::{HeaderMap, HeaderName, Method, Uri};
 
 use crate::{TagDigest, backend::PrimaryKey, hashed::Hashed, policy::glance::Host};
 
+pub(crate) use decoded::decoded;
 pub use query::Query;
 
 /// What of a request is keyed.
@@ -114,9 +116,9 @@ impl KeyScheme {
         TagDigest::of(b"url", &[&digest.as_bytes()[..16]])
     }
 
-    /// The tag of a path prefix, over all hosts of this scope.
+    /// The tag of a path prefix, over all hosts of this scope; the same however it is encoded.
     pub(crate) fn prefix_tag(&self, prefix: &str) -> TagDigest {
-        TagDigest::of(b"prefix", &[self.scope.as_bytes(), prefix.as_bytes()])
+        TagDigest::of(b"prefix", &[self.scope.as_bytes(), decoded(prefix).as_bytes()])
     }
 
     /// What a tag's digest is in this scope.

@@ -9,6 +9,7 @@ mod body_key;
 mod compression;
 mod conditional;
 mod deception;
+mod encoded;
 mod freshness;
 mod grpc;
 mod hostile;
