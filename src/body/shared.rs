@@ -10,6 +10,7 @@ use std::{
     fmt,
     pin::Pin,
     task::{Context, Poll, Waker},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -28,7 +29,7 @@ const FEW_CHUNKS: usize = 1024;
 
 /// Starts a body of which at most `cap` bytes are kept; `length` is what the head announced.
 pub(crate) fn shared(cap: usize, window: usize, length: Option<u64>) -> (Writer, SharedBody) {
-    let pipe = Arc::new(Pipe { cap, window: window.max(1) as u64, length, state: Mutex::new(State::default()) });
+    let pipe = Arc::new(Pipe { cap, window: window.max(1) as u64, length, state: Mutex::new(State::begins()) });
     let reader = SharedBody::join(&pipe).expect("a body that has not begun can be joined");
     (Writer { pipe, finished: false }, reader)
 }
@@ -52,6 +53,8 @@ struct State {
     written: u64,
     /// Whether the body has outgrown its cap.
     outgrown: bool,
+    /// When something was written, or the body began.
+    moved: Option<Instant>,
     end: Option<End>,
     readers: Vec<Option<Place>>,
     writer: Option<Waker>,
@@ -82,6 +85,10 @@ impl Pipe {
 }
 
 impl State {
+    fn begins() -> Self {
+        Self { moved: Some(Instant::now()), ..Self::default() }
+    }
+
     fn places(&mut self) -> impl Iterator<Item = &mut Place> {
         self.readers.iter_mut().flatten()
     }
@@ -147,6 +154,7 @@ impl Writer {
         let mut state = self.pipe.lock();
         let len = chunk.len() as u64;
         let counts = if state.chunks.len() < FEW_CHUNKS { len } else { len.max(CHUNK) };
+        state.moved = Some(Instant::now());
         state.bytes += len;
         state.written += counts;
         state.chunks.push_back((chunk, counts));
@@ -263,6 +271,13 @@ impl Source {
     /// One more reader; `None` once the beginning has been dropped, or the body has failed.
     pub(crate) fn join(&self) -> Option<SharedBody> {
         SharedBody::join(&self.0)
+    }
+
+    /// For how long nothing has been written to a body that goes on.
+    pub(crate) fn silent_for(&self) -> Duration {
+        let state = self.0.lock();
+        let moved = state.moved.filter(|_| state.end.is_none());
+        moved.map_or(Duration::ZERO, |moved| moved.elapsed())
     }
 }
 

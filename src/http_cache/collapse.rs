@@ -198,6 +198,12 @@ impl HttpCache {
                         variant = own;
                         continue;
                     }
+                    if shared.content.silent_for() >= self.config.coalesce.wait {
+                        // It may never end. Who comes now flies with the next.
+                        self.state.flights.supersede(&(visit.key, variant), &flight);
+                        overdue = true;
+                        continue;
+                    }
                     match self.follow(&visit, &shared) {
                         Some(answer) => return Ok(answer),
                         // Stale before its end. Who comes now flies with the next, which does not wait for its lease.

@@ -72,6 +72,42 @@ fn fed() -> (Origin, mpsc::UnboundedReceiver<mpsc::Sender<Bytes>>) {
     (origin, feed)
 }
 
+#[tokio::test]
+async fn an_answer_that_stalls_does_not_hold_its_key_for_those_who_come_later() {
+    let (senders, mut feed) = mpsc::unbounded_channel();
+    let origin = Origin::new(move |_, n| {
+        let mut response = respond(200, CACHEABLE, "whole");
+        if n == 1 {
+            let (sender, body) = channel();
+            *response.body_mut() = body;
+            senders.send(sender).expect("the test goes on");
+        }
+        response
+    });
+    let cache = HttpCache::new(&Backend::memory()).wait(100 * MS);
+    let app = alone(&cache, origin.clone());
+    let first = stopped(&app).await;
+    let stalls = feed.recv().await.unwrap();
+    stalls.send(Bytes::from_static(b"begin")).await.unwrap();
+    // While something comes, others follow.
+    let follower = stopped(&app).await;
+    assert_eq!(origin.count(), 1);
+    tokio::time::sleep(200 * MS).await;
+    let later: JoinSet<_> = (0..10)
+        .map(|_| {
+            let app = app.clone();
+            async move { stopped(&app).await.collect().await.unwrap().to_bytes() }
+        })
+        .collect();
+    assert!(bounded(later.join_all()).await.iter().all(|content| content == "whole"));
+    assert_eq!(origin.count(), 2, "one of those who came later asked, for all of them");
+    // Those who have begun to read go on.
+    drop(stalls);
+    for reader in [first, follower] {
+        assert_eq!(bounded(reader.collect()).await.unwrap().to_bytes(), "begin");
+    }
+}
+
 /// When the first byte and the end came, and how much in all.
 async fn read(app: App, start: Instant) -> (Duration, Duration, usize) {
     let mut body = call(app, request("GET", URL, &[])).await.unwrap().into_body();
