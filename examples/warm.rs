@@ -8,6 +8,7 @@
 use std::{
     error::Error,
     io::{IsTerminal as _, Write as _, stderr},
+    pin::pin,
     time::Duration,
 };
 
@@ -31,25 +32,36 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let cache = HttpCache::new(&Backend::memory()).rule("/products/{id}", rule)?;
     let shop = Router::new().route("/products/{id}", get(product));
 
-    let summary = warm(&cache, shop.clone(), &list).await;
+    let (summary, stopped) = warm(&cache, shop.clone(), &list).await?;
     println!("{summary}");
+    if stopped {
+        return Ok(());
+    }
     // A second run asks for nothing that is still fresh.
-    let again = warm(&cache, shop, &list).await;
+    let (again, stopped) = warm(&cache, shop, &list).await?;
     println!("again: {again}");
-    assert!(again.fresh >= summary.stored);
+    assert!(stopped || again.fresh >= summary.stored);
     Ok(())
 }
 
-async fn warm(cache: &HttpCache, shop: Router, list: &List) -> Summary {
+/// What it came to, and whether it was stopped.
+async fn warm(cache: &HttpCache, shop: Router, list: &List) -> std::io::Result<(Summary, bool)> {
     let mut warming = cache.warm(shop, list.requests::<Body>()).concurrency(8).per_second(100);
     let handle = warming.stop_handle();
-    let ctrl_c = tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            handle.stop();
-        }
-    });
+    let mut ctrl_c = pin!(tokio::signal::ctrl_c());
+    let mut stopped = false;
     let mut bar = Bar { total: list.len() as u64, summary: Summary::default() };
-    while let Some(outcome) = warming.next().await {
+    loop {
+        let outcome = tokio::select! {
+            signal = &mut ctrl_c, if !stopped => {
+                signal?;
+                handle.stop();
+                stopped = true;
+                continue;
+            }
+            outcome = warming.next() => outcome,
+        };
+        let Some(outcome) = outcome else { break };
         bar.summary.add(&outcome);
         if matches!(outcome.warmed, Warmed::NotStored { .. } | Warmed::Failed { .. } | Warmed::Bypassed { .. }) {
             say(&outcome.to_string());
@@ -59,8 +71,7 @@ async fn warm(cache: &HttpCache, shop: Router, list: &List) -> Summary {
     if stderr().is_terminal() {
         eprint!("{CLEAR}");
     }
-    ctrl_c.abort();
-    bar.summary
+    Ok((bar.summary, stopped))
 }
 
 async fn product(Path(id): Path<String>) -> String {

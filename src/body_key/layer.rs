@@ -6,6 +6,7 @@ use http::Method;
 use tower_layer::Layer;
 
 use super::BodyKeyService;
+use crate::key::BodyKey;
 
 /// Makes requests with content cacheable; see the [module](crate::body_key).
 #[derive(Clone, Debug)]
@@ -20,11 +21,13 @@ impl BodyKeyLayer {
         Self { methods: ["QUERY".into()].into(), max_bytes: 64 * 1024 }
     }
 
-    /// One more method. GET, HEAD and CONNECT are never keyed by content.
+    /// One more method, whose requests change nothing: keyed by their content they are answered from the store, and
+    /// invalidate nothing. GET, HEAD and CONNECT are never keyed by content, nor are PUT, PATCH and DELETE, which change
+    /// what is stored.
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "methods are handed over like this everywhere")]
     pub fn method(mut self, method: Method) -> Self {
-        if ![Method::GET, Method::HEAD, Method::CONNECT].contains(&method) {
+        if BodyKey::may_key(&method) {
             self.methods = self.methods.iter().cloned().chain([method.as_str().into()]).collect();
         }
         self

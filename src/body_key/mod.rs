@@ -6,6 +6,10 @@
 //! answering a POST from a cache (RFC 9110 §9.3.3 allows it only for a later GET), so put this layer only where POST
 //! is a safe method in disguise; QUERY is one by definition.
 //!
+//! A stale answer to a QUERY is validated like one to a GET. One to another method is fetched anew: its requests go to
+//! the origin as the client sent them, because to them HTTP answers a condition that does not hold with 412 (RFC 9110
+//! §13.1.2).
+//!
 //! ```
 //! use http::Method;
 //! use tower_gatehouse::{Backend, BodyKeyLayer, HttpCache};

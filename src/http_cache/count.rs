@@ -112,7 +112,7 @@ impl Purpose {
         }
         let conditional =
             headers.contains_key(header::IF_NONE_MATCH) || headers.contains_key(header::IF_MODIFIED_SINCE);
-        if conditional { Self::Validation } else { Self::Miss }
+        if visit.is_conditional() && conditional { Self::Validation } else { Self::Miss }
     }
 
     const fn as_str(self) -> &'static str {

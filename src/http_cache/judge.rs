@@ -87,7 +87,7 @@ fn readable(entry: &Entry) -> Option<&Prepared> {
     }
 }
 
-/// How the origin has failed.
+/// How the origin has failed; in the extensions of the stale response that stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// It answered with a status that says so.
@@ -96,6 +96,17 @@ pub(crate) enum Failure {
     Disconnect,
     /// It has not answered yet.
     Slow,
+}
+
+impl Failure {
+    /// What to say of a stale response that stands in; nothing of one that the origin may still replace.
+    pub(crate) fn standing_in(self) -> Option<String> {
+        match self {
+            Self::Status(status) => Some(format!("{}, and a stale answer stands in", status.as_u16())),
+            Self::Disconnect => Some("no answer, and a stale answer stands in".into()),
+            Self::Slow => None,
+        }
+    }
 }
 
 impl HttpCache {
@@ -189,6 +200,7 @@ impl HttpCache {
                 forward_status,
                 ttl: Some(stale.timing.ttl),
                 detail: Some(detail),
+                failure: Some(failure),
                 ..Report::default()
             };
             (stored, stale.timing.age, report)

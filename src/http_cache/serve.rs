@@ -25,7 +25,11 @@ use crate::{
     backend::{LeaseKey, LeaseKind},
     body::{self, CacheBody},
     exchange::Answered,
-    policy::{Why, cache_status::Forward, validation::Conditions},
+    policy::{
+        Why,
+        cache_status::Forward,
+        validation::{self, Conditions},
+    },
 };
 
 /// What a layer does beyond looking up and storing.
@@ -264,7 +268,16 @@ impl HttpCache {
 
     /// Replaces the client's conditions by the cache's own, once per request: what is asked for is the whole, or
     /// whether the stored response still holds. A range without a stored response goes on as it is.
+    ///
+    /// So does another method than GET, HEAD and QUERY: to it a condition that does not hold is answered with 412 (RFC
+    /// 9110 §13.1.2). Its new answer replaces what is stored; where nobody waits for it, the client has no conditions.
     pub(crate) fn condition(&self, visit: &Visit, headers: &mut HeaderMap) {
+        if !validation::may_validate(&visit.head.method) {
+            if visit.is_answered() {
+                Conditions::default().replace(headers);
+            }
+            return;
+        }
         let stored = self.base(visit);
         if stored.is_none() && (headers.contains_key(http::header::RANGE) || visit.head.method == Method::HEAD) {
             return;
@@ -298,6 +311,9 @@ impl HttpCache {
         let head = &visit.head;
         let mut response = self.answer(&visit.key, &head.method, &head.headers, stored, age, report);
         response.extensions_mut().insert(Answered(self.id(), Some(visit.key)));
+        if let Some(failure) = report.failure {
+            response.extensions_mut().insert(failure);
+        }
         response
     }
 

@@ -4,7 +4,7 @@ use std::{sync::OnceLock, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::{HttpCache, config::Config, visit::Bypass};
+use super::{HttpCache, config::Config, judge::Failure, visit::Bypass};
 use crate::{
     backend::PrimaryKey,
     policy::{
@@ -28,6 +28,8 @@ pub(crate) struct Report {
     pub(crate) stored: bool,
     pub(crate) collapsed: bool,
     pub(crate) detail: Option<&'static str>,
+    /// Why a stale response stands in.
+    pub(crate) failure: Option<Failure>,
     /// The client has got another answer meanwhile: this one is for nobody.
     pub(crate) late: bool,
 }

@@ -176,7 +176,7 @@ impl HttpCache {
             }
         } else if *request.method() == Method::CONNECT {
             return Err(Bypass::Upgrade);
-        } else if body_key().is_none() {
+        } else if body_key().is_none() || !BodyKey::may_key(request.method()) {
             return Err(Bypass::Method);
         } else if is_ruled_out {
             return Err(Bypass::Rule);

@@ -31,6 +31,15 @@ pub(crate) struct KeyScheme {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BodyKey(pub(crate) [u8; 32]);
 
+impl BodyKey {
+    /// Whether there may be one for this method. GET and HEAD have keys without; the others change what is stored, or
+    /// become something else.
+    pub(crate) fn may_key(method: &Method) -> bool {
+        use Method as M;
+        !matches!(*method, M::GET | M::HEAD | M::CONNECT | M::PUT | M::PATCH | M::DELETE)
+    }
+}
+
 /// What a URL is, for keys and for tags.
 #[derive(Clone, Debug)]
 pub(crate) struct Target<'a> {

@@ -12,7 +12,7 @@ use crate::{Timestamp, backend::VarySpec};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Exchange<'a> {
     pub(crate) method: &'a Method,
-    /// Whether the key covers the request's body, so that POST and QUERY may be answered from the cache.
+    /// Whether the key covers the request's body, so that it may be answered from the cache whatever its method.
     pub(crate) body_keyed: bool,
     pub(crate) request: &'a HeaderMap,
     pub(crate) status: StatusCode,
@@ -163,9 +163,7 @@ impl Policy {
     /// ([`validation::merge`](super::validation::merge)), with the stored status.
     pub(crate) fn storable(&self, exchange: &Exchange<'_>, rule: &Lifetimes) -> Result<Store, NotStored> {
         let Exchange { method, request, response, status, .. } = *exchange;
-        let keyed =
-            *method == Method::GET || exchange.body_keyed && (*method == Method::POST || method.as_str() == "QUERY");
-        if !keyed {
+        if *method != Method::GET && !exchange.body_keyed {
             return Err(NotStored::Method);
         }
         if self.obey_requests && RequestDirectives::from_headers(request).is_some_and(|d| d.no_store) {
@@ -174,9 +172,9 @@ impl Policy {
         if status == StatusCode::PARTIAL_CONTENT {
             return Err(NotStored::Partial);
         }
-        // Answers about one client's conduct (RFC 6585), its Range or its Expect are not for others, whatever their
-        // Cache-Control says.
-        if status.is_informational() || matches!(status.as_u16(), 304 | 416 | 417 | 428 | 429 | 431 | 511) {
+        // Answers about one client's conduct (RFC 6585), its conditions, its Range or its Expect are not for others,
+        // whatever their Cache-Control says.
+        if status.is_informational() || matches!(status.as_u16(), 304 | 412 | 416 | 417 | 428 | 429 | 431 | 511) {
             return Err(NotStored::Status);
         }
 

@@ -40,6 +40,12 @@ impl Conditions {
     }
 }
 
+/// Whether a request with this method may ask on conditions whether a stored response still holds: the answer is 304
+/// where it does (RFC 9110 §13.1.2; QUERY by its registration).
+pub(crate) fn may_validate(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD) || method.as_str() == "QUERY"
+}
+
 /// Whether a request has conditions that only the origin may evaluate (`If-Match`, `If-Unmodified-Since`; §4.3.2).
 pub(crate) fn is_for_origin(request: &HeaderMap) -> bool {
     request.contains_key(header::IF_MATCH) || request.contains_key(header::IF_UNMODIFIED_SINCE)

@@ -1,4 +1,6 @@
-//! POST and QUERY answered from the store, keyed by their content.
+//! POST, QUERY and others answered from the store, keyed by their content.
+
+use std::time::Duration;
 
 use http::{Method, Request};
 use tower::{Layer as _, ServiceBuilder};
@@ -131,6 +133,97 @@ async fn a_keyed_post_does_not_invalidate_and_an_unkeyed_one_does() {
         assert_eq!(ask(&app, "GET", "text/plain", "").await.x_cache(), "HIT", "{}: a search is a search", world.name);
         ask(&app, "POST", "text/plain", "x".repeat(100)).await;
         assert_eq!(ask(&app, "GET", "text/plain", "").await.x_cache(), "MISS", "{}", world.name);
+    }
+}
+
+#[tokio::test]
+async fn any_method_may_be_keyed_but_those_that_change_what_is_stored() {
+    for world in World::all().await {
+        for (methods, want) in [
+            (["SEARCH", "REPORT", "PROPFIND"], ["MISS", "MISS", "HIT", "HIT"]),
+            (["PUT", "PATCH", "DELETE"], ["MISS", "BYPASS", "BYPASS", "MISS"]),
+        ] {
+            for method in methods {
+                let layer = BodyKeyLayer::new().method(method.parse().unwrap());
+                let app = app(&world.cache().scope(method), layer, &origin());
+                let mut seen = Vec::new();
+                for method in ["GET", method, method, "GET"] {
+                    seen.push(ask(&app, method, "text/plain", "").await.x_cache().to_owned());
+                }
+                assert_eq!(seen, want, "{} {method}", world.name);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_keyed_post_that_a_layer_makes_a_delete_is_one() {
+    for world in World::all().await {
+        let delete = |mut request: Request<KeyedBody<Body>>| {
+            if request.method() == Method::POST {
+                *request.method_mut() = Method::DELETE;
+            }
+            request.map(|body| body.map_err(Into::<BoxError>::into).boxed_unsync())
+        };
+        let layers = ServiceBuilder::new()
+            .layer(BodyKeyLayer::new().method(Method::POST))
+            .map_request(delete)
+            .layer(CacheLayer::new(world.cache()));
+        let app = boxed(layers.service(echo(origin())));
+        for (method, x_cache) in [("GET", "MISS"), ("POST", "BYPASS"), ("GET", "MISS")] {
+            assert_eq!(ask(&app, method, "text/plain", "").await.x_cache(), x_cache, "{} {method}", world.name);
+        }
+    }
+}
+
+/// Has a validator, and answers to a condition as RFC 9110 §13.1.2 has it.
+fn tagged(control: &'static str) -> Origin {
+    Origin::new(move |request, n| {
+        let fields = &[("cache-control", control), ("etag", "\"v1\"")];
+        let is_conditional = request.headers().contains_key("if-none-match");
+        match request.method().as_str() {
+            "QUERY" if is_conditional => respond(304, fields, ""),
+            _ if is_conditional => respond(412, fields, ""),
+            _ => respond(200, fields, format!(" {n}")),
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_stale_answer_to_a_query_is_validated_and_one_to_a_post_is_fetched_anew() {
+    for world in World::all().await {
+        let layer = BodyKeyLayer::new().method(Method::POST);
+        for (method, x_cache, body) in [("QUERY", "REVALIDATED", "a 1"), ("POST", "MISS", "a 2")] {
+            let app = app(&world.cache().scope(method), layer.clone(), &tagged("max-age=60"));
+            ask(&app, method, "text/plain", "a").await;
+            world.wait(61);
+            for x_cache in [x_cache, "HIT"] {
+                let answer = ask(&app, method, "text/plain", "a").await;
+                let got = (answer.status, answer.x_cache(), answer.body.as_str());
+                assert_eq!(got, (200, x_cache, body), "{} {method}", world.name);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_condition_of_a_keyed_post_is_for_the_origin_and_its_412_for_nobody_else() {
+    for world in World::all().await {
+        let layer = BodyKeyLayer::new().method(Method::POST);
+        let app = app(&world.cache(), layer, &tagged("max-age=60, stale-while-revalidate=600"));
+        let conditional = || Request::post(URL).header("if-none-match", "*").body(full("a")).unwrap();
+        assert_eq!(send(&app, conditional()).await.status, 412);
+        let first = Request::post(URL).body(full("a")).unwrap();
+        let first = send(&app, first).await;
+        assert_eq!((first.x_cache(), first.body.as_str()), ("MISS", "a 2"), "{}", world.name);
+        world.wait(61);
+        // Nobody waits for what is fetched in the background.
+        let refreshed = async {
+            while send(&app, conditional()).await.x_cache() != "HIT" {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), refreshed).await.expect("it is fetched anew");
     }
 }
 

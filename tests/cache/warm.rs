@@ -288,6 +288,43 @@ async fn what_cannot_be_stored_says_why_and_what_the_cache_passes_by_is_never_se
 }
 
 #[tokio::test]
+async fn a_failure_is_one_where_a_stale_answer_stands_in_too() {
+    for world in World::all().await {
+        for (fields, said) in [
+            (&[] as &[_], "failed (503, and a stale answer stands in)"),
+            (&[("x-refuse", "1")], "failed (no answer, and a stale answer stands in)"),
+        ] {
+            for layered in [false, true] {
+                let cache = world.cache().scope(&format!("{said}{layered}")).without_status_fields();
+                let origin = Origin::new(move |_, n| match n {
+                    1 => respond(200, &[("cache-control", "max-age=60, stale-if-error=600")], "content"),
+                    _ => respond(503, fields, ""),
+                });
+                let app = if layered { boxed(cache.layers().layer(origin)) } else { boxed(origin) };
+                assert_eq!(cache.warm(app.clone(), urls(1)).finish().await.stored, 1);
+                world.wait(61);
+                let outcome = cache.warm(app, urls(1)).next().await.unwrap().to_string();
+                assert_eq!(outcome, format!("http://shop.example/0: {said}"), "{} {layered}", world.name);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_names_no_host_is_not_sent_unless_all_hosts_share_their_responses() {
+    for world in World::all().await {
+        let origin = Origin::with(FRESH);
+        let said = async |cache: HttpCache, fields: &[(&str, &str)]| {
+            cache.warm(origin.clone(), [request("GET", "/1", fields)]).next().await.unwrap().to_string()
+        };
+        assert_eq!(said(world.cache(), &[]).await, "/1: bypassed (host)", "{}", world.name);
+        assert_eq!(origin.count(), 0);
+        assert_eq!(said(world.cache(), &[("host", "shop.example")]).await, "/1: stored (200, 8 bytes)");
+        assert_eq!(said(world.cache().any_host(), &[]).await, "/1: stored (200, 8 bytes)");
+    }
+}
+
+#[tokio::test]
 async fn an_origin_that_hangs_costs_its_timeout_and_no_more() {
     for world in World::all().await {
         let origin = Crowded::taking(60_000);

@@ -39,7 +39,8 @@
 //! Those that clients will send, as the server sees them: the same host, the same scheme, the same values of the fields
 //! that the answers vary by. A server that is reached by HTTP/1.1 does not see that TLS was ended before it: there,
 //! the scheme is `http`. A request with `Cache-Control: min-fresh=60` also fetches anew what is about to become stale.
-//! Requests that the cache passes by (POST, a rule that says so, an upgrade) are not sent.
+//! Requests that the cache passes by (POST, a rule that says so, an upgrade) are not sent, nor are those that name no
+//! host, neither in the URI nor in `Host`: no client would find their answers, unless [`HttpCache::any_host`] is set.
 //!
 //! # In a fleet
 //! Warming takes turns like clients do: what another process is just fetching is not fetched again, and several

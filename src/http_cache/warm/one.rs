@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::time::Instant;
@@ -24,7 +24,9 @@ use crate::{
     body::CacheBody,
     http_cache::{
         HttpCache,
+        judge::Failure,
         serve::{Content, Origin, Role},
+        visit::Bypass,
     },
 };
 
@@ -43,11 +45,13 @@ impl One {
         R: Content,
     {
         let start = Instant::now();
+        let bypassed = |bypass: Bypass| (Warmed::Bypassed { reason: bypass.as_str() }, start.elapsed());
         // A HEAD fills nothing.
         let admitted = match self.cache.admit(&request) {
-            Ok((admitted, _)) if *request.method() != Method::HEAD => admitted,
-            Ok(_) => return (Warmed::Bypassed { reason: "method" }, start.elapsed()),
-            Err(bypass) => return (Warmed::Bypassed { reason: bypass.as_str() }, start.elapsed()),
+            Ok(_) if *request.method() == Method::HEAD => return bypassed(Bypass::Method),
+            Ok(_) if self.lacks_host(&request) => return bypassed(Bypass::Host),
+            Ok((admitted, _)) => admitted,
+            Err(bypass) => return bypassed(bypass),
         };
         let headers = request.headers().clone();
         match self.is_fresh(&admitted.key, &headers).await {
@@ -82,10 +86,20 @@ impl One {
             Ok(true) if asked.load(Ordering::Acquire) => Warmed::Stored { status: answer.status, bytes: answer.bytes },
             // Somebody else has fetched it meanwhile.
             Ok(true) => Warmed::Fresh,
-            Ok(false) => Warmed::NotStored { status: answer.status, reason: answer.detail },
+            Ok(false) => match answer.failure.and_then(Failure::standing_in) {
+                Some(reason) => Warmed::Failed { reason },
+                None => Warmed::NotStored { status: answer.status, reason: answer.detail },
+            },
             Err(failed) => failed,
         };
         (warmed, elapsed())
+    }
+
+    /// Whether no client can ask like this.
+    fn lacks_host<B>(&self, request: &Request<B>) -> bool {
+        !self.cache.config.keys.any_host
+            && request.uri().authority().is_none()
+            && !request.headers().contains_key(header::HOST)
     }
 
     async fn is_fresh(&self, key: &PrimaryKey, headers: &HeaderMap) -> Result<bool, Warmed> {
@@ -101,6 +115,8 @@ struct Answer {
     status: http::StatusCode,
     bytes: u64,
     detail: Option<String>,
+    /// Why it is a stale one.
+    failure: Option<Failure>,
 }
 
 /// Asks as a client would, through a cache layer and a coalescing one, and reads to the end.
@@ -114,14 +130,14 @@ where
     let mut collapsing = Collapsing { cache: cache.clone(), inner: service };
     let response = cache.serve(Role::Cache, &mut collapsing, request).await.map_err(Into::into)?;
     let detail = CacheStatus::from_headers(response.headers()).and_then(|status| status.detail().map(str::to_owned));
-    let status = response.status();
+    let (status, failure) = (response.status(), response.extensions().get().copied());
     let mut body = pin!(response.into_body());
     let mut bytes = 0;
     while let Some(frame) = body.frame().await {
         // Read and forgotten: the cache keeps what it keeps.
         bytes += frame?.data_ref().map_or(0, |data| data.len() as u64);
     }
-    Ok(Answer { status, bytes, detail })
+    Ok(Answer { status, bytes, detail, failure })
 }
 
 /// The coalescing layer, without its module.

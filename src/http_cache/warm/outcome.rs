@@ -38,13 +38,14 @@ pub enum Warmed {
         /// The `detail` of its `Cache-Status`: `no-freshness`, `set-cookie`…
         reason: Option<String>,
     },
-    /// It was not sent, because the cache would pass it by.
+    /// It was not sent, because the cache would pass it by, or because it names no host.
     #[non_exhaustive]
     Bypassed {
-        /// Why: `method`, `rule`, `content`…
+        /// Why: `method`, `rule`, `content`, `host`…
         reason: &'static str,
     },
-    /// The service has failed or has taken too long, or the store is out of reach; then the service was not asked.
+    /// The service has failed, and perhaps a stale answer stands in, or it has taken too long; or the store is out of
+    /// reach, and then the service was not asked.
     #[non_exhaustive]
     Failed {
         /// What happened.

@@ -102,7 +102,7 @@ fn what_is_stored_and_why_not() {
     for code in [200, 299, 303, 404, 499, 500, 503, 599] {
         assert_eq!(status(code).lifetime(&fresh), Ok(60), "{code}");
     }
-    for code in [101, 103, 304, 428, 429, 431, 511] {
+    for code in [101, 103, 304, 412, 416, 417, 428, 429, 431, 511] {
         assert_eq!(status(code).judge(&fresh), Err(NotStored::Status), "{code}");
     }
     assert_eq!(status(206).judge(&fresh), Err(NotStored::Partial));
