@@ -10,7 +10,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use super::{HttpCache, lease::HeldLease, reason::Reason};
 use crate::{
     BoxError,
-    backend::{Commit, Committed, Entry, PrimaryKey, Release, Variant},
+    backend::{Commit, Committed, Entry, PrimaryKey, Release, Ticket, Variant},
     body::{Abandoned, Writer},
     stored::Content,
 };
@@ -28,6 +28,8 @@ pub(crate) struct Fill {
     pub(crate) entry: Option<MakeEntry>,
     /// Whether the entry is stored; else it is handed to those who wait for the lease.
     pub(crate) store: bool,
+    /// The ticket on which what is stored is removed if this cannot take its place.
+    pub(crate) outdates: Option<Ticket>,
     /// Whether its content is packed.
     pub(crate) pack: bool,
     /// Whether it has a place among the work that goes on without a client; else it asks for one when its readers have left.
@@ -69,12 +71,13 @@ impl HttpCache {
                     return writer.fail("nobody reads the response any more");
                 }
             };
-            if writer.has_outgrown()
-                && let Some(lease) = fill.lease.take()
-            {
-                // It cannot be stored: the other processes need not wait for its end.
-                let duration = self.config.coalesce.uncacheable;
-                lease.release(Release::Uncacheable(duration)).await;
+            if writer.has_outgrown() {
+                self.outdate(&mut fill).await;
+                if let Some(lease) = fill.lease.take() {
+                    // It cannot be stored: the other processes need not wait for its end.
+                    let duration = self.config.coalesce.uncacheable;
+                    lease.release(Release::Uncacheable(duration)).await;
+                }
             }
             match frame {
                 Some(Ok(frame)) => match frame.into_data() {
@@ -110,7 +113,10 @@ impl HttpCache {
                 let content = if fill.pack { self.pack(content).await } else { Content::plain(content) };
                 self.keep(make(content), fill).await;
             }
-            (Some(_), None) => self.count_unfit(&fill, Reason::TOO_LARGE),
+            (Some(_), None) => {
+                self.outdate(&mut fill).await;
+                self.count_unfit(&fill, Reason::TOO_LARGE);
+            }
             (None, _) => {}
         }
         end(writer, held, trailers).await;
@@ -134,6 +140,15 @@ impl HttpCache {
             if !writer.has_readers() {
                 return;
             }
+        }
+    }
+
+    /// It is too large to be stored, and newer than what is.
+    async fn outdate(&self, fill: &mut Fill) {
+        if let Some(ticket) = fill.outdates.take()
+            && let Err(error) = self.state.backend.discard(&fill.key, fill.variant, ticket, None).await
+        {
+            tracing::debug!(key = %fill.key, %error, "an outdated response was not removed");
         }
     }
 

@@ -8,13 +8,14 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
+use futures_util::{future::join_all, stream};
 use http::{Method, Request, Response};
-use http_body_util::BodyExt as _;
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
 use tower::{Layer, ServiceBuilder, service_fn};
 use tower_gatehouse::{
     Backend, BodyKeyLayer, BoxError, CacheLayer, CoalesceLayer, HttpCache, Personal, Rule, SwrLayer,
-    TagInvalidationLayer, body_key::KeyedBody,
+    TagInvalidationLayer, TestClock, body_key::KeyedBody,
 };
 
 use crate::{
@@ -298,4 +299,32 @@ async fn malformed_fields_hide_nothing_that_restricts() {
         row("a longer name", &[("cache-control", "private-ish, no-storey, max-age=60")]),
     ];
     check_with(&rows, |cache| cache.default_ttl(MINUTE)).await;
+}
+
+#[tokio::test]
+async fn a_newer_answer_that_is_too_large_to_be_stored_removes_the_older_one() {
+    const LARGE: usize = 1_800_000;
+    let grows = || {
+        Origin::new(|_, n| {
+            let mut response = respond(200, LENIENT, "old");
+            if n > 1 {
+                let chunks = (0..3).map(|_| Ok(Frame::data(vec![b'x'; LARGE / 3].into())));
+                *response.body_mut() = StreamBody::new(stream::iter(chunks)).boxed_unsync();
+            }
+            response
+        })
+    };
+    let app = boxed(CacheLayer::new(&Backend::memory()).layer(grows()));
+    get(&app, URL).await;
+    assert_eq!(get_with(&app, URL, &[("cache-control", "no-cache")]).await.body.len(), LARGE);
+    assert_eq!(get(&app, URL).await.body.len(), LARGE);
+
+    // Where nobody reads it, too.
+    let (clock, origin) = (TestClock::new(), grows());
+    let app = boxed(SwrLayer::new(HttpCache::new(&Backend::memory_with(&clock))).layer(origin.clone()));
+    get(&app, URL).await;
+    clock.advance(2 * MINUTE);
+    assert_eq!(get(&app, URL).await.body, "old", "while it is validated");
+    asked(&origin, 2).await;
+    assert_eq!(get(&app, URL).await.body.len(), LARGE);
 }
