@@ -9,7 +9,8 @@ use bytes::Bytes;
 use tower_gatehouse::{
     Backend, Tag, TagDigest,
     backend::{
-        BackendError, Commit, Committed, Entry, InvalidateError, Lookup, Mode, PrimaryKey, Scope, Variant, VarySpec,
+        BackendError, Commit, Committed, Entry, ErrorKind, InvalidateError, Lookup, Mode, PrimaryKey, Scope, Variant,
+        VarySpec,
     },
 };
 
@@ -202,4 +203,51 @@ async fn a_fail_over_that_is_agreed_loses_nothing_and_is_followed() {
         assert!(!stored(&backend, *key).await);
         until_filled(&backend, *key).await;
     }
+}
+
+fn cluster_that_goes_on_in_part() -> RedisCluster {
+    RedisCluster::start_with(RedisServer::builder().config("cluster-require-full-coverage no"))
+}
+
+/// Connects lazily to a cluster of which a master and its replica are away.
+fn connect_without(cluster: &mut RedisCluster, away: usize, buckets: u16) -> Backend {
+    cluster.node_mut(away + 3).kill();
+    cluster.node_mut(away).kill();
+    let left: Vec<_> = (0..3).filter(|node| *node != away).map(|node| cluster.nodes()[node].port()).collect();
+    let url = format!("redis-cluster://127.0.0.1:{}?node=127.0.0.1:{}", left[0], left[1]);
+    Backend::redis(url).buckets(buckets).operation_timeout(TIMEOUT).connect_lazy().expect("settings")
+}
+
+#[tokio::test]
+async fn a_process_that_disagrees_about_the_number_of_buckets_does_nothing_although_a_node_is_away() {
+    let mut cluster = cluster_that_goes_on_in_part();
+    drop(connect(&cluster).await);
+    let away = (cluster.owner("{0}") + 1) % 3;
+    let backend = connect_without(&mut cluster, away, 8);
+    let start = Instant::now();
+    for n in 0.. {
+        let done = backend.invalidate(Scope::Keys(&[key(n)]), Mode::Hard).await;
+        let error = done.expect_err("the others would not see it");
+        if error.unreached().any(|(_, error)| error.kind() == ErrorKind::Config) {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "{error:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_process_does_nothing_until_the_node_can_be_asked_that_has_the_number_of_buckets() {
+    let mut cluster = cluster_that_goes_on_in_part();
+    drop(connect(&cluster).await);
+    let away = cluster.owner("{0}");
+    let backend = connect_without(&mut cluster, away, 64);
+    let start = Instant::now();
+    for n in (0..).take_while(|_| start.elapsed() < Duration::from_secs(3)) {
+        let error = backend.ticket(&key(n)).await.expect_err("it is not checked yet");
+        assert!(error.is_outage(), "{error:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    cluster.node_mut(away).restart();
+    until_filled(&backend, key(1)).await;
 }

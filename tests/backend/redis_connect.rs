@@ -62,6 +62,10 @@ async fn wrong_settings_are_refused_without_asking_a_server() {
         (somewhere().operation_timeout(Duration::MAX), "timeout"),
         (somewhere().limit_timeout(Duration::MAX), "timeout"),
         (Backend::redis("rediss://127.0.0.1:1").tls_ca("no certificate"), "certificate"),
+        (somewhere().tls_ca("no certificate"), "need rediss://"),
+        (somewhere().tls_config(trusting(rustls::RootCertStore::empty())), "need rediss://"),
+        (Backend::redis("redis-cluster://127.0.0.1:1").tls_ca("no certificate"), "rediss-cluster://"),
+        (somewhere().sentinel_credential(Credential::password("secret")), "needs redis-sentinel://"),
     ] {
         assert_says(&refused(builder.clone()).await, ErrorKind::Config, &[words]);
         assert_says(&builder.connect_lazy().expect_err("lazily too"), ErrorKind::Config, &[words]);
@@ -102,6 +106,14 @@ async fn a_wrong_password_and_none_are_told_apart() {
     works(&none.clone().password("sesame").connect().await.expect("the right password")).await;
     works(&none.username("shop").password("secret").connect().await.expect("the right user")).await;
     works(&Backend::redis(server.url()).connect().await.expect("both from the URL")).await;
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_know_auth_repeats_the_password_and_we_do_not() {
+    let server = RedisServer::builder().config("rename-command AUTH \"\"").config("rename-command HELLO \"\"").start();
+    let error = refused(Backend::redis(format!("redis://shop:sesame@127.0.0.1:{}", server.port()))).await;
+    assert!(error.to_string().contains("unknown command 'AUTH'"), "{error}");
+    assert!(!format!("{error:?}").contains("sesame"), "{error:?}");
 }
 
 #[tokio::test]
@@ -218,6 +230,32 @@ async fn a_process_that_disagrees_about_the_number_of_buckets_does_nothing_altho
 }
 
 #[tokio::test]
+async fn another_number_of_buckets_is_told_before_a_missing_permission() {
+    let server = RedisServer::start();
+    works(&Backend::redis(server.url()).buckets(8).connect().await.expect("the first one decides")).await;
+    server.command(&["ACL", "SETUSER", "shop", "on", ">secret", "~gh:*", "&gh:*", "+@all", "-info"]);
+    let shop = || Backend::redis(server.url()).username("shop").password("secret");
+    assert_says(&refused(shop()).await, ErrorKind::Config, &["8 buckets", "for 1"]);
+    let backend = shop().connect_lazy().expect("settings");
+    until("it is told", || async { backend.ping().await.is_err_and(|error| error.kind() == ErrorKind::Config) }).await;
+}
+
+#[tokio::test]
+async fn the_number_of_buckets_that_was_lost_is_written_again_and_another_one_is_noticed() {
+    let server = RedisServer::start();
+    let backend = Backend::redis(server.url()).buckets(8).connect().await.expect("the first one decides");
+    server.command(&["FLUSHALL"]);
+    until("it is written again", || async { server.keys().iter().any(|key| key == "gh:{0}:buckets") }).await;
+    assert_says(&refused(Backend::redis(server.url())).await, ErrorKind::Config, &["8 buckets", "for 1"]);
+    // As somebody writes it who comes first after it was lost.
+    server.command(&["SET", "gh:{0}:buckets", "1"]);
+    until("it stops", || async { backend.ping().await.is_err_and(|error| error.kind() == ErrorKind::Config) }).await;
+    server.command(&["SET", "gh:{0}:buckets", "8"]);
+    until("it goes on", || async { backend.ping().await.is_ok() }).await;
+    works(&backend).await;
+}
+
+#[tokio::test]
 async fn numbered_databases_do_not_see_each_other() {
     let server = RedisServer::start();
     let backend = Backend::redis(format!("{}/3", server.url())).connect().await.expect("a connection");
@@ -241,16 +279,19 @@ async fn tls_with_a_private_authority_works_and_strangers_are_not_trusted() {
     assert!(error.kind() != ErrorKind::Config && error.to_string().contains(&server.port().to_string()), "{error}");
 }
 
+fn trusting(roots: rustls::RootCertStore) -> rustls::ClientConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    config.with_root_certificates(roots).with_no_client_auth()
+}
+
 #[tokio::test]
 async fn tls_can_be_configured_by_hand() {
     use rustls::pki_types::{CertificateDer, pem::PemObject as _};
     let server = RedisTls::start();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(server.ca_pem().as_bytes()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_root_certificates(roots).with_no_client_auth();
-    works(&Backend::redis(server.url()).tls_config(config).connect().await.expect("a connection")).await;
+    works(&Backend::redis(server.url()).tls_config(trusting(roots)).connect().await.expect("a connection")).await;
 }
 
 #[tokio::test]

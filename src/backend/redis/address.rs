@@ -78,7 +78,14 @@ impl Address {
                 ("sentinelServiceName" | "sentinelUsername" | "sentinelPassword", _) => {
                     return Err(config(format!("{name}= in the Redis URL belongs to redis-sentinel://")));
                 }
-                _ => return Err(config(format!("the Redis URL has an unknown parameter: {name}"))),
+                _ if is_name(&name) => {
+                    return Err(config(format!("the Redis URL has an unknown parameter: {name}")));
+                }
+                _ => {
+                    return Err(config(
+                        "the Redis URL has an unknown parameter: a ? in a password must be written as %3F",
+                    ));
+                }
             }
         }
         if topology == Topology::Sentinel && address.service.is_empty() {
@@ -94,6 +101,11 @@ impl Address {
         let hosts: Vec<_> = self.hosts.iter().map(|(host, port)| format!("{host}:{port}")).collect();
         hosts.join(", ")
     }
+}
+
+/// Anything else may be the end of a password.
+fn is_name(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 fn database(path: &str, topology: Topology) -> Result<Option<u8>, BackendError> {
@@ -183,6 +195,7 @@ mod tests {
             ("redis://u:secret@h?node=a:1", "belongs to redis-cluster://"),
             ("redis-cluster://u:secret@h?node=a", "HOST:PORT"),
             ("redis://u:secret@h?timeout=1", "unknown parameter: timeout"),
+            ("redis://default:6379?secret@h", "unknown parameter: a ? in a password must be written as %3F"),
         ] {
             let error = Address::parse(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);

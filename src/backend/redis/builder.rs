@@ -126,7 +126,9 @@ impl RedisBuilder {
 
     /// Over how many parts the keys are spread, 1 to 1024; default 1, and 64 in a Cluster, where each part lies on one
     /// node. An invalidation of tags costs one command for each part. All processes that share a namespace must use
-    /// the same number: `connect` refuses another one than the first that was used.
+    /// the same number: `connect` refuses another one than the first that was used. Redis is asked for it every ten
+    /// seconds, too, in case that it has lost it: where it has another one then, every operation fails with
+    /// [`ErrorKind::Config`] until that is put right.
     pub fn buckets(mut self, buckets: u16) -> Self {
         self.buckets = Some(buckets);
         self
@@ -239,12 +241,13 @@ impl RedisBuilder {
     }
 
     /// Trusts the certificate authorities of this PEM text, and no others; for `rediss://` with a private authority.
+    /// Without TLS in the URL it is refused.
     pub fn tls_ca(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.tls = Tls::Private(pem.into());
         self
     }
 
-    /// Takes the whole TLS configuration, for client certificates and the like.
+    /// Takes the whole TLS configuration, for client certificates and the like. Without TLS in the URL it is refused.
     pub fn tls_config(mut self, config: impl Into<Arc<rustls::ClientConfig>>) -> Self {
         self.tls = Tls::Config(config.into());
         self
@@ -264,9 +267,10 @@ impl RedisBuilder {
     }
 
     /// Connects in the background, so that a process can start while Redis is down. Until it is there, every operation
-    /// fails at once with [`ErrorKind::Unavailable`]. What `connect` would have refused is logged as an error; where it is
-    /// the settings ([`ErrorKind::Config`]), every operation fails with that error until a check finds them right, which
-    /// is made every five seconds.
+    /// fails at once with [`ErrorKind::Unavailable`]; in a Cluster, until the node is there that has the number of
+    /// [buckets](Self::buckets). What `connect` would have refused is logged as an error; where it is the settings
+    /// ([`ErrorKind::Config`]), every operation fails with that error until a check finds them right, which is made every
+    /// five seconds.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] if the settings are wrong, or outside of a Tokio runtime.
@@ -299,6 +303,14 @@ impl RedisBuilder {
         }
         if self.wait.is_some_and(|(_, wait)| !(Duration::from_millis(1)..=LONGEST_WAIT).contains(&wait)) {
             return Err(config("an invalidation waits for replicas for 1 ms to 15 s"));
+        }
+        if !address.tls && !matches!(self.tls, Tls::System) {
+            return Err(config(
+                "tls_ca and tls_config need rediss://, rediss-cluster:// or rediss-sentinel:// in the URL",
+            ));
+        }
+        if address.topology != Topology::Sentinel && self.sentinel.is_some() {
+            return Err(config("sentinel_credential needs redis-sentinel:// or rediss-sentinel:// in the URL"));
         }
         let username = self.username.or_else(|| address.username.clone());
         let user = if self.provider.is_some() { None } else { Some(username.clone().unwrap_or("default".into())) };

@@ -130,12 +130,9 @@ impl Client {
         }
     }
 
-    /// Whether all servers are connected.
-    pub(super) fn is_connected(&self) -> bool {
-        match &self.0.servers {
-            Servers::One(node) => node.fred().is_connected(),
-            Servers::Fleet(fleet) => fleet.is_connected(),
-        }
+    /// Whether the server that has the bucket is known and connected.
+    pub(super) fn is_connected(&self, bucket: Bucket) -> bool {
+        self.node(bucket).is_some_and(|node| node.fred().is_connected())
     }
 
     /// The server that has the bucket, as far as is known.
@@ -233,7 +230,7 @@ impl Client {
         args: Vec<Value>,
         timeout: Duration,
     ) -> Result<Reply, Fault> {
-        self.0.gate.pass(|| self.is_connected())?;
+        self.0.gate.pass(|| self.is_connected(bucket))?;
         self.ask(bucket, name, args, timeout).await
     }
 

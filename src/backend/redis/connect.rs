@@ -5,13 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use fred::{error::ErrorKind as FredKind, types::Value};
 
 use super::{
     address::Topology,
     client::{Client, Shared},
-    error::{Fault, timed_out},
+    error::{Fault, timed_out, without_secrets},
     fleet::Unreached,
     keys::Bucket,
     reply::Reply,
@@ -77,7 +76,7 @@ pub(super) fn in_background(site: &Site, once: impl Fn() -> Result<Site, Backend
         loop {
             tokio::time::sleep(if is_refused { CHECK_AGAIN } else { CHECK_FIRST }).await;
             let Some(site) = site.with(&weak) else { return };
-            if !site.client.is_connected() {
+            if !site.client.is_connected(site.client.keys().home()) {
                 if site.topology == Topology::Standalone && Instant::now() >= ask_at {
                     drop(site);
                     ask_at = Instant::now() + ASK_AGAIN;
@@ -125,21 +124,44 @@ async fn why_not(site: &Site) -> Option<String> {
     matches!(error.kind(), ErrorKind::Denied | ErrorKind::Config).then(|| error.to_string())
 }
 
-/// Learns the server's time now and again. Ends when the last handle is dropped.
+/// Learns the server's time now and again, and looks whether the number of buckets is still there. Ends when the last
+/// handle is dropped.
 fn keep_time(client: &Client) {
     let weak = client.downgrade();
     tokio::spawn(async move {
-        let mut known = false;
+        let (mut known, mut is_refused) = (false, false);
         loop {
             {
                 let Some(client) = Client::upgrade(&weak) else { return };
-                for bucket in client.keys().buckets().take(1) {
-                    known |= client.sync_time(bucket).await.is_ok();
+                if known && (is_refused || client.gate().is_open()) {
+                    is_refused = still_refused(&client, is_refused).await;
                 }
+                known |= client.sync_time(client.keys().home()).await.is_ok();
             }
-            tokio::time::sleep(if known { SYNC_TIME_EVERY } else { SYNC_TIME_FIRST }).await;
+            let wait = if is_refused { CHECK_AGAIN } else { SYNC_TIME_EVERY };
+            tokio::time::sleep(if known { wait } else { SYNC_TIME_FIRST }).await;
         }
     });
+}
+
+/// Closes the gate where Redis has lost the number of buckets and somebody with another one came first, and opens it when
+/// that is put right. `true` while it is closed for that.
+async fn still_refused(client: &Client, was_refused: bool) -> bool {
+    match check_buckets(client, client.timeout()).await {
+        Err(error) if error.kind() == ErrorKind::Config => {
+            if !was_refused {
+                tracing::error!(%error, "Redis cannot be used any more");
+            }
+            client.gate().refuse(error);
+            true
+        }
+        Ok(()) if was_refused => {
+            tracing::info!("Redis can be used now");
+            client.gate().open();
+            false
+        }
+        _ => was_refused,
+    }
 }
 
 /// A [`Site`] that does not keep its client alive.
@@ -166,10 +188,16 @@ impl Description {
 impl Site {
     /// Checks the version, the topology, the permissions and the number of buckets.
     async fn check(&self, timeout: Duration) -> Result<(), BackendError> {
-        let Some(bucket) = self.client.keys().buckets().next() else { return Ok(()) };
-        self.check_server(bucket, timeout).await?;
-        let permitted = self.check_permissions(bucket, timeout).await;
-        let buckets = self.check_buckets(bucket, timeout).await;
+        let bucket = self.client.keys().home();
+        let server = self.check_server(bucket, timeout).await;
+        if server.as_ref().is_err_and(|error| error.is_outage() || error.kind() == ErrorKind::Config) {
+            return server;
+        }
+        let permitted = match server {
+            Ok(()) => self.check_permissions(bucket, timeout).await,
+            denied => denied,
+        };
+        let buckets = check_buckets(&self.client, timeout).await;
         // What must not be used at all is more than what is not permitted.
         if buckets.as_ref().is_err_and(|error| error.kind() == ErrorKind::Config) {
             return buckets;
@@ -241,27 +269,6 @@ impl Site {
         Ok(())
     }
 
-    /// Two processes that spread one namespace over different numbers of buckets would not see each other's
-    /// invalidations.
-    async fn check_buckets(&self, bucket: Bucket, timeout: Duration) -> Result<(), BackendError> {
-        let n = self.client.keys().buckets().len().to_string();
-        let key = Value::from(Bytes::from(format!("{}:{{0}}:buckets", self.client.keys().namespace())));
-        let home = self.client.keys().buckets().find(|bucket| self.client.keys().tag(*bucket) == "0").unwrap_or(bucket);
-        let args = vec![key.clone(), n.as_str().into(), "NX".into()];
-        match self.client.ask(home, "SET", args, timeout).await {
-            Err(Fault::Failed(error)) if error.is_outage() => return Err(error),
-            _ => {}
-        }
-        let there = self.client.ask(home, "GET", vec![key], timeout).await.map_err(Fault::into_error)?;
-        match there.as_str() {
-            Some(there) if there != n => Err(config(format!(
-                "the namespace {} is spread over {there} buckets, but this process is set up for {n}",
-                self.client.keys().namespace()
-            ))),
-            _ => Ok(()),
-        }
-    }
-
     /// Says which permission is missing.
     fn denied(&self, fault: Fault, command: &str) -> BackendError {
         let error = fault.into_error();
@@ -284,7 +291,7 @@ impl Site {
 
     /// Why the connection was not made, in one sentence.
     fn why_not(&self, unreached: &Unreached) -> BackendError {
-        let Unreached { whom, error } = unreached;
+        let (whom, error) = (&unreached.whom, without_secrets(&unreached.error));
         let detail = error.details();
         let (kind, message) = if *error.kind() == FredKind::Sentinel {
             (ErrorKind::Config, detail.to_owned())
@@ -314,7 +321,27 @@ impl Site {
                 _ => (ErrorKind::Unavailable, format!("cannot reach {whom}: {detail}")),
             }
         };
-        BackendError::with_source(kind, message, error.clone())
+        BackendError::with_source(kind, message, error)
+    }
+}
+
+/// Two processes that spread one namespace over different numbers of buckets would not see each other's invalidations.
+async fn check_buckets(client: &Client, timeout: Duration) -> Result<(), BackendError> {
+    let (keys, home) = (client.keys(), client.keys().home());
+    let n = keys.buckets().len().to_string();
+    let key = Value::from(keys.key(home, "buckets", &[]));
+    let args = vec![key.clone(), n.as_str().into(), "NX".into()];
+    match client.ask(home, "SET", args, timeout).await {
+        Err(Fault::Failed(error)) if error.is_outage() => return Err(error),
+        _ => {}
+    }
+    let there = client.ask(home, "GET", vec![key], timeout).await.map_err(Fault::into_error)?;
+    match there.as_str() {
+        Some(there) if there != n => Err(config(format!(
+            "the namespace {} is spread over {there} buckets, but this process is set up for {n}",
+            keys.namespace()
+        ))),
+        _ => Ok(()),
     }
 }
 

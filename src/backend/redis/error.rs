@@ -45,7 +45,7 @@ impl Fault {
             "MASTERDOWN" => (ErrorKind::Unavailable, "the Redis replica has lost its master"),
             _ => (ErrorKind::Protocol, "Redis refused a command"),
         };
-        Self::Failed(BackendError::with_source(kind, message, reply))
+        Self::Failed(BackendError::with_source(kind, message, without_args(reply)))
     }
 
     /// The error that is reported when there is no other try.
@@ -72,6 +72,7 @@ impl Fault {
 
 impl From<FredError> for Fault {
     fn from(error: FredError) -> Self {
+        let error = without_secrets(&error);
         let (kind, message) = match error.kind() {
             FredKind::Timeout => (ErrorKind::Timeout, "Redis did not answer in time"),
             FredKind::Backpressure => (ErrorKind::Unavailable, "too many commands wait for Redis"),
@@ -108,7 +109,33 @@ impl From<BackendError> for Fault {
     }
 }
 
+/// What the server says, without the arguments of a command that it does not know: AUTH has the password among them.
+fn without_args(said: &str) -> &str {
+    said.split_once(", with args beginning with").map_or(said, |(words, _)| words)
+}
+
+/// The same for what fred hands on.
+pub(super) fn without_secrets(error: &FredError) -> FredError {
+    FredError::new(error.kind().clone(), without_args(error.details()).to_owned())
+}
+
 /// The error for an operation that ran out of time.
 pub(super) fn timed_out() -> BackendError {
     BackendError::new(ErrorKind::Timeout, "Redis did not answer in time")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_repeats_of_a_command_is_not_repeated() {
+        let said = "ERR unknown command 'AUTH', with args beginning with: 'shop' 'sesame' ";
+        let kinds = [FredKind::Unknown, FredKind::Auth, FredKind::IO, FredKind::Protocol];
+        let faults = kinds.map(|kind| Fault::from(FredError::new(kind, said)));
+        for fault in faults.into_iter().chain([Fault::from_reply(said)]) {
+            let error = format!("{fault:?}");
+            assert!(error.contains("unknown command 'AUTH'") && !error.contains("sesame"), "{error}");
+        }
+    }
 }

@@ -124,12 +124,6 @@ impl Fleet {
         tokio::spawn(keep_fresh(Arc::downgrade(self), Arc::clone(&self.stale)));
     }
 
-    /// Whether every bucket has a node that is connected.
-    pub(super) fn is_connected(&self) -> bool {
-        use fred::interfaces::ClientLike as _;
-        self.routes().iter().all(|node| node.as_ref().is_some_and(|node| node.fred().is_connected()))
-    }
-
     /// Where a client has to connect that hears what is published, if that is known; `None` in a Cluster, whose nodes
     /// such a client finds by itself.
     pub(super) fn place(&self) -> Option<(String, u16)> {

@@ -26,13 +26,14 @@ impl Gate {
         self.is_open.store(true, Ordering::Release);
     }
 
-    /// Stays closed, for this reason.
+    /// Stays closed, or is closed again, for this reason.
     pub(super) fn refuse(&self, why: BackendError) {
         *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        self.is_open.store(false, Ordering::Release);
     }
 
-    /// What those are told who come while it is closed. Who has no connection yet may pass: that fails by itself, and says
-    /// why.
+    /// What those are told who come while it is closed. Where the server that is to be asked has no connection yet, they
+    /// may pass: that fails by itself, and says why.
     pub(super) fn pass(&self, is_connected: impl FnOnce() -> bool) -> Result<(), BackendError> {
         if self.is_open() {
             return Ok(());

@@ -66,6 +66,11 @@ impl Keys {
         (0..n).map(Bucket)
     }
 
+    /// The bucket with the hash tag `0`, which has what there is once in a namespace.
+    pub(super) fn home(&self) -> Bucket {
+        self.buckets().find(|bucket| self.tag(*bucket) == "0").unwrap_or(Bucket(0))
+    }
+
     /// The bucket of something with an evenly spread hash; pass its first 8 bytes.
     pub(super) fn bucket(&self, hash: [u8; 8]) -> Bucket {
         #[allow(clippy::cast_possible_truncation)] // less than the number of buckets
