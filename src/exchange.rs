@@ -4,7 +4,7 @@ use std::{
     fmt, ptr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -220,10 +220,21 @@ mod parts {
 pub(crate) struct InvalidatesTags;
 
 /// Left in responses by the cache layer that has answered: from the store, or having stored. Layers around it of the
-/// same cache (its identity is inside) pass the answer on as it is, if it is to what they were asked (the key, where there
-/// was one).
+/// same cache (its identity is inside) pass the answer on as it is, if it is to the visit that they have made. To a
+/// layer within that has lost it, they are a client like others: its 304 may be to their own conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Answered(pub(crate) CacheId, pub(crate) Option<PrimaryKey>);
+pub(crate) struct Answered(pub(crate) CacheId, pub(crate) Option<VisitId>);
+
+/// Tells a request's way through the layers of a cache from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct VisitId(u64);
+
+impl VisitId {
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 /// Left in responses to unsafe requests whose URLs have been invalidated in a cache (its identity is inside, and the
 /// key: a layer within may see another path).

@@ -118,7 +118,7 @@ impl HttpCache {
         let mut response = response.map(CacheBody::stored);
         let report = Report { forward: Some(Forward::Miss), detail: Some(detail), ..Report::default() };
         self.report(response.headers_mut(), Some(&visit.key), &report);
-        response.extensions_mut().insert(Answered(self.id(), Some(visit.key)));
+        response.extensions_mut().insert(Answered(self.id(), Some(visit.id)));
         response
     }
 }

@@ -131,7 +131,7 @@ impl HttpCache {
         }
         let mut response = self.answer(&admitted.key, method, headers, &stored, age, &report);
         if is_asked_for {
-            response.extensions_mut().insert(Answered(self.id(), Some(admitted.key)));
+            response.extensions_mut().insert(Answered(self.id(), None));
         }
         Ok(response)
     }

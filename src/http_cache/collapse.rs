@@ -471,7 +471,7 @@ impl HttpCache {
         };
         let landing = Landing::Arriving(Arc::new(shared));
         self.report(&mut head.headers, Some(&visit.key), &report);
-        head.extensions.insert(Answered(self.id(), Some(visit.key)));
+        head.extensions.insert(Answered(self.id(), Some(visit.id)));
         let response = shape(visit, Response::from_parts(head, CacheBody::shared(reader)));
         if body.is_end_stream() && fill.length.is_none_or(|length| length == 0) {
             // Stored before the head goes out: there is no last byte to keep back.

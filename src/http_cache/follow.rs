@@ -46,7 +46,7 @@ impl HttpCache {
         *response.headers_mut() = shared.headers.clone();
         response.headers_mut().insert(header::AGE, age::field_value(timing.age));
         self.report(response.headers_mut(), Some(&visit.key), &collapsed(&timing));
-        response.extensions_mut().insert(Answered(self.id(), Some(visit.key)));
+        response.extensions_mut().insert(Answered(self.id(), Some(visit.id)));
         Some(shape(visit, response))
     }
 

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     Personal,
     backend::{Lookup, PrimaryKey, Ticket, Variant, VarySpec},
-    exchange::{Answered, CacheId},
+    exchange::{Answered, CacheId, VisitId},
     key::{BodyKey, Target},
     policy::{self, Credentials, glance::Glance},
 };
@@ -30,6 +30,7 @@ use crate::{
 ///
 /// Extensions only save work: a layer that finds none derives everything again from the same [`HttpCache`].
 pub(crate) struct Visit {
+    pub(crate) id: VisitId,
     /// Whose it is; a layer of another cache does not use it.
     cache: CacheId,
     pub(crate) key: PrimaryKey,
@@ -227,6 +228,7 @@ impl HttpCache {
 
     pub(crate) fn visit<B>(&self, request: &Request<B>, admitted: Admitted, lookup: Option<Lookup>) -> Visit {
         Visit {
+            id: VisitId::next(),
             cache: self.id(),
             key: admitted.key,
             head: Head {
@@ -252,7 +254,7 @@ impl HttpCache {
     /// Whether a layer within has answered this visit.
     pub(crate) fn has_answered_to<R>(&self, visit: &Visit, response: &Response<R>) -> bool {
         let answered = response.extensions().get();
-        answered.is_some_and(|Answered(by, key)| *by == self.id() && key.is_none_or(|key| key == visit.key))
+        answered == Some(&Answered(self.id(), Some(visit.id)))
     }
 
     /// Whether a layer of this cache has made an answer what it is.
@@ -326,6 +328,7 @@ impl Visit {
     /// The same visit as if it had asked for the content.
     pub(crate) fn as_get(&self) -> Self {
         Self {
+            id: self.id,
             cache: self.cache,
             key: self.key,
             head: Head { method: Method::GET, ..self.head.clone() },

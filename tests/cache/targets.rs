@@ -1,12 +1,12 @@
 //! What is asked for: by a URI that was rewritten, under a host with a port, from within another request.
 
-use std::pin::Pin;
+use std::{pin::Pin, time::Duration};
 
 use axum::{Router, body::Body as AxumBody, extract::Request as AxumRequest, routing::get as route};
 use http::Request;
 use http_body_util::BodyExt as _;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::MapRequestLayer};
-use tower_gatehouse::{Backend, BoxError, CacheLayer, HttpCache};
+use tower_gatehouse::{Backend, BoxError, CacheLayer, CoalesceLayer, HttpCache, SwrLayer, TestClock};
 
 use crate::{
     app::{App, Body, Origin, boxed, full, get, get_with, request, respond, send},
@@ -323,4 +323,38 @@ async fn the_location_on_another_host_is_not_invalidated() {
     get_with(&app, "/items/1", SHOP).await;
     send(&app, request("POST", "/items", &[("host", "evil.example")])).await;
     assert_eq!(get_with(&app, "/items/1", SHOP).await.x_cache(), "HIT");
+}
+
+#[tokio::test]
+async fn a_layer_within_that_has_lost_the_visit_is_another_cache() {
+    let validated = |request: &Request<Body>, n: usize| {
+        let fields = [("cache-control", "max-age=10"), ("etag", "\"1\"")];
+        match request.headers().contains_key("if-none-match") {
+            true => respond(304, &fields, ""),
+            false => respond(200, &fields, format!("answer {n}")),
+        }
+    };
+    let forgets = |mut request: Request<Body>| {
+        request.extensions_mut().clear();
+        request
+    };
+    for which in 0..4 {
+        let (clock, origin) = (TestClock::new(), Origin::new(validated));
+        let cache = HttpCache::new(&Backend::memory_with(&clock));
+        let stored = || boxed(CacheLayer::new(&cache).layer(origin.clone())).map_request(forgets);
+        let app = match which {
+            0 => boxed(SwrLayer::new(&cache).layer(stored())),
+            1 => boxed(CoalesceLayer::new(&cache).layer(stored())),
+            2 => boxed(CacheLayer::new(&cache).layer(stored())),
+            _ => {
+                let collapsed = boxed(CoalesceLayer::new(&cache).layer(origin.clone())).map_request(forgets);
+                boxed(CacheLayer::new(&cache).layer(collapsed))
+            }
+        };
+        assert_eq!(get(&app, URL).await.body, "answer 1");
+        assert_eq!(get(&app, URL).await.body, "answer 1", "{which} stores it");
+        clock.advance(Duration::from_secs(20));
+        let again = get(&app, URL).await;
+        assert_eq!((again.status, &*again.body), (200, "answer 1"), "{which}: nobody sent a condition");
+    }
 }
