@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
+use tokio::sync::Semaphore;
 
 use crate::{
     backend::{Entry, Lookup},
@@ -14,6 +15,8 @@ use crate::{
 /// More than this is packed and unpacked on a thread for blocking work: 64 KiB take about as long as it costs to hand
 /// them over.
 const INLINE: usize = 64 << 10;
+/// How much of that is unpacked at a time in this process: whoever comes then waits, and takes no memory meanwhile.
+static UNPACKING: Semaphore = Semaphore::const_new(16);
 
 /// Which content is compressed in the store: large text; see [`HttpCache::compress`].
 ///
@@ -41,7 +44,7 @@ impl Compression {
 
 impl HttpCache {
     /// Compresses large text in the store: more fits into it, and less goes over the wire between it and this process,
-    /// for some processor time on each hit. Needs the feature `compression`, and is off unless set.
+    /// for some processor time on each hit, and the memory of what is unpacked while it is sent. Needs the feature `compression`, and is off unless set.
     ///
     /// Worth it on Redis for content of some 10 KiB and more (`cargo bench --all-features --bench compression` measures
     /// it). In memory, hits that cost next to nothing then cost the unpacking; worth it where memory is what is short.
@@ -104,6 +107,8 @@ impl HttpCache {
                 let entry = Arc::clone(&entry);
                 move || read(&entry)
             };
+            // Until this request goes on: many of them need only the head.
+            let _turn = UNPACKING.acquire().await;
             // If it fails, the runtime comes to its end.
             let _ = tokio::task::spawn_blocking(unpacking).await;
         }
