@@ -84,16 +84,20 @@ async fn an_answer_without_what_is_forwarded_is_not_for_those_who_have_it() {
         Ok::<_, Infallible>(fresh(format!("\"{tier}\"")))
     });
     let part = Part::new(tier, |cx| cx.get("/")).forward_extension::<Tier>();
-    let got = second(part, |request| drop(request.extensions_mut().insert(Tier("gold")))).await;
-    assert_eq!(&got[..], br#"{"p":"gold"}"#);
+    let give = |request: &mut Incoming| {
+        request.extensions_mut().insert(Tier("gold"));
+    };
+    assert_eq!(&second(part, give).await[..], br#"{"p":"gold"}"#);
 
     let cookie = service_fn(move |request: Incoming| async move {
         let cookie = request.headers().get(header::COOKIE).map_or("none", |cookie| cookie.to_str().unwrap());
         Ok::<_, Infallible>(fresh(format!("\"{cookie}\"")))
     });
     let part = Part::new(cookie, |cx| cx.get("/")).forward([header::COOKIE]);
-    let set = |request: &mut Incoming| drop(request.headers_mut().insert(header::COOKIE, "u=1".parse().unwrap()));
-    assert_eq!(&second(part, set).await[..], br#"{"p":"u=1"}"#);
+    let give = |request: &mut Incoming| {
+        request.headers_mut().insert(header::COOKIE, "u=1".parse().unwrap());
+    };
+    assert_eq!(&second(part, give).await[..], br#"{"p":"u=1"}"#);
 }
 
 #[tokio::test]
