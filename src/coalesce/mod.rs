@@ -5,11 +5,12 @@
 //! from the hand of the one that asked. Never to a request that came after the flight had ended: that is what a cache
 //! is for.
 //!
-//! A response is shared with a follower exactly if the follower could reuse it from a shared cache (RFC 9111 §4). At
-//! the head of one that may not be shared all go on in parallel, and the key is remembered as uncacheable for a while
-//! ([`HttpCache::remember_uncacheable`](crate::HttpCache::remember_uncacheable)), so that they never queue one behind
-//! the other, unless it was about one request (429, its `no-store`). HEAD and parts neither lead nor follow, and requests
-//! that say who asks only where their key is known to be for everybody.
+//! A response is shared with a follower exactly if the follower could reuse it from a shared cache (RFC 9111 §4) and it
+//! is no event stream. At the head of one that may not be shared all go on in parallel, and the key is remembered as
+//! uncacheable for a while ([`HttpCache::remember_uncacheable`](crate::HttpCache::remember_uncacheable)), so that they
+//! never queue one behind the other, unless it was about one request (429, its `no-store`, a refusal such as 403 that
+//! states no lifetime). HEAD and parts neither lead nor follow, and requests that say who asks only where their key is
+//! known to be for everybody.
 //!
 //! The request runs in a task of its own: its client may leave. If the process dies, another takes over within
 //! [`HttpCache::lease`](crate::HttpCache::lease).

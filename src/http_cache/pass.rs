@@ -14,7 +14,7 @@ use super::{
     count::{AskedFor, Ended},
     invalidate::Invalidate,
     serve::{Content, Origin, oneshot},
-    visit::{Bypass, target_uri},
+    visit::{Bypass, is_grpc, target_uri},
 };
 use crate::{
     body::CacheBody,
@@ -62,10 +62,11 @@ impl HttpCache {
             method: request.method().clone(),
             uri: target_uri(request.uri(), request.extensions()).into_owned(),
             host: request.headers().get(http::header::HOST).cloned(),
+            is_call: bypass == Bypass::Grpc && *request.method() == Method::POST,
         };
         let names = self.order_of(&changed, &HeaderMap::new());
-        // A layer outside sees to it that it goes on.
-        let goes_on = outer.is_none() && request.extensions().get::<InvalidatesTags>().is_none();
+        // A layer outside sees to it that it goes on. A client that leaves ends its gRPC call.
+        let goes_on = outer.is_none() && !changed.is_call && request.extensions().get::<InvalidatesTags>().is_none();
         let passed = self.clone().pass_change(inner.clone(), request, changed, passing);
         let cache = self.clone();
         // In a future of its own: what was never polled has not begun.
@@ -98,6 +99,7 @@ impl HttpCache {
             }
         };
         if invalidation::applies(&changed.method, response.status())
+            && !(changed.is_call && response.headers().get(http::header::CONTENT_TYPE).is_some_and(is_grpc))
             && let invalidated = self.invalidated(&changed)
             && response.extensions().get() != Some(&invalidated)
         {
@@ -248,11 +250,9 @@ impl Drop for Passing {
     }
 }
 
-/// Whether the request may change what is stored. What gRPC calls change has no URLs that GET asks for; they are POSTs,
-/// and another method is none because its client says so.
+/// Whether the request may change what is stored.
 fn may_change(method: &Method, bypass: Bypass) -> bool {
-    let is_call = bypass == Bypass::Grpc && *method == Method::POST;
-    !invalidation::is_safe(method) && !is_call && bypass != Bypass::Upgrade
+    !invalidation::is_safe(method) && bypass != Bypass::Upgrade
 }
 
 /// A request that may have changed something.
@@ -260,6 +260,9 @@ struct Changed {
     method: Method,
     uri: http::Uri,
     host: Option<http::HeaderValue>,
+    /// A gRPC call, as its client says; it is one if it is answered as one. What it changes has no URLs that GET asks for.
+    /// They are POSTs: another method is none.
+    is_call: bool,
 }
 
 impl Changed {

@@ -168,9 +168,11 @@ impl HttpCache {
             ..Report::default()
         };
         let ticket = asked.ticket.and(visit.base_ticket());
-        let (stored, lease) = match (self.plan(visit, asked.at, &as_stored, received), ticket) {
-            (Ok(mut plan), Some(ticket)) => {
-                plan.tags.extend(base.entry().tags());
+        // HEAD validates what GET is answered with.
+        let as_get = (visit.head.method == http::Method::HEAD).then(|| visit.as_get());
+        let plan = self.plan(as_get.as_ref().unwrap_or(visit), asked.at, &as_stored, received);
+        let (stored, lease) = match (plan.and_then(|plan| plan.over(base.entry())), ticket) {
+            (Ok(plan), Some(ticket)) => {
                 let entry = self.entry(&plan, ticket, &as_stored, old.content.clone());
                 let (stored, lease) = self.refresh(visit, &plan, entry.clone(), base.entry(), asked.lease).await;
                 report.stored = stored;
@@ -271,8 +273,8 @@ impl HttpCache {
                 *updated.extensions_mut() = response.extensions().clone();
                 self.merge(updated.headers_mut(), headers, received);
                 let plan = self.plan(&visit.as_get(), asked.at, &updated, received);
-                if let (Ok(mut plan), Some(ticket)) = (plan, asked.ticket.and(visit.base_ticket())) {
-                    plan.tags.extend(base.entry().tags());
+                let plan = plan.and_then(|plan| plan.over(base.entry()));
+                if let (Ok(plan), Some(ticket)) = (plan, asked.ticket.and(visit.base_ticket())) {
                     let entry = self.entry(&plan, ticket, &updated, old.content.clone());
                     self.refresh(visit, &plan, entry, base.entry(), None).await;
                 }
@@ -324,7 +326,8 @@ impl HttpCache {
             requested: asked_at,
             received,
         };
-        let mut store = self.config.policy.storable(&exchange, &lifetimes)?;
+        let judged = self.config.policy.storable(&exchange, &lifetimes);
+        let mut store = judged.map_err(|reason| Reason::of(reason, exchange.status))?;
         if !vary::fits(&store.vary, exchange.request, exchange.response, &self.config.normalise) {
             return Err(NotStored::ContentEncoding.into());
         }
@@ -482,6 +485,14 @@ struct Plan {
     store: Store,
     tags: Vec<TagDigest>,
     length: Option<u64>,
+}
+
+impl Plan {
+    /// In the place of a stored response, whose tags it keeps: one that is dropped would miss purges.
+    fn over(mut self, base: &Entry) -> Result<Self, Reason> {
+        self.tags = tags::union(self.tags, base.tags())?;
+        Ok(self)
+    }
 }
 
 /// The length that a head announces.

@@ -406,7 +406,7 @@ pub(crate) fn original_uri<'a>(uri: &'a Uri, extensions: &'a http::Extensions) -
     uri
 }
 
-fn is_grpc(value: &HeaderValue) -> bool {
+pub(super) fn is_grpc(value: &HeaderValue) -> bool {
     let grpc = b"application/grpc";
     value.as_bytes().get(..grpc.len()).is_some_and(|start| start.eq_ignore_ascii_case(grpc))
 }

@@ -134,6 +134,7 @@ pub(crate) struct Store {
     /// Fields that must not be stored (`private="…"`, `no-cache="…"`).
     strip: Vec<HeaderName>,
     set_cookie: bool,
+    is_event_stream: bool,
 }
 
 impl Store {
@@ -151,10 +152,11 @@ impl Store {
     }
 
     /// Whether a request that waited for this answer may get it, if it has the same key and variant: whether it could
-    /// reuse it from a shared cache this very moment. With credentials of its own it may only where everybody may.
+    /// reuse it from a shared cache this very moment. With credentials of its own it may only where everybody may. An
+    /// event stream tells each client what happens from now on.
     pub(crate) fn for_followers(&self, follower: Credentials) -> bool {
         let fresh = self.meta.lifetime > self.meta.initial_age && !self.meta.flags.has(Flags::NO_CACHE);
-        fresh && !self.set_cookie && (!follower.any() || self.meta.flags.has(Flags::PUBLIC))
+        fresh && !self.set_cookie && !self.is_event_stream && (!follower.any() || self.meta.flags.has(Flags::PUBLIC))
     }
 }
 
@@ -179,7 +181,8 @@ impl Policy {
         }
 
         let credentials = Credentials::of(request, &self.identity);
-        let is_usual = !is_event_stream(response) && usual(status);
+        let is_event_stream = is_event_stream(response);
+        let is_usual = !is_event_stream && usual(status);
         let own_ttl = (rule.shareable || !credentials.any()) && is_usual;
         let override_ttl = rule.override_ttl.filter(|_| own_ttl);
         let mut ruling = Ruling::of(response, &self.targeted);
@@ -278,7 +281,7 @@ impl Policy {
                 return Err(NotStored::Expired);
             }
         }
-        Ok(Store { meta, vary, strip, set_cookie })
+        Ok(Store { meta, vary, strip, set_cookie, is_event_stream })
     }
 
     /// For how long stale answers may be given while validating and on errors (§4.2.4, RFC 5861), and whether anybody

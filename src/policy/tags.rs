@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName};
 use sfv::{BareItem, List, ListEntry, Parser};
 
 use super::lists;
-use crate::{Tag, TagDigest};
+use crate::{Tag, TagDigest, backend::Entry};
 
 /// Names separated by spaces.
 pub(crate) const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
@@ -73,6 +73,14 @@ pub(crate) fn collect(
     out.sort_unstable();
     out.dedup();
     if out.len() > MAX_TAGS { Err(BadTags) } else { Ok(out) }
+}
+
+/// The tags of a response that is validated: those that it had and those that it gets. Sorted, without doubles.
+pub(crate) fn union(mut new: Vec<TagDigest>, old: &[TagDigest]) -> Result<Vec<TagDigest>, BadTags> {
+    new.extend(old);
+    new.sort_unstable();
+    new.dedup();
+    if new.len() > Entry::MAX_TAGS { Err(BadTags) } else { Ok(new) }
 }
 
 fn named(name: &[u8]) -> Result<TagDigest, BadTags> {

@@ -146,9 +146,16 @@ const OF_THE_RESPONSE: [HeaderName; 3] =
 /// One without any validator is: it answers a condition that named exactly this response.
 pub(crate) fn selects(stored: &HeaderMap, not_modified: &HeaderMap) -> bool {
     if let Some(tag) = not_modified.get(header::ETAG) {
-        let Some(own) = stored.get(header::ETAG) else { return false };
+        let own = stored.get(header::ETAG);
         // Servers weaken the tag of a compressed answer and not that of its 304; the condition named exactly this one.
-        return opaque(own.as_bytes()) == opaque(tag.as_bytes());
+        if own.is_some_and(|own| opaque(own.as_bytes()) == opaque(tag.as_bytes())) {
+            return true;
+        }
+        // The other validator decides where no strong tag says that it is another.
+        let modified = not_modified.get(header::LAST_MODIFIED);
+        return (own.is_none() || !is_strong(tag))
+            && modified.is_some()
+            && modified == stored.get(header::LAST_MODIFIED);
     }
     match not_modified.get(header::LAST_MODIFIED) {
         Some(modified) => {

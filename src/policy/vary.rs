@@ -14,6 +14,10 @@ use crate::{
 /// The most names in a `Vary` that is stored.
 pub(crate) const MAX_NAMES: usize = 8;
 
+/// The request fields that are lists, in which empty members and the white space around commas mean nothing. Elsewhere a
+/// comma may be part of what is said: whoever adds one must not choose what others get.
+const LISTS: [&str; 5] = ["accept", "accept-charset", "accept-encoding", "accept-language", "content-language"];
+
 /// Sets a specification apart from "does not vary", whatever names it has.
 const MARK: u8 = b'=';
 
@@ -109,12 +113,17 @@ fn canonical<'a>(name: &str, request: &'a HeaderMap, normalise: &Normalisers) ->
     if name == "accept-language" && !normalise.languages.is_empty() {
         return Some(self::language(request, &normalise.languages).to_vec().into());
     }
-    let simple = one_line && !language && !first.as_bytes().contains(&b',');
+    let is_list = LISTS.contains(&name);
+    let simple = one_line && !language && !(is_list && first.as_bytes().contains(&b','));
     if simple {
         return Some(lists::trim(first.as_bytes()).into());
     }
+    let lines = lines.iter().map(http::HeaderValue::as_bytes);
+    if !is_list {
+        return Some(lines.map(lists::trim).collect::<Vec<_>>().join(&b", "[..]).into());
+    }
     let mut out = Vec::with_capacity(first.len());
-    for member in lines.iter().flat_map(|line| lists::members(line.as_bytes())) {
+    for member in lines.flat_map(lists::members) {
         if !out.is_empty() {
             out.push(b',');
         }

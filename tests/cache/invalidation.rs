@@ -138,14 +138,28 @@ async fn a_change_during_a_fill_wins_over_the_fill() {
     }
 }
 
+/// What gRPC calls change has no URLs that GET asks for; but a client does not say what is one, the answer does.
 #[tokio::test]
-async fn a_request_that_calls_itself_grpc_invalidates_unless_it_is_a_post() {
+async fn a_request_that_calls_itself_grpc_invalidates_unless_it_is_a_post_answered_as_grpc() {
+    const GRPC: (&str, &str) = ("content-type", "application/grpc");
     for world in World::all().await {
-        for (method, invalidates) in [("DELETE", true), ("PUT", true), ("POST", false)] {
-            let app = app(&world.cache().scope(method), &changing(200, &[]));
+        for (method, answered, invalidates) in [
+            ("DELETE", "text/plain", true),
+            ("DELETE", "application/grpc", true),
+            ("PUT", "application/grpc", true),
+            ("POST", "text/plain", true),
+            ("POST", "application/grpc", false),
+            ("POST", "application/grpc+proto", false),
+        ] {
+            let origin = Origin::new(move |request, n| {
+                let answered = if request.method() == "GET" { "text/plain" } else { answered };
+                respond(200, &[("cache-control", "max-age=60"), ("content-type", answered)], format!("answer {n}"))
+            });
+            let name = format!("{method} {answered}");
+            let app = app(&world.cache().scope(&name), &origin);
             get(&app, URL).await;
-            send(&app, request(method, URL, &[("content-type", "application/grpc")])).await;
-            assert_eq!(get(&app, URL).await.x_cache() == "MISS", invalidates, "{} {method}", world.name);
+            send(&app, request(method, URL, &[GRPC])).await;
+            assert_eq!(get(&app, URL).await.x_cache() == "MISS", invalidates, "{} {name}", world.name);
         }
     }
 }

@@ -20,6 +20,8 @@ mod outage;
 mod placement;
 mod privacy;
 mod range;
+mod refreshed;
+mod refused;
 mod request_directives;
 mod review;
 mod shifted;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use axum::{Router, body::Body as AxumBody, extract::Path, routing::get as route};
+use futures_util::StreamExt as _;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper_util::{
@@ -256,6 +257,44 @@ async fn grpc_passes_through_untouched_with_its_trailers() {
         assert_eq!(read.trailers().unwrap()["grpc-status"], "0");
         assert_eq!(read.to_bytes(), &b"\0\0\0\0\x01a"[..]);
     }
+}
+
+#[tokio::test]
+async fn grpc_streams_in_both_directions_and_ends_with_its_client() {
+    let (open, is_open) = tokio::sync::watch::channel(());
+    let is_open = Arc::new(is_open);
+    let grpc = service_fn(move |request: Request<Body>| {
+        let held = Arc::clone(&is_open);
+        async move {
+            if request.uri().path() == "/service/Hangs" {
+                std::future::pending::<()>().await;
+            }
+            drop(held);
+            let echo = Response::builder().header("content-type", "application/grpc").body(request.into_body());
+            Ok::<_, BoxError>(echo?)
+        }
+    });
+    let app = boxed(CacheLayer::new(&Backend::memory()).layer(grpc));
+    let call = |path: &str, body| {
+        let call = Request::post(format!("http://h/service/{path}")).header("content-type", "application/grpc");
+        app.clone().oneshot(call.body(body).unwrap())
+    };
+    let (client, mut messages) = tokio::sync::mpsc::unbounded_channel::<&'static str>();
+    let messages = futures_util::stream::poll_fn(move |cx| messages.poll_recv(cx));
+    let messages = messages.map(|data| Ok::<_, BoxError>(http_body::Frame::data(data.into())));
+    let body = http_body_util::StreamBody::new(messages).boxed_unsync();
+    let mut answer = call("Echo", body).await.unwrap().into_body();
+    for message in ["a", "b"] {
+        client.send(message).unwrap();
+        assert_eq!(answer.frame().await.unwrap().unwrap().into_data().unwrap(), message);
+    }
+    drop(client);
+    assert!(answer.frame().await.is_none());
+    let hangs = tokio::time::timeout(Duration::from_millis(100), call("Hangs", full("")));
+    assert!(hangs.await.is_err());
+    drop(app);
+    let ended = tokio::time::timeout(Duration::from_secs(5), open.closed());
+    ended.await.expect("nobody goes on with it");
 }
 
 /// A cache outside, and a clone of it with other settings inside.

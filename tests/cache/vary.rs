@@ -7,6 +7,7 @@ use crate::{
 
 const URL: &str = "http://example.com/a";
 const A: &[(&str, &str)] = &[("cache-control", "max-age=60"), ("vary", "x-a")];
+const ACCEPT: &[(&str, &str)] = &[("cache-control", "max-age=60"), ("vary", "accept")];
 const TWO: &[(&str, &str)] = &[("cache-control", "max-age=60"), ("vary", "x-a, x-b")];
 const LANGUAGE: &[(&str, &str)] = &[("cache-control", "max-age=60"), ("vary", "accept-language")];
 const ENCODING: &[(&str, &str)] = &[("cache-control", "max-age=60"), ("vary", "accept-encoding")];
@@ -39,10 +40,27 @@ async fn a_variant_answers_requests_that_match_it() {
             .forwarded("vary-miss"),
         row("9111 §4.1 empty members", &[("cache-control", "max-age=60"), ("vary", ", ,")]).again(&[("x-a", "1")]),
         row("9111 §4.1 repeated lines are one list", A).asked(&[("x-a", "1"), ("x-a", "2")]).again(&[("x-a", "1, 2")]),
-        row("9111 §4.1 white space around commas", A).asked(&[("x-a", "1,2")]).again(&[("x-a", "1 ,  2")]),
-        row("9111 §4.1 commas in quotes separate nothing", A)
-            .asked(&[("x-a", "\"1,2\"")])
-            .again(&[("x-a", "\"1, 2\"")])
+        row("9111 §4.1 white space around commas", ACCEPT)
+            .asked(&[("accept", "a/b,c/d")])
+            .again(&[("accept", "a/b ,  c/d,")]),
+        row("9111 §4.1 lines of a list", ACCEPT)
+            .asked(&[("accept", "a/b"), ("accept", "c/d")])
+            .again(&[("accept", "a/b,c/d")]),
+        row("9111 §4.1 commas in quotes separate nothing", ACCEPT)
+            .asked(&[("accept", "a/b;c=\"1,2\"")])
+            .again(&[("accept", "a/b;c=\"1, 2\"")])
+            .forwarded("vary-miss"),
+        row("9111 §4.1 what is no list has no members", A)
+            .asked(&[("x-a", "1, 2")])
+            .again(&[("x-a", "1,2")])
+            .forwarded("vary-miss"),
+        row("9111 §4.1 a comma at the end belongs to what is no list", A)
+            .asked(&[("x-a", "1,")])
+            .again(&[("x-a", "1")])
+            .forwarded("vary-miss"),
+        row("9111 §4.1 an empty line is a line", A)
+            .asked(&[("x-a", "1"), ("x-a", "")])
+            .again(&[("x-a", "1")])
             .forwarded("vary-miss"),
         row("9111 §4.1 the order of a list may matter", A)
             .asked(&[("x-a", "1, 2")])
@@ -59,6 +77,21 @@ async fn a_variant_answers_requests_that_match_it() {
             .not("vary-names"),
     ])
     .await;
+}
+
+#[tokio::test]
+async fn what_an_origin_is_denied_is_not_given_to_another() {
+    for world in World::all().await {
+        let origin = Origin::new(|request, _| {
+            let is_shop = request.headers().get("origin").is_some_and(|origin| origin == "https://shop.example");
+            let fields = [("cache-control", "max-age=60"), ("vary", "origin")];
+            respond(200, &fields, if is_shop { "allowed" } else { "denied" })
+        });
+        let app = app(&world.cache(), &origin);
+        assert_eq!(get_with(&app, URL, &[("origin", "https://shop.example,")]).await.body, "denied");
+        let shop = get_with(&app, URL, &[("origin", "https://shop.example")]).await;
+        assert_eq!(shop.body, "allowed", "{}", world.name);
+    }
 }
 
 #[tokio::test]

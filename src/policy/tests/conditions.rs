@@ -55,7 +55,8 @@ fn the_caches_conditions_replace_the_clients() {
 fn a_304_updates_what_its_validator_selects() {
     let selects = |lines: &[(&str, &str)]| validation::selects(&stored(), &headers(lines));
     assert!(selects(&[("etag", "\"v1\"")]) && selects(&[("etag", "W/\"v1\"")]) && selects(&[]));
-    assert!(!selects(&[("etag", "\"v2\"")]));
+    assert!(!selects(&[("etag", "\"v2\"")]) && !selects(&[("etag", "\"v2\""), ("last-modified", OLD)]));
+    assert!(!selects(&[("etag", "W/\"v2\"")]) && selects(&[("etag", "W/\"v2\""), ("last-modified", OLD)]));
     let mut merged = stored();
     let update = headers(&[
         ("x-a", "2"),
