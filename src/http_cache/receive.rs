@@ -426,8 +426,7 @@ impl HttpCache {
         let make = move |content: Content| cache.entry(&plan, ticket, &as_stored, content);
         let entry = asked.ticket.map(|_| Box::new(make) as super::fill::MakeEntry);
         let pack = store && self.packs(&head.headers);
-        let outdates = asked.ticket.filter(|_| store);
-        let (key, lease) = (visit.key, asked.lease);
+        let (key, outdates, lease) = (visit.key, asked.ticket.filter(|_| store), asked.lease);
         let fill = Fill { key, variant, length, entry, store, outdates, pack, lease, has_place: false };
         Arriving { head, body, fill, entry: headless, shareable, report }
     }
