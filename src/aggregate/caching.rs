@@ -84,6 +84,7 @@ impl Caching {
         // `private` and `no-cache` with names of fields concern those alone, and fields of parts are not passed on.
         let no_store = any(|directives| directives.no_store);
         let shareable = directives.public || directives.s_maxage.is_some();
+        let mark = answer.extensions.get::<Personal>();
         let mut vary = vary(headers);
         if let Vary::Fields(names) = &mut vary {
             names.extend(used.fields.iter().map(|name| name.as_str().to_owned()));
@@ -107,8 +108,8 @@ impl Caching {
             tags: tags(answer),
             groups: named_groups(headers),
             stale: is_stale(headers),
-            personal: answer.extensions.get::<Personal>().is_some_and(Personal::is_marked),
-            credential: answer.extensions.get::<Personal>().is_some_and(Personal::is_credential),
+            personal: mark.is_some_and(Personal::is_marked),
+            credential: mark.is_some_and(Personal::is_credential),
         }
     }
 }

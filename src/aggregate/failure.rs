@@ -99,10 +99,6 @@ impl Failure {
         Self::new(PartErrorKind::Unreachable, StatusCode::BAD_GATEWAY)
     }
 
-    pub(super) fn panicked() -> Self {
-        Self::new(PartErrorKind::Unreachable, StatusCode::BAD_GATEWAY)
-    }
-
     pub(super) fn too_large() -> Self {
         Self::new(PartErrorKind::TooLarge, StatusCode::BAD_GATEWAY)
     }

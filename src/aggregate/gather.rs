@@ -88,7 +88,7 @@ async fn ask(index: usize, piece: &Piece, head: &Head, inputs: Inputs) -> (usize
     // A part that panics has failed, as one does that cannot be reached; the others go on.
     let asked = AssertUnwindSafe(ask_in_time(piece, head, inputs)).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!(part = &*piece.name, "a part of an aggregate panicked");
-        Err(Failure::panicked())
+        Err(Failure::unreachable(&"it panicked".into()))
     });
     let outcome = match asked {
         Ok(answered) => Outcome::Answered(Box::new(answered)),

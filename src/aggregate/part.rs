@@ -39,7 +39,7 @@ pub struct Part {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Forward {
     fields: Vec<HeaderName>,
-    /// Each copies one type, and says whether the part's request then has it.
+    /// Each copies one type.
     extensions: Vec<fn(&Extensions, &mut Extensions)>,
 }
 
@@ -128,15 +128,16 @@ impl Part {
     /// Copies these fields from the incoming request to the part's, unless the function that makes it sets them.
     ///
     /// None are copied by default. A part that gets a credential where there is one (`Authorization`, `Cookie`,
-    /// `x-session`, `x-auth-token`) makes the answer private, unless its own answer says `public` or `s-maxage`. Do not forward
-    /// `Accept-Encoding`: compressed content is not JSON.
+    /// `x-session`, `x-auth-token`) makes the answer private, unless its own answer says `public` or `s-maxage`. Do not
+    /// forward `Accept-Encoding`: compressed content is not JSON.
     pub fn forward(mut self, fields: impl IntoIterator<Item = HeaderName>) -> Self {
         self.forward.fields.extend(fields);
         self
     }
 
     /// Copies an extension of this type from the incoming request to the part's, unless the function that makes it sets
-    /// one. It makes the answer private, also where there is none, unless the part's own answer says `public` or `s-maxage`.
+    /// one. It makes the answer private, also where there is none, unless the part's own answer says `public` or
+    /// `s-maxage`.
     ///
     /// For what the part's own layers need: the [`Session`](crate::session::Session), or the
     /// [`PeerAddr`](crate::rate_limit::PeerAddr) for limits by address. [`PartContext::extension`] says why extensions

@@ -10,7 +10,6 @@ use crate::{
     Problem,
     backend::PrimaryKey,
     body::CacheBody,
-    exchange::Answered,
     policy::{
         age,
         cache_status::Forward,
@@ -118,7 +117,7 @@ impl HttpCache {
         let mut response = response.map(CacheBody::stored);
         let report = Report { forward: Some(Forward::Miss), detail: Some(detail), ..Report::default() };
         self.report(response.headers_mut(), Some(&visit.key), &report);
-        response.extensions_mut().insert(Answered(self.id(), Some(visit.id)));
+        response.extensions_mut().insert(visit.mark());
         response
     }
 }

@@ -22,7 +22,6 @@ use super::{
 use crate::{
     backend::{Entry, LeaseKey, LeaseKind, Lookup, PrimaryKey, Release, Variant, VarySpec},
     body::{self, CacheBody, Source},
-    exchange::Answered,
     policy::{Flags, RequestDirectives},
 };
 
@@ -198,16 +197,12 @@ impl HttpCache {
                         variant = own;
                         continue;
                     }
-                    if shared.content.silent_for() >= self.config.coalesce.wait {
-                        // It may never end. Who comes now flies with the next.
-                        self.state.flights.supersede(&(visit.key, variant), &flight);
-                        overdue = true;
-                        continue;
-                    }
-                    match self.follow(&visit, &shared) {
+                    let stalls = shared.content.silent_for() >= self.config.coalesce.wait;
+                    match if stalls { None } else { self.follow(&visit, &shared) } {
                         Some(answer) => return Ok(answer),
-                        // Stale before its end. Who comes now flies with the next, which does not wait for its lease.
-                        None if shared.entry.fresh_until() <= self.state.backend.now() => {
+                        // It may never end, or is stale before its end. Who comes now flies with the next, which does
+                        // not wait for its lease.
+                        None if stalls || shared.entry.fresh_until() <= self.state.backend.now() => {
                             self.state.flights.supersede(&(visit.key, variant), &flight);
                             overdue = true;
                         }
@@ -354,7 +349,7 @@ impl HttpCache {
                 };
                 let _ = answer.send(answered);
             }
-            Ok(response) if self.has_answered_to(&visit, &response) => {
+            Ok(response) if visit.is_marked_in(&response) => {
                 // A cache layer within had the answer; it has it for the others too.
                 leader.close(Landing::Alone);
                 let _ = answer.send(Ok(response.map(CacheBody::inner)));
@@ -471,7 +466,7 @@ impl HttpCache {
         };
         let landing = Landing::Arriving(Arc::new(shared));
         self.report(&mut head.headers, Some(&visit.key), &report);
-        head.extensions.insert(Answered(self.id(), Some(visit.id)));
+        head.extensions.insert(visit.mark());
         let response = shape(visit, Response::from_parts(head, CacheBody::shared(reader)));
         if body.is_end_stream() && fill.length.is_none_or(|length| length == 0) {
             // Stored before the head goes out: there is no last byte to keep back.

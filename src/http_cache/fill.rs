@@ -10,7 +10,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use super::{HttpCache, lease::HeldLease, reason::Reason};
 use crate::{
     BoxError,
-    backend::{Commit, Committed, Entry, PrimaryKey, Release, Ticket, Variant},
+    backend::{Commit, Committed, Entry, Lease, PrimaryKey, Release, Ticket, Variant},
     body::{Abandoned, Writer},
     stored::Content,
 };
@@ -145,10 +145,16 @@ impl HttpCache {
 
     /// It is too large to be stored, and newer than what is.
     async fn outdate(&self, fill: &mut Fill) {
-        if let Some(ticket) = fill.outdates.take()
-            && let Err(error) = self.state.backend.discard(&fill.key, fill.variant, ticket, None).await
-        {
-            tracing::debug!(key = %fill.key, %error, "an outdated response was not removed");
+        if let Some(ticket) = fill.outdates.take() {
+            self.remove(&fill.key, fill.variant, ticket, None).await;
+        }
+    }
+
+    /// Removes what is stored, because a newer answer cannot take its place.
+    pub(crate) async fn remove(&self, key: &PrimaryKey, variant: Variant, ticket: Ticket, lease: Option<&Lease>) {
+        match self.state.backend.discard(key, variant, ticket, lease).await {
+            Ok(discarded) => tracing::debug!(%key, ?discarded, "the answer must not be reused"),
+            Err(error) => tracing::debug!(%key, %error, "an outdated response was not removed"),
         }
     }
 

@@ -16,7 +16,6 @@ use super::{
 use crate::{
     backend::{Entry, Lookup, Variant},
     body::CacheBody,
-    exchange::Answered,
     policy::{Flags, Reuse, Timing, age, cache_status::Forward},
 };
 
@@ -46,7 +45,7 @@ impl HttpCache {
         *response.headers_mut() = shared.headers.clone();
         response.headers_mut().insert(header::AGE, age::field_value(timing.age));
         self.report(response.headers_mut(), Some(&visit.key), &collapsed(&timing));
-        response.extensions_mut().insert(Answered(self.id(), Some(visit.id)));
+        response.extensions_mut().insert(visit.mark());
         Some(shape(visit, response))
     }
 

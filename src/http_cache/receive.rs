@@ -285,10 +285,7 @@ impl HttpCache {
     async fn discard(&self, visit: &Visit, asked: &Asked) {
         let Some(ticket) = asked.ticket else { return };
         let lease = asked.lease.as_ref().and_then(HeldLease::lease);
-        match self.state.backend.discard(&visit.key, visit.variant(), ticket, lease).await {
-            Ok(discarded) => tracing::debug!(key = %visit.key, ?discarded, "the answer must not be reused"),
-            Err(error) => tracing::debug!(key = %visit.key, %error, "an outdated response was not removed"),
-        }
+        self.remove(&visit.key, visit.variant(), ticket, lease).await;
     }
 
     /// Decides whether and how an answer is stored.

@@ -24,7 +24,6 @@ use crate::{
     BoxError,
     backend::{LeaseKey, LeaseKind},
     body::{self, CacheBody},
-    exchange::Answered,
     policy::{
         Why,
         cache_status::Forward,
@@ -232,7 +231,7 @@ impl HttpCache {
         // Something between two layers may have asked twice, and the second answer be to the cache's own conditions.
         let is_for_nobody =
             response.status() == StatusCode::NOT_MODIFIED && visit.is_conditional() && visit.is_received();
-        if self.has_answered_to(&visit, &response) || !(visit.claim() || is_for_nobody) {
+        if visit.is_marked_in(&response) || !(visit.claim() || is_for_nobody) {
             return Ok(response.map(CacheBody::inner));
         }
         // Neither a visit nor its mark is for anybody outside.
@@ -310,7 +309,7 @@ impl HttpCache {
         let report = if visit.is_answered() { &late } else { report };
         let head = &visit.head;
         let mut response = self.answer(&visit.key, &head.method, &head.headers, stored, age, report);
-        response.extensions_mut().insert(Answered(self.id(), Some(visit.id)));
+        response.extensions_mut().insert(visit.mark());
         if let Some(failure) = report.failure {
             response.extensions_mut().insert(failure);
         }
@@ -330,7 +329,7 @@ impl HttpCache {
         let (forward, late) = (Some(self.why(visit)), visit.is_answered());
         let report = Report { forward, detail: Some(reason.detail), late, ..Report::default() };
         self.report(response.headers_mut(), Some(&visit.key), &report);
-        response.extensions_mut().insert(Answered(self.id(), Some(visit.id)));
+        response.extensions_mut().insert(visit.mark());
         let response = response.map(CacheBody::inner);
         // Only for a validator that it has: its date stands for one only in what is stored (RFC 9111 §4.3.2).
         let has_validator = [http::header::ETAG, http::header::LAST_MODIFIED]
@@ -356,7 +355,7 @@ impl HttpCache {
         let Arriving { mut head, body, mut fill, entry, mut report, .. } = arriving;
         report.late = visit.is_answered();
         self.report(&mut head.headers, Some(&visit.key), &report);
-        head.extensions.insert(Answered(self.id(), Some(visit.id)));
+        head.extensions.insert(visit.mark());
         let content = if !fill.store && fill.lease.is_none() || self.state.tasks.is_stopped() {
             CacheBody::inner(body)
         } else if body.is_end_stream() {

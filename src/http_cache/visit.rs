@@ -30,7 +30,7 @@ use crate::{
 ///
 /// Extensions only save work: a layer that finds none derives everything again from the same [`HttpCache`].
 pub(crate) struct Visit {
-    pub(crate) id: VisitId,
+    id: VisitId,
     /// Whose it is; a layer of another cache does not use it.
     cache: CacheId,
     pub(crate) key: PrimaryKey,
@@ -251,12 +251,6 @@ impl HttpCache {
         }
     }
 
-    /// Whether a layer within has answered this visit.
-    pub(crate) fn has_answered_to<R>(&self, visit: &Visit, response: &Response<R>) -> bool {
-        let answered = response.extensions().get();
-        answered == Some(&Answered(self.id(), Some(visit.id)))
-    }
-
     /// Whether a layer of this cache has made an answer what it is.
     pub(crate) fn has_answered<R>(&self, response: &Response<R>) -> bool {
         self.config.has_answered(response)
@@ -323,6 +317,16 @@ impl Visit {
 
     pub(crate) fn is_answered(&self) -> bool {
         self.answered.load(Ordering::Acquire)
+    }
+
+    /// Left in the answer to it.
+    pub(crate) fn mark(&self) -> Answered {
+        Answered(self.cache, Some(self.id))
+    }
+
+    /// Whether a layer within has answered it.
+    pub(crate) fn is_marked_in<R>(&self, response: &Response<R>) -> bool {
+        response.extensions().get() == Some(&self.mark())
     }
 
     /// The same visit as if it had asked for the content.

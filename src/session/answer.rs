@@ -136,9 +136,9 @@ fn no_store(headers: &mut HeaderMap) {
 /// An answer that depends on who asks is for the one who asked, unless it says that it is for all.
 fn keep_private(headers: &mut HeaderMap) {
     let lines = headers.get_all(header::CACHE_CONTROL).iter();
-    let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(name_of);
+    let mut names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(name_of);
     let decides = |name: &[u8]| DECIDE.iter().any(|known| name.eq_ignore_ascii_case(known));
-    if !{ names }.any(decides) {
+    if !names.any(decides) {
         headers.append(header::CACHE_CONTROL, HeaderValue::from_static("private"));
     }
 }

@@ -181,8 +181,9 @@ impl RedisBuilder {
     }
 
     /// Lets an invalidation wait until this many replicas of each master have acknowledged it (WAIT), or `timeout`, 1 ms
-    /// to 15 s, has passed; not by default. A shortfall is an error of [`ErrorKind::Unreplicated`] that names the part and says how
-    /// many have: the invalidation holds, but a failover to another replica would undo it. Repeating it waits anew.
+    /// to 15 s, has passed; not by default. A shortfall is an error of [`ErrorKind::Unreplicated`] that names the part
+    /// and says how many have: the invalidation holds, but a failover to another replica would undo it. Repeating it
+    /// waits anew.
     ///
     /// It costs a round trip to the replicas. An invalidation that arrives while another one waits waits for that one,
     /// too, so it may take twice the timeout, at most 30 s, besides its own time. Needs a connection more to each master,

@@ -44,7 +44,8 @@ impl Compression {
 
 impl HttpCache {
     /// Compresses large text in the store: more fits into it, and less goes over the wire between it and this process,
-    /// for some processor time on each hit, and the memory of what is unpacked while it is sent. Needs the feature `compression`, and is off unless set.
+    /// for some processor time on each hit, and the memory of what is unpacked while it is sent. Needs the feature
+    /// `compression`, and is off unless set.
     ///
     /// Worth it on Redis for content of some 10 KiB and more (`cargo bench --all-features --bench compression` measures
     /// it). In memory, hits that cost next to nothing then cost the unpacking; worth it where memory is what is short.
