@@ -9,7 +9,11 @@ use std::{any::Any, fmt, future::Future, marker::PhantomData, pin::Pin, sync::Ar
 
 use serde_json::{Map, Value};
 
-use crate::{Identity, backend::BackendError, exchange::Marked};
+use crate::{
+    Identity,
+    backend::BackendError,
+    exchange::{Mark, Marked},
+};
 
 /// The session of a request, seen as a `T`.
 ///
@@ -53,6 +57,34 @@ pub(crate) trait Caller: Any + Marked {
 
     /// Who it is. The same every time, without another look-up.
     fn identity(&self) -> Pin<Box<dyn Future<Output = Result<Identity, BackendError>> + Send + '_>>;
+}
+
+/// A caller as one of several requests sees them that are made for it: with a mark of its own.
+pub(crate) struct Apart {
+    caller: Arc<dyn Caller>,
+    mark: Mark,
+}
+
+impl Apart {
+    pub(crate) fn new(caller: Arc<dyn Caller>) -> Arc<Self> {
+        Arc::new(Self { caller, mark: Mark::default() })
+    }
+}
+
+impl Marked for Apart {
+    fn mark(&self) -> &Mark {
+        &self.mark
+    }
+}
+
+impl Caller for Apart {
+    fn needs_lookup(&self) -> bool {
+        self.caller.needs_lookup()
+    }
+
+    fn identity(&self) -> Pin<Box<dyn Future<Output = Result<Identity, BackendError>> + Send + '_>> {
+        self.caller.identity()
+    }
 }
 
 impl<T> Session<T> {

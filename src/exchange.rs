@@ -15,10 +15,11 @@ use crate::{Tag, backend::PrimaryKey, caller::Session};
 /// Says whether the answer to a request depends on who asks.
 ///
 /// `SessionLayer` brings one with every request, for layers and handlers within, who find it with
-/// [`Personal::of`], and layers of one's own may leave one in the extensions; the session's handle sets it when a handler reads or writes the session; and the answer carries it
-/// too, in its extensions, for layers around that have [asked for it](Self::ask_for). A layer that shares answers looks
-/// at it when the head of the answer has come, and does not share what is personal, unless the answer says that it is
-/// public. What [brings a credential](Self::is_credential) is not shared whatever it says. Clones share the mark.
+/// [`Personal::of`], and layers of one's own may leave one in the extensions; the session's handle sets it when a handler
+/// reads or writes the session; and the answer carries it too, in its extensions, for layers around that have [asked for
+/// it](Self::ask_for). A layer that shares answers looks at it when the head of the answer has come, and does not share
+/// what is personal, unless the answer says that it is public. What [brings a credential](Self::is_credential) is not
+/// shared whatever it says. Clones share the mark.
 #[derive(Clone)]
 pub struct Personal {
     marked: Arc<dyn Marked>,
@@ -129,6 +130,15 @@ impl Personal {
     /// Marks the answer as one that brings or ends a credential, as that to a login; for good.
     pub fn mark_credential(&self) {
         self.marked.mark().set_credential();
+    }
+
+    /// Marks the answer as this other one is marked by now.
+    pub(crate) fn inherit(&self, other: &Self) {
+        if other.is_credential() {
+            self.mark_credential();
+        } else if other.is_marked() {
+            self.mark();
+        }
     }
 
     /// Whether the answer is marked.

@@ -5,8 +5,9 @@ use std::{fmt, sync::Arc};
 use http::{Extensions, request::Parts};
 
 use crate::{
+    Personal,
     backend::BackendError,
-    caller::{Caller, Session},
+    caller::{Apart, Caller, Session},
 };
 
 /// Who is asking, as an authenticating layer found it.
@@ -55,6 +56,17 @@ impl Identity {
     /// Whether who it is has to be looked up.
     pub(crate) fn needs_lookup(&self) -> bool {
         self.needs_lookup
+    }
+
+    /// The same for one of several requests that are made for this one, with the mark of its own answer.
+    pub(crate) fn apart(mut self) -> (Self, Personal) {
+        match self.caller.take().map(Apart::new) {
+            Some(own) => {
+                self.caller = Some(own.clone());
+                (self, Personal::shared(own))
+            }
+            None => (self, Personal::default()),
+        }
     }
 
     /// The same for layers, which do not change the answer by what they read here: it marks nothing.

@@ -42,7 +42,7 @@ pub(super) fn answer(blueprint: &Blueprint, head: &Head, outcomes: &[Outcome]) -
             credential |= part.caching.credential;
         }
     }
-    // A handler within a part may have marked the incoming request's own mark, which the parts share.
+    // Of a session that was forwarded, which has one mark.
     let mark = Personal::of(&head.extensions);
     if marked || mark.as_ref().is_some_and(Personal::is_marked) {
         merged.personal();

@@ -1,7 +1,7 @@
 use std::{cell::RefCell, fmt, sync::Arc};
 
 use bytes::Bytes;
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header, request};
 use http_body_util::Full;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
@@ -10,7 +10,7 @@ use super::{
     AggregateError,
     path::{Captures, has_dot_segment},
 };
-use crate::{BoxError, Identity};
+use crate::{BoxError, Identity, Personal};
 
 /// What the request of a part is made from: the captured pieces of the path, the head of the incoming request, and the
 /// JSON of the parts that this one [depends on](super::Part::depends_on).
@@ -23,7 +23,14 @@ pub struct PartContext<'a> {
     part: &'a str,
     head: &'a Head,
     inputs: &'a [(Arc<str>, Arc<Value>)],
+    who: Who,
     used: RefCell<Used>,
+}
+
+/// Who is asking, with the mark of this part's answer: what one part reads makes no other one personal.
+pub(super) struct Who {
+    pub(super) identity: Option<Identity>,
+    pub(super) personal: Personal,
 }
 
 /// The incoming request without its body.
@@ -33,6 +40,26 @@ pub(super) struct Head {
     pub(super) headers: HeaderMap,
     pub(super) extensions: Extensions,
     pub(super) captures: Captures,
+    /// As marked as the request was before any part was asked.
+    pub(super) marked: Personal,
+}
+
+impl Head {
+    pub(super) fn new(head: request::Parts, captures: Captures) -> Self {
+        let marked = Personal::default();
+        if let Some(mark) = Personal::of(&head.extensions) {
+            marked.inherit(&mark);
+        }
+        let request::Parts { method, uri, headers, extensions, .. } = head;
+        Self { method, uri, headers, extensions, captures, marked }
+    }
+
+    fn who(&self) -> Who {
+        let (identity, personal) = Identity::of(&self.extensions).map(Identity::apart).unzip();
+        let personal = personal.unwrap_or_default();
+        personal.inherit(&self.marked);
+        Who { identity, personal }
+    }
 }
 
 /// What of the incoming request went into the request of a part.
@@ -46,11 +73,11 @@ pub(super) struct Used {
 
 impl<'a> PartContext<'a> {
     pub(super) fn new(part: &'a str, head: &'a Head, inputs: &'a [(Arc<str>, Arc<Value>)]) -> Self {
-        Self { part, head, inputs, used: RefCell::default() }
+        Self { part, head, inputs, who: head.who(), used: RefCell::default() }
     }
 
-    pub(super) fn finish(self) -> (&'a Head, Used) {
-        (self.head, self.used.into_inner())
+    pub(super) fn finish(self) -> (&'a Head, Who, Used) {
+        (self.head, self.who, self.used.into_inner())
     }
 
     /// What the path pattern captured as `name`, percent-encoded as the client sent it, and `&`, `=`, `+` and `;` too:
@@ -91,8 +118,8 @@ impl<'a> PartContext<'a> {
     /// Extensions are not handed to parts: axum's path parameters, the original URI by which a cache keys, or the
     /// look-up of a cache outside would tell the part's own layers about another request. What a part does need is
     /// forwarded one by one ([`Part::forward_extension`](super::Part::forward_extension)).
-    /// [`Identity`] and [`Personal`](crate::Personal), which say who is asking, every part gets by itself; here
-    /// [`identity`](Self::identity) has the first.
+    /// [`Identity`] and [`Personal`](crate::Personal), which say who is asking, every part gets by itself,
+    /// with a mark of its own; here [`identity`](Self::identity) has the first.
     pub fn extension<T: Clone + Send + Sync + 'static>(&self) -> Option<&'a T> {
         self.used.borrow_mut().identity = true;
         self.head.extensions.get()
@@ -101,7 +128,7 @@ impl<'a> PartContext<'a> {
     /// Who is asking, as the nearest layer outside has found it. It makes the answer private.
     pub fn identity(&self) -> Option<Identity> {
         self.used.borrow_mut().identity = true;
-        Identity::of(&self.head.extensions)
+        self.who.identity.clone()
     }
 
     /// The JSON of a part that this one depends on: what it answered, or its default.

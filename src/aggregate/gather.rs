@@ -103,10 +103,11 @@ async fn ask(index: usize, piece: &Piece, head: &Head, inputs: Inputs) -> (usize
 async fn ask_in_time(piece: &Piece, head: &Head, inputs: Inputs) -> Result<Answered, Failure> {
     let requested = Timestamp::system();
     let context = PartContext::new(&piece.name, head, &inputs);
-    let Asked { used, answer } = piece.source.ask(context, &piece.forward, piece.max_size).map_err(|error| {
-        tracing::error!(part = &*piece.name, error = &*error, "the request of a part could not be made");
-        Failure::request()
-    })?;
+    let Asked { used, personal, answer } =
+        piece.source.ask(context, &piece.forward, piece.max_size).map_err(|error| {
+            tracing::error!(part = &*piece.name, error = &*error, "the request of a part could not be made");
+            Failure::request()
+        })?;
     let Answer { head, received, received_at, content } =
         tokio::time::timeout(piece.timeout, answer).await.map_err(|_| Failure::timeout())??;
     let json = if matches!(head.status.as_u16(), 204 | 205) {
@@ -115,5 +116,9 @@ async fn ask_in_time(piece: &Piece, head: &Head, inputs: Inputs) -> Result<Answe
         let text = String::from_utf8(content).map_err(|_| Failure::not_json())?;
         Json::new(text, piece.wanted).map_err(|_| Failure::not_json())?
     };
-    Ok(Answered { json, status: head.status, received, caching: Caching::new(&head, &used, requested, received_at) })
+    let mut caching = Caching::new(&head, &used, requested, received_at);
+    // The handler need not have had a layer that says so in the answer.
+    caching.personal |= personal.is_marked();
+    caching.credential |= personal.is_credential();
+    Ok(Answered { json, status: head.status, received, caching })
 }

@@ -102,6 +102,10 @@
 //! purge reaches the part but not the whole. Tags and lifetimes that a part's cache is given by rules, and not by the
 //! part's answer, the whole does not know.
 //!
+//! What a part reads of who is asking makes its own answer and the whole personal, and not the answers of the others:
+//! their caches store them for everybody. Parts to which a [`Session`](crate::session::Session) is
+//! [forwarded](Part::forward_extension) share its one mark.
+//!
 //! # Bounds
 //! A part may take [5 seconds](Aggregate::DEFAULT_TIMEOUT) and have [1 MiB](Aggregate::DEFAULT_MAX_PART_SIZE), and
 //! there may be [32](Aggregate::DEFAULT_MAX_PARTS), unless it is said otherwise. Parts run at the same time in the task

@@ -17,7 +17,7 @@ use tower_service::Service;
 
 use super::{
     PartContext,
-    context::{Used, is_credential},
+    context::{Used, Who, is_credential},
     failure::Failure,
 };
 use crate::{BoxError, Identity, Personal, Timestamp};
@@ -174,6 +174,8 @@ pub(super) trait Source: Send + Sync {
 pub(super) struct Asked {
     /// What of the incoming request went into it.
     pub(super) used: Used,
+    /// The mark of its answer.
+    pub(super) personal: Personal,
     pub(super) answer: Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send>>,
 }
 
@@ -205,13 +207,14 @@ where
 {
     fn ask(&self, context: PartContext<'_>, forward: &Forward, max_size: usize) -> Result<Asked, BoxError> {
         let mut request = (self.request)(&context)?;
-        let (head, mut used) = context.finish();
+        let (head, who, mut used) = context.finish();
+        let personal = who.personal.clone();
         forward.fields(&head.headers, request.headers_mut());
-        used.identity |= forward.extensions(&head.extensions, request.extensions_mut());
+        used.identity |= forward.extensions(who, &head.extensions, request.extensions_mut());
         // Also where there is none: with it the answer would be another.
         used.identity |= request.headers().keys().chain(&forward.fields).any(is_credential);
         let service = self.service.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(Asked { used, answer: Box::pin(answer(service, request, max_size)) })
+        Ok(Asked { used, personal, answer: Box::pin(answer(service, request, max_size)) })
     }
 }
 
@@ -228,11 +231,10 @@ impl Forward {
 
     /// Says whether the part may then tell who is asking, or what goes with it.
     ///
-    /// Who is asking stays the same whatever is forwarded, and a handler within a part that marks its answer as
-    /// personal marks the whole.
-    fn extensions(&self, from: &Extensions, to: &mut Extensions) -> bool {
-        give(Identity::of, from, to);
-        give(Personal::of, from, to);
+    /// Who is asking stays the same whatever is forwarded.
+    fn extensions(&self, who: Who, from: &Extensions, to: &mut Extensions) -> bool {
+        give(who.identity, to);
+        give(Some(who.personal), to);
         Personal::ask_for(to);
         for copy in &self.extensions {
             copy(from, to);
@@ -242,17 +244,17 @@ impl Forward {
     }
 }
 
-/// What a layer has left, in whatever it stands.
-fn give<T: Clone + Send + Sync + 'static>(of: fn(&Extensions) -> Option<T>, from: &Extensions, to: &mut Extensions) {
+/// Unless the function that has made the request has set one.
+fn give<T: Clone + Send + Sync + 'static>(extension: Option<T>, to: &mut Extensions) {
     if to.get::<T>().is_none()
-        && let Some(extension) = of(from)
+        && let Some(extension) = extension
     {
         to.insert(extension);
     }
 }
 
 fn copy<T: Clone + Send + Sync + 'static>(from: &Extensions, to: &mut Extensions) {
-    give::<T>(|from| from.get().cloned(), from, to);
+    give(from.get::<T>().cloned(), to);
 }
 
 async fn answer<S, ReqBody, ResBody>(

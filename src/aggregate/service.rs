@@ -70,16 +70,7 @@ impl<B> Service<Request<B>> for Aggregate {
                 Problem::new(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here")
                     .header(header::ALLOW, HeaderValue::from_static("GET, HEAD")),
             ),
-            Some(captures) => {
-                let head = Head {
-                    method: head.method,
-                    uri: head.uri,
-                    headers: head.headers,
-                    extensions: head.extensions,
-                    captures,
-                };
-                Kind::Running { run: Box::pin(run(self.0.clone(), head)) }
-            }
+            Some(captures) => Kind::Running { run: Box::pin(run(self.0.clone(), Head::new(head, captures))) },
         };
         AggregateFuture { kind, without_content }
     }

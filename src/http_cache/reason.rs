@@ -26,13 +26,12 @@ impl Reason {
     pub(crate) const MISMATCH: Self =
         Self { detail: "validator-mismatch", of_the_answer: true, of_this_request: false };
 
-    /// Why an answer of this status is not stored. What a client is refused says nothing of the others, unless it says for
-    /// how long it holds, or that there is nothing.
+    /// Why an answer of this status is not stored. What a client is refused says nothing of the others, unless it says
+    /// that there is nothing.
     pub(crate) fn of(reason: NotStored, status: StatusCode) -> Self {
         let is_refused = status.is_client_error() && !matches!(status.as_u16(), 404 | 410);
-        let is_for_now = matches!(reason, NotStored::NoFreshness | NotStored::Expired | NotStored::NoCache);
         let reason = Self::from(reason);
-        if is_refused && is_for_now { Self { of_the_answer: false, of_this_request: true, ..reason } } else { reason }
+        if is_refused { Self { of_the_answer: false, of_this_request: true, ..reason } } else { reason }
     }
 }
 

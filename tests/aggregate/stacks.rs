@@ -161,7 +161,7 @@ mod with_layers {
 
     use tower::Layer;
     use tower_gatehouse::{
-        Backend, Personal,
+        Backend, CacheLayer, HttpCache, Identity, Personal,
         rate_limit::{Key, PeerAddr, Quota, RateLimitLayer},
         session::{KeyRing, Session, SessionLayer},
     };
@@ -221,5 +221,57 @@ mod with_layers {
             let content = response.into_body().collect().await.unwrap().to_bytes();
             assert_eq!(serde_json::from_slice::<Value>(&content).unwrap()["data"]["cart"], expected);
         }
+    }
+
+    #[tokio::test]
+    async fn what_one_part_reads_of_the_session_does_not_keep_the_caches_of_the_others_from_storing() {
+        let backend = Backend::memory();
+        let cached = |scope| CacheLayer::new(HttpCache::new(&backend).scope(scope));
+        let cart = async |session: Session| session.get::<String>("cart").await.unwrap().unwrap_or_default();
+        let cart = service_fn(move |request: Request<Full<Bytes>>| async move {
+            let said = cart(Session::of(&request).unwrap()).await;
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(json!(said).to_string())))
+        });
+        let fresh = |what: String| ([("cache-control", "max-age=60")], Json(what));
+        let (asked_news, asked_who): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
+        let (count_news, count_who) = (asked_news.clone(), asked_who.clone());
+        let news = Router::new().fallback(async move || {
+            count_news.fetch_add(1, Ordering::Relaxed);
+            // The others have read by then.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            fresh("news".into())
+        });
+        let who = Router::new().fallback(async move |request: Request<Body>| {
+            count_who.fetch_add(1, Ordering::Relaxed);
+            let identity = Identity::of(request.extensions()).unwrap().known().await.unwrap();
+            fresh(identity.user().unwrap_or("nobody").into())
+        });
+        let aggregate = at_root()
+            .part("cart", Part::new(cart, |cx| cx.get("/")).forward_extension::<Session>())
+            .part("news", Part::new(cached("news").layer(news), |cx| cx.get("/")))
+            .part("who", Part::new(cached("who").layer(who), |cx| cx.get("/")))
+            .flat()
+            .build()
+            .unwrap();
+        let log_in = |Path(user): Path<String>, session: Session| async move {
+            session.insert("cart", format!("of {user}")).await.unwrap();
+            session.login(user, |_| ()).await.unwrap();
+        };
+        let app = Router::new()
+            .route_service("/", aggregate)
+            .route("/begin/{user}", get(log_in))
+            .layer(SessionLayer::new(&backend, KeyRing::ephemeral()));
+        for user in ["ann", "bob"] {
+            let request = Request::get(format!("/begin/{user}")).body(Body::empty()).unwrap();
+            let begun = app.clone().oneshot(request).await.unwrap();
+            let cookie = begun.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap();
+            let request = Request::get("/").header("cookie", cookie).body(Body::empty()).unwrap();
+            let answer = app.clone().oneshot(request).await.unwrap();
+            assert!(answer.headers()["cache-control"].to_str().unwrap().contains("private"));
+            let cart = format!("of {user}");
+            assert_eq!(content(answer).await, json!({ "cart": cart, "news": "news", "who": user }));
+        }
+        assert_eq!(asked_news.load(Ordering::Relaxed), 1, "stored for both");
+        assert_eq!(asked_who.load(Ordering::Relaxed), 2, "each for themselves");
     }
 }

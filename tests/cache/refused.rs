@@ -33,7 +33,7 @@ async fn what_one_client_is_refused_stays_stored_for_the_others() {
         for (status, stays) in
             [(400, true), (401, true), (403, true), (406, true), (405, true), (404, false), (410, false)]
         {
-            for control in ["", "max-age=0", "no-cache", "no-cache, max-age=0"] {
+            for control in ["", "max-age=0", "no-cache", "no-cache, max-age=0", "no-store", "private, max-age=9"] {
                 let origin = refusing(status, control);
                 origin.gate.send_replace(true);
                 let app = app(&world.cache().scope(&format!("{status}{control}")), &origin);
@@ -51,9 +51,9 @@ async fn what_one_client_is_refused_stays_stored_for_the_others() {
 #[tokio::test]
 async fn what_one_client_is_refused_does_not_end_collapsing() {
     for backend in [Backend::memory(), redis().await] {
-        for status in [400, 401, 403, 406] {
-            let origin = refusing(status, "");
-            let app = stack(&HttpCache::new(&backend).scope(&status.to_string()), &origin);
+        for (status, control) in [(400, ""), (401, "no-store"), (403, "private"), (406, ""), (403, "no-cache")] {
+            let origin = refusing(status, control);
+            let app = stack(&HttpCache::new(&backend).scope(&format!("{status}{control}")), &origin);
             assert_eq!(get_with(&app, URL, &[("x-bad", "1")]).await.status, status);
             // Those who waited with it have gone on together by then.
             tokio::time::sleep(Duration::from_millis(100)).await;
