@@ -305,13 +305,39 @@ async fn an_invalidation_that_does_not_reach_a_bucket_names_it_and_repeating_com
     for key in keys {
         assert_eq!(fill(&backend, key, &[tag(1)], 1).await.expect("a commit"), Committed::Stored);
     }
-    *table.0.broken.lock().unwrap() = Some("/b/4.1");
+    *table.0.broken.lock().unwrap() = Some("/b/1");
     let error = backend.invalidate(Scope::Tags(&[tag(1)]), Mode::Hard).await.expect_err("one is out of reach");
     assert_eq!(error.unreached().map(|(part, _)| part).collect::<Vec<_>>(), ["bucket 1"]);
     *table.0.broken.lock().unwrap() = None;
     backend.invalidate(Scope::Tags(&[tag(1)]), Mode::Hard).await.expect("repeating completes it");
     for key in keys {
         assert_eq!(body(&backend, key).await, None);
+    }
+}
+
+/// A process with another number of buckets would say that something is invalidated that the others go on showing.
+#[tokio::test]
+async fn a_process_with_another_number_of_buckets_is_refused_whoever_comes_first() {
+    let config = |error: BackendError| assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    for (first, second) in [(16, 32), (32, 16), (16, 1), (1, 16)] {
+        for n in [0, 1, 5, 15, 16, 17, 31] {
+            let table = Table::default();
+            let process = |buckets| Backend::from(CasBackend::builder(table.clone()).buckets(buckets).build());
+            let (ours, theirs) = (process(first), process(second));
+            let key = PrimaryKey::from_bytes([n; 16]);
+            assert_eq!(fill(&ours, key, &[tag(1)], 1).await.unwrap(), Committed::Stored);
+            for scope in [Scope::Keys(&[key]), Scope::Tags(&[tag(1)]), Scope::All] {
+                for mode in [Mode::Hard, Mode::Soft] {
+                    let refused = theirs.invalidate(scope, mode).await.expect_err("it would not be seen");
+                    assert!(refused.unreached().all(|(_, error)| error.kind() == ErrorKind::Config), "{refused}");
+                }
+            }
+            config(theirs.ticket(&key).await.unwrap_err());
+            config(fill(&theirs, PrimaryKey::from_bytes([n + 1; 16]), &[], 2).await.unwrap_err());
+            assert_eq!(body(&ours, key).await, Some(1), "{first} {second} {n}");
+            ours.invalidate(Scope::Tags(&[tag(1)]), Mode::Hard).await.expect("a bucket");
+            assert_eq!(body(&ours, key).await, None);
+        }
     }
 }
 

@@ -175,8 +175,8 @@ impl<S: CasStore> CasBackendBuilder<S> {
     }
 
     /// Over how many values the bookkeeping is spread, 1 to 1024; default 16. With more of them, fills of different keys
-    /// get less into each other's way; an invalidation of tags changes all of them. Processes with another number do not
-    /// see each other's responses.
+    /// get less into each other's way; an invalidation of tags changes all of them. A process with another number than
+    /// the rest of its namespace is refused ([`ErrorKind::Config`]); a new number needs a new namespace.
     pub fn buckets(mut self, buckets: u16) -> Self {
         self.buckets = within("buckets", buckets, 1..=1024);
         self

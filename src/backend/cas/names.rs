@@ -33,7 +33,7 @@ impl Names {
     }
 
     pub(super) fn bucket(&self, number: u16) -> String {
-        format!("{}/1/b/{}.{number}", self.namespace, self.buckets)
+        format!("{}/1/b/{number}", self.namespace)
     }
 
     pub(super) fn primary(&self, key: &PrimaryKey) -> String {
