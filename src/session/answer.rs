@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    header::{self, Entry},
+};
 
 use super::{
     SessionError,
@@ -135,11 +138,16 @@ fn no_store(headers: &mut HeaderMap) {
 
 /// An answer that depends on who asks is for the one who asked, unless it says that it is for all.
 fn keep_private(headers: &mut HeaderMap) {
-    let lines = headers.get_all(header::CACHE_CONTROL).iter();
-    let mut names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(name_of);
-    let decides = |name: &[u8]| DECIDE.iter().any(|known| name.eq_ignore_ascii_case(known));
-    if !names.any(decides) {
-        headers.append(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+    let private = HeaderValue::from_static("private");
+    match headers.entry(header::CACHE_CONTROL) {
+        Entry::Vacant(entry) => drop(entry.insert(private)),
+        Entry::Occupied(mut entry) => {
+            let mut names = entry.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(name_of);
+            let decides = |name: &[u8]| DECIDE.iter().any(|known| name.eq_ignore_ascii_case(known));
+            if !names.any(decides) {
+                entry.append(private);
+            }
+        }
     }
 }
 
