@@ -61,12 +61,12 @@ pub(crate) trait Caller: Any + Marked {
 
 /// A caller as one of several requests sees them that are made for it: with a mark of its own.
 pub(crate) struct Apart {
-    caller: Arc<dyn Caller>,
+    caller: Option<Arc<dyn Caller>>,
     mark: Mark,
 }
 
 impl Apart {
-    pub(crate) fn new(caller: Arc<dyn Caller>) -> Arc<Self> {
+    pub(crate) fn new(caller: Option<Arc<dyn Caller>>) -> Arc<Self> {
         Arc::new(Self { caller, mark: Mark::default() })
     }
 }
@@ -79,11 +79,14 @@ impl Marked for Apart {
 
 impl Caller for Apart {
     fn needs_lookup(&self) -> bool {
-        self.caller.needs_lookup()
+        self.caller.as_ref().is_some_and(|caller| caller.needs_lookup())
     }
 
     fn identity(&self) -> Pin<Box<dyn Future<Output = Result<Identity, BackendError>> + Send + '_>> {
-        self.caller.identity()
+        match &self.caller {
+            Some(caller) => caller.identity(),
+            None => Box::pin(async { Ok(Identity::anonymous()) }),
+        }
     }
 }
 

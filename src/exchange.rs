@@ -10,7 +10,11 @@ use std::{
 
 use http::Extensions;
 
-use crate::{Tag, backend::PrimaryKey, caller::Session};
+use crate::{
+    Tag,
+    backend::{Entry, PrimaryKey},
+    caller::Session,
+};
 
 /// Says whether the answer to a request depends on who asks.
 ///
@@ -232,8 +236,14 @@ pub(crate) struct InvalidatesTags;
 /// Left in responses by the cache layer that has answered: from the store, or having stored. Layers around it of the
 /// same cache (its identity is inside) pass the answer on as it is, if it is to the visit that they have made. To a
 /// layer within that has lost it, they are a client like others: its 304 may be to their own conditions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Answered(pub(crate) CacheId, pub(crate) Option<VisitId>);
+#[derive(Clone, Debug)]
+pub(crate) struct Answered {
+    pub(crate) by: CacheId,
+    pub(crate) visit: Option<VisitId>,
+    /// What it is an answer from, or is stored as, if it is as fresh as it looks: with the tags that its fields do not
+    /// tell any more. Where there is none, no other layer of the cache stores the answer.
+    pub(crate) entry: Option<Arc<Entry>>,
+}
 
 /// Tells a request's way through the layers of a cache from others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -60,13 +60,9 @@ impl Identity {
 
     /// The same for one of several requests that are made for this one, with the mark of its own answer.
     pub(crate) fn apart(mut self) -> (Self, Personal) {
-        match self.caller.take().map(Apart::new) {
-            Some(own) => {
-                self.caller = Some(own.clone());
-                (self, Personal::shared(own))
-            }
-            None => (self, Personal::default()),
-        }
+        let own = Apart::new(self.caller.take());
+        self.caller = Some(own.clone());
+        (self, Personal::shared(own))
     }
 
     /// The same for layers, which do not change the answer by what they read here: it marks nothing.
@@ -79,11 +75,14 @@ impl Identity {
 
     /// What functions that a layer calls see of a request: what they read of who is asking marks nothing either.
     pub(crate) fn for_layers<T>(parts: &mut Parts, look: impl FnOnce(&Parts) -> T) -> T {
-        let marking = parts.extensions.get::<Self>().filter(|identity| identity.caller.is_some()).cloned();
+        let marking = Self::of(&parts.extensions).filter(|identity| identity.caller.is_some());
         let Some(marking) = marking else { return look(parts) };
-        parts.extensions.insert(marking.clone().unmarked());
+        let left = parts.extensions.insert(marking.unmarked());
         let seen = look(parts);
-        parts.extensions.insert(marking);
+        match left {
+            Some(left) => drop(parts.extensions.insert(left)),
+            None => drop(parts.extensions.remove::<Self>()),
+        }
         seen
     }
 
@@ -93,7 +92,10 @@ impl Identity {
     }
 
     fn marks(&self) {
-        if let Some(caller) = &self.caller {
+        // What is not looked up is the same of everybody.
+        if let Some(caller) = &self.caller
+            && !self.needs_lookup
+        {
             caller.mark().set();
         }
     }
@@ -142,6 +144,8 @@ impl Identity {
 impl PartialEq for Identity {
     /// Compares what is known without a look-up.
     fn eq(&self, other: &Self) -> bool {
+        self.marks();
+        other.marks();
         (&self.user, self.session) == (&other.user, other.session)
     }
 }

@@ -122,6 +122,7 @@ impl<'a> PartContext<'a> {
     /// with a mark of its own; here [`identity`](Self::identity) has the first.
     pub fn extension<T: Clone + Send + Sync + 'static>(&self) -> Option<&'a T> {
         self.used.borrow_mut().identity = true;
+        self.who.personal.mark();
         self.head.extensions.get()
     }
 

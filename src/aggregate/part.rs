@@ -234,7 +234,11 @@ impl Forward {
     /// Who is asking stays the same whatever is forwarded.
     fn extensions(&self, who: Who, from: &Extensions, to: &mut Extensions) -> bool {
         give(who.identity, to);
-        give(Some(who.personal), to);
+        let personal = match to.remove::<Personal>() {
+            Some(own) => who.personal.and(own),
+            None => who.personal,
+        };
+        to.insert(personal);
         Personal::ask_for(to);
         for copy in &self.extensions {
             copy(from, to);

@@ -117,7 +117,7 @@ impl HttpCache {
         let mut response = response.map(CacheBody::stored);
         let report = Report { forward: Some(Forward::Miss), detail: Some(detail), ..Report::default() };
         self.report(response.headers_mut(), Some(&visit.key), &report);
-        response.extensions_mut().insert(visit.mark());
+        response.extensions_mut().insert(visit.mark(None));
         response
     }
 }

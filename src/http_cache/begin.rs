@@ -131,7 +131,8 @@ impl HttpCache {
         }
         let mut response = self.answer(&admitted.key, method, headers, &stored, age, &report);
         if is_asked_for {
-            response.extensions_mut().insert(Answered(self.id(), None));
+            let entry = Some(stored.entry().clone());
+            response.extensions_mut().insert(Answered { by: self.id(), visit: None, entry });
         }
         Ok(response)
     }

@@ -466,7 +466,7 @@ impl HttpCache {
         };
         let landing = Landing::Arriving(Arc::new(shared));
         self.report(&mut head.headers, Some(&visit.key), &report);
-        head.extensions.insert(visit.mark());
+        head.extensions.insert(visit.mark(Some(&entry)));
         let response = shape(visit, Response::from_parts(head, CacheBody::shared(reader)));
         if body.is_end_stream() && fill.length.is_none_or(|length| length == 0) {
             // Stored before the head goes out: there is no last byte to keep back.

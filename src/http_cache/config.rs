@@ -105,7 +105,7 @@ impl Config {
 
     /// Whether a layer of the cache has made an answer what it is.
     pub(super) fn has_answered<R>(self: &Arc<Self>, response: &Response<R>) -> bool {
-        response.extensions().get().is_some_and(|Answered(by, _)| *by == self.id())
+        response.extensions().get().is_some_and(|answered: &Answered| answered.by == self.id())
     }
 }
 

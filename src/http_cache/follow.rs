@@ -45,7 +45,7 @@ impl HttpCache {
         *response.headers_mut() = shared.headers.clone();
         response.headers_mut().insert(header::AGE, age::field_value(timing.age));
         self.report(response.headers_mut(), Some(&visit.key), &collapsed(&timing));
-        response.extensions_mut().insert(visit.mark());
+        response.extensions_mut().insert(visit.mark(Some(&shared.entry)));
         Some(shape(visit, response))
     }
 

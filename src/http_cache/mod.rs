@@ -27,6 +27,7 @@ mod route_rule;
 mod rule;
 mod serve;
 mod status;
+mod tagged;
 mod tasks;
 mod turn;
 mod unshared;

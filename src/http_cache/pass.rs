@@ -237,7 +237,7 @@ impl Passing {
         }
         self.config.report_bypass(response.headers_mut(), self.bypass, leave_groups);
         if !self.is_first {
-            response.extensions_mut().insert(Answered(self.config.id(), None));
+            response.extensions_mut().insert(Answered { by: self.config.id(), visit: None, entry: None });
         }
     }
 }

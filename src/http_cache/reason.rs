@@ -25,11 +25,13 @@ impl Reason {
         Self { detail: "backend-unavailable", of_the_answer: false, of_this_request: false };
     pub(crate) const MISMATCH: Self =
         Self { detail: "validator-mismatch", of_the_answer: true, of_this_request: false };
+    /// A layer of the same cache within has given it, and it is not for storing.
+    pub(crate) const WITHIN: Self = Self { detail: "within", of_the_answer: false, of_this_request: true };
 
     /// Why an answer of this status is not stored. What a client is refused says nothing of the others, unless it says
     /// that there is nothing.
     pub(crate) fn of(reason: NotStored, status: StatusCode) -> Self {
-        let is_refused = status.is_client_error() && !matches!(status.as_u16(), 404 | 410);
+        let is_refused = status.is_client_error() && !matches!(status.as_u16(), 404 | 410 | 451);
         let reason = Self::from(reason);
         if is_refused { Self { of_the_answer: false, of_this_request: true, ..reason } } else { reason }
     }

@@ -9,23 +9,20 @@ use http_body::Body;
 use super::{
     HttpCache,
     fill::Fill,
-    head, invalidate,
+    head,
     judge::{Failure, Stored},
     lease::HeldLease,
     reason::Reason,
     route_rule::RouteRule,
-    rule::{Captures, Rule},
+    rule::Rule,
     status::{Kind, Report},
     visit::Visit,
 };
 use crate::{
-    Personal, Profile, Tag, TagDigest, Timestamp,
+    Personal, Profile, TagDigest, Timestamp,
     backend::{Commit, Committed, Entry, Mode, Scope, Ticket, Variant},
-    exchange::CacheTags,
-    key::Target,
     policy::{
-        Credentials, Exchange, Flags, Lifetimes, Meta, NotStored, Store, date,
-        tags::{self, BadTags},
+        Credentials, Exchange, Flags, Lifetimes, Meta, NotStored, Store, date, tags,
         validation::{self, HeadAnswer},
         vary,
     },
@@ -333,6 +330,9 @@ impl HttpCache {
         if visit.personal.any(personal) || response.extensions().get().is_some_and(personal) {
             return Err(Reason::PERSONAL);
         }
+        if self.answered_within(response).is_some_and(|answered| answered.entry.is_none()) {
+            return Err(Reason::WITHIN);
+        }
         let length = content_length(response.headers());
         if length.is_some_and(|length| length > self.config.max_body as u64) {
             return Err(Reason::TOO_LARGE);
@@ -343,51 +343,6 @@ impl HttpCache {
         }
         let tags = self.tags_of(visit, response, route)?;
         Ok(Plan { store, tags, length })
-    }
-
-    /// All tags of an answer: its own, its handler's, its rules', and those that stand for its URL.
-    fn tags_of<R>(
-        &self,
-        visit: &Visit,
-        response: &Response<R>,
-        route: Option<&RouteRule>,
-    ) -> Result<Vec<TagDigest>, BadTags> {
-        let keys = &self.config.keys;
-        let mut more = Vec::new();
-        more.extend(response.extensions().get::<CacheTags>().into_iter().flat_map(|tags| tags.0.iter().cloned()));
-        if let Some(path) = &visit.rule
-            && !path.1.parts.tags.is_empty()
-        {
-            let captures = Captures::of(&path.0, visit.head.uri.path());
-            for template in &path.1.parts.tags {
-                more.push(template.render(&captures).ok_or(BadTags)?);
-            }
-        }
-        if let Some(route) = route {
-            more.extend(route.tags.clone().ok_or(BadTags)?);
-        }
-        let target = Target::of(&visit.head.uri, &visit.head.headers).ok_or(BadTags)?;
-        let named = tags::collect(response.headers(), keys.origin(&target), more.iter().map(Tag::digest))?;
-        let mut digests: Vec<TagDigest> = named.into_iter().map(|tag| keys.scoped(tag)).collect();
-        if visit.head.keyed_beyond_url {
-            digests.push(keys.url_tag(&target));
-        }
-        if self.config.tag_path_prefixes {
-            digests.extend(invalidate::prefixes(target.path).map(|prefix| keys.prefix_tag(prefix)));
-        }
-        Ok(digests)
-    }
-
-    /// The tags that an answer will carry as far as rules and URLs tell: the backend remembers them from now on, so
-    /// that the commit can be decided exactly.
-    pub(crate) fn expected_tags(&self, visit: &Visit) -> Vec<TagDigest> {
-        let nothing = Response::new(());
-        let mut tags = self.tags_of(visit, &nothing, None).unwrap_or_default();
-        let found = visit.lookup.as_ref().and_then(|lookup| lookup.found.as_ref());
-        tags.extend(found.iter().flat_map(|found| found.entry.tags()));
-        tags.sort_unstable();
-        tags.dedup();
-        tags
     }
 
     fn arriving<R: Body>(

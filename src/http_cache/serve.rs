@@ -309,7 +309,8 @@ impl HttpCache {
         let report = if visit.is_answered() { &late } else { report };
         let head = &visit.head;
         let mut response = self.answer(&visit.key, &head.method, &head.headers, stored, age, report);
-        response.extensions_mut().insert(visit.mark());
+        let fresh = (report.kind != Kind::Stale).then_some(stored.entry());
+        response.extensions_mut().insert(visit.mark(fresh));
         if let Some(failure) = report.failure {
             response.extensions_mut().insert(failure);
         }
@@ -329,7 +330,7 @@ impl HttpCache {
         let (forward, late) = (Some(self.why(visit)), visit.is_answered());
         let report = Report { forward, detail: Some(reason.detail), late, ..Report::default() };
         self.report(response.headers_mut(), Some(&visit.key), &report);
-        response.extensions_mut().insert(visit.mark());
+        response.extensions_mut().insert(visit.mark(None));
         let response = response.map(CacheBody::inner);
         // Only for a validator that it has: its date stands for one only in what is stored (RFC 9111 §4.3.2).
         let has_validator = [http::header::ETAG, http::header::LAST_MODIFIED]
@@ -355,7 +356,7 @@ impl HttpCache {
         let Arriving { mut head, body, mut fill, entry, mut report, .. } = arriving;
         report.late = visit.is_answered();
         self.report(&mut head.headers, Some(&visit.key), &report);
-        head.extensions.insert(visit.mark());
+        head.extensions.insert(visit.mark(Some(&entry)));
         let content = if !fill.store && fill.lease.is_none() || self.state.tasks.is_stopped() {
             CacheBody::inner(body)
         } else if body.is_end_stream() {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Personal,
-    backend::{Lookup, PrimaryKey, Ticket, Variant, VarySpec},
+    backend::{Entry, Lookup, PrimaryKey, Ticket, Variant, VarySpec},
     exchange::{Answered, CacheId, VisitId},
     key::{BodyKey, Target},
     policy::{self, Credentials, glance::Glance},
@@ -256,6 +256,11 @@ impl HttpCache {
         self.config.has_answered(response)
     }
 
+    /// What a layer of this cache has left in its answer.
+    pub(crate) fn answered_within<'r, R>(&self, response: &'r Response<R>) -> Option<&'r Answered> {
+        response.extensions().get().filter(|answered: &&Answered| answered.by == self.id())
+    }
+
     /// Tells this cache from others.
     pub(crate) fn id(&self) -> CacheId {
         self.config.id()
@@ -319,14 +324,15 @@ impl Visit {
         self.answered.load(Ordering::Acquire)
     }
 
-    /// Left in the answer to it.
-    pub(crate) fn mark(&self) -> Answered {
-        Answered(self.cache, Some(self.id))
+    /// Left in the answer to it, with the entry that it is made from or becomes, if it is fresh.
+    pub(crate) fn mark(&self, entry: Option<&Arc<Entry>>) -> Answered {
+        Answered { by: self.cache, visit: Some(self.id), entry: entry.cloned() }
     }
 
     /// Whether a layer within has answered it.
     pub(crate) fn is_marked_in<R>(&self, response: &Response<R>) -> bool {
-        response.extensions().get() == Some(&self.mark())
+        let answered = response.extensions().get::<Answered>();
+        answered.is_some_and(|answered| answered.by == self.cache && answered.visit == Some(self.id))
     }
 
     /// The same visit as if it had asked for the content.

@@ -335,10 +335,6 @@ async fn a_layer_within_that_has_lost_the_visit_is_another_cache() {
         };
         respond(status, &fields, content)
     };
-    let forgets = |mut request: Request<Body>| {
-        request.extensions_mut().clear();
-        request
-    };
     for which in 0..4 {
         let (clock, origin) = (TestClock::new(), Origin::new(validated));
         let cache = HttpCache::new(&Backend::memory_with(&clock));
@@ -357,5 +353,68 @@ async fn a_layer_within_that_has_lost_the_visit_is_another_cache() {
         clock.advance(Duration::from_secs(20));
         let again = get(&app, URL).await;
         assert_eq!((again.status, &*again.body), (200, "answer 1"), "{which}: nobody sent a condition");
+    }
+}
+
+/// Any service that makes the request anew.
+fn forgets(mut request: Request<Body>) -> Request<Body> {
+    request.extensions_mut().clear();
+    request
+}
+
+#[tokio::test]
+async fn what_a_layer_within_has_stripped_is_purged_by_its_tags_all_the_same() {
+    for world in World::all().await {
+        for which in 0..3 {
+            let origin = Origin::with(&[("cache-control", "max-age=60"), ("surrogate-key", "x")]);
+            let cache = world.cache().scope(&which.to_string());
+            let app = match which {
+                0 => {
+                    let within = boxed(CoalesceLayer::new(&cache).layer(origin.clone())).map_request(forgets);
+                    boxed(CacheLayer::new(&cache).layer(within))
+                }
+                1 => {
+                    let within = boxed(CacheLayer::new(&cache).layer(origin.clone())).map_request(forgets);
+                    boxed(CacheLayer::new(&cache).layer(within))
+                }
+                _ => {
+                    // Two keys: what is stored under the outer one is an answer of the inner one.
+                    let rewrites = |mut request: Request<Body>| {
+                        *request.uri_mut() = "http://example.com/inner".parse().unwrap();
+                        request
+                    };
+                    let within = boxed(CacheLayer::new(&cache).layer(origin.clone())).map_request(rewrites);
+                    boxed(CacheLayer::new(&cache).layer(within))
+                }
+            };
+            for url in [URL, "http://example.com/other"] {
+                get(&app, url).await;
+                assert_eq!(get(&app, url).await.x_cache(), "HIT", "{} {which}", world.name);
+            }
+            let before = origin.count();
+            cache.invalidate().tag("x").await.unwrap();
+            for url in [URL, "http://example.com/other"] {
+                get(&app, url).await;
+            }
+            let inner = if which == 2 { 1 } else { 2 };
+            assert_eq!(origin.count(), before + inner, "{} {which}", world.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_stands_in_within_does_not_become_fresh_again() {
+    for world in World::all().await {
+        let origin = Origin::new(|_, n| {
+            let windows = [("cache-control", "max-age=60, stale-while-revalidate=600, stale-if-error=600")];
+            respond(if n == 2 { 503 } else { 200 }, &windows, format!("answer {n}"))
+        });
+        let cache = world.cache();
+        let within = boxed(CacheLayer::new(&cache).layer(origin.clone())).map_request(forgets);
+        let app = boxed(CacheLayer::new(&cache).layer(within));
+        get(&app, URL).await;
+        cache.invalidate().url(URL).soft().await.unwrap();
+        assert_eq!(get(&app, URL).await.body, "answer 1", "it stands in");
+        assert_eq!(get(&app, URL).await.body, "answer 3", "{}", world.name);
     }
 }

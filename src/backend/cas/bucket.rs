@@ -30,8 +30,6 @@ pub(super) struct Bucket {
     all_soft: Tick,
     /// The last invalidation of anything.
     last: Tick,
-    /// How many buckets there are.
-    of: u16,
     keys: BTreeMap<PrimaryKey, Cell>,
     tags: BTreeMap<TagDigest, Cell>,
 }
@@ -63,26 +61,18 @@ const MAX_CELLS: usize = 512;
 const LIMIT: u64 = 1 << 53;
 
 impl Bucket {
-    /// One of so many.
-    ///
     /// # Errors
     /// If the operating system has no random bytes.
-    pub(super) fn new(now: Timestamp, of: u16) -> Result<Self, BackendError> {
+    pub(super) fn new(now: Timestamp) -> Result<Self, BackendError> {
         Ok(Self {
             tick: now.as_micros().clamp(1, LIMIT / 2),
             born: random()?,
             floor: Cell::default(),
             all_soft: 0,
             last: 0,
-            of,
             keys: BTreeMap::new(),
             tags: BTreeMap::new(),
         })
-    }
-
-    /// How many buckets there are, as whoever made this one was set up.
-    pub(super) fn of(&self) -> u16 {
-        self.of
     }
 
     pub(super) fn ticket(&self) -> Ticket {
@@ -174,7 +164,6 @@ impl Bucket {
         for number in [self.tick, self.born, self.floor.hard, self.floor.soft, self.all_soft, self.last] {
             writer.u64(number);
         }
-        writer.array(&self.of.to_le_bytes());
         writer.u64(self.keys.len() as u64);
         for (key, cell) in &self.keys {
             writer.array(key.as_bytes());
@@ -197,11 +186,10 @@ impl Bucket {
         let (tick, born) = (reader.u64()?, reader.u64()?);
         let floor = Cell { hard: reader.u64()?, soft: reader.u64()? };
         let (all_soft, last) = (reader.u64()?, reader.u64()?);
-        let of = reader.array().map(u16::from_le_bytes)?;
         let keys = reader.many(|reader| Some((PrimaryKey::from_bytes(reader.array()?), cell(reader)?)))?;
         let tags = reader.many(|reader| Some((TagDigest::from_bytes(reader.array()?), cell(reader)?)))?;
         let (keys, tags) = (keys.into_iter().collect(), tags.into_iter().collect());
-        (tick < LIMIT).then_some(Self { tick, born, floor, all_soft, last, of, keys, tags })
+        (tick < LIMIT).then_some(Self { tick, born, floor, all_soft, last, keys, tags })
     }
 }
 
@@ -256,7 +244,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_judged_by_its_key_its_tags_and_the_life_of_the_clock() {
-        let mut bucket = Bucket::new(now(1000), 16).unwrap();
+        let mut bucket = Bucket::new(now(1000)).unwrap();
         let entry = Entry::builder(bucket.ticket()).tags([tag(1)]).build();
         assert_eq!(bucket.judge(&entry, &KEY), Verdict::Valid);
         bucket.invalidate(Scope::Tags(&[tag(2)]), Mode::Hard, now(1)).unwrap();
@@ -274,7 +262,7 @@ mod tests {
 
     #[test]
     fn the_clock_moves_on_when_time_stands_still_or_goes_back() {
-        let mut bucket = Bucket::new(now(1000), 16).unwrap();
+        let mut bucket = Bucket::new(now(1000)).unwrap();
         let before = bucket.ticket().tick;
         assert!(bucket.advance(now(1)).tick > before);
         let tick = bucket.ticket().tick;
@@ -283,7 +271,7 @@ mod tests {
 
     #[test]
     fn cells_are_bounded_and_what_is_forgotten_stays_invalidated() {
-        let mut bucket = Bucket::new(now(1), 16).unwrap();
+        let mut bucket = Bucket::new(now(1)).unwrap();
         let old = bucket.ticket();
         for n in 0..10_000 {
             bucket.invalidate(Scope::Tags(&[tag(n)]), Mode::Hard, now(1)).unwrap();
@@ -304,7 +292,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_bucket_is_read_as_it_was_written(names in proptest::collection::vec((any::<bool>(), any::<u64>()), 0..50)) {
-            let mut bucket = Bucket::new(now(7), 16).unwrap();
+            let mut bucket = Bucket::new(now(7)).unwrap();
             for (hard, name) in names {
                 let mode = if hard { Mode::Hard } else { Mode::Soft };
                 bucket.invalidate(Scope::Tags(&[tag(name)]), mode, now(7)).unwrap();

@@ -24,7 +24,7 @@ use crate::{
 
 impl<S: CasStore> Leases for CasBackend<S> {
     async fn acquire(&self, acquire: Acquire<'_>) -> Result<Acquired, BackendError> {
-        self.0.timed(self.0.acquire(&acquire)).await
+        self.0.agreed(self.0.acquire(&acquire)).await
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, BackendError> {
@@ -67,6 +67,8 @@ enum State {
     Failed,
 }
 
+/// Until then everybody has heard of it who waits, and goes on with the others: those in other processes poll.
+const HEARD: Duration = LONGEST_POLL.saturating_add(Duration::from_millis(50));
 /// What is handed over is kept so long.
 const HANDED_OVER: Duration = Duration::from_secs(5);
 
@@ -217,8 +219,8 @@ impl<S: CasStore> Inner<S> {
     async fn release(&self, lease: &Lease, how: Release) -> Result<bool, BackendError> {
         let mut failed = None;
         let state = match &how {
-            Release::Uncacheable(hold) => Some((State::Uncacheable, *hold)),
-            Release::Failed(hold) => Some((State::Failed, *hold)),
+            Release::Uncacheable(hold) => Some((State::Uncacheable, (*hold).max(HEARD))),
+            Release::Failed(hold) => Some((State::Failed, (*hold).max(HEARD))),
             Release::HandOver(entry) => {
                 failed = self.timed(self.hand_over(lease, entry)).await.err();
                 None

@@ -74,8 +74,9 @@
 //! # What it costs
 //! A hit is two reads at the same time (the entry, the bucket), or three where the response varies. A commit is two or
 //! three compare-and-sets and a last read, a lease two (four where the clock of its bucket was moved on meanwhile), an
-//! invalidation one for each bucket that is concerned, a limit and a change of a session one. Of those who change one
-//! value at the same time one succeeds; the others read again. Who waits for another process polls.
+//! invalidation one for each bucket that is concerned and a read, a limit and a change of a session one. Every ten seconds
+//! a process reads whether it is set up as the others. Of those who change one value at the same time one succeeds; the
+//! others read again. Who waits for another process polls.
 //!
 //! # How it keeps the promise
 //! One value for each bucket holds its clock and what was invalidated last, so that an invalidation is one step and a
@@ -83,8 +84,11 @@
 //! A commit judges its ticket, writes the entry, and judges once more before it says
 //! [`Stored`](crate::backend::Committed::Stored); an entry counts only while the bucket in which it was asked for lives,
 //! whose birth is random. What the bucket forgets because it is full counts as invalidated. So whatever the store loses,
-//! and whatever the clocks show, leads to misses only.
+//! and whatever the clocks show, leads to misses only. What has to be alike in all processes, the number of buckets, is
+//! written down, too; where that is lost and processes with another number come first, those that were there find out
+//! within ten seconds.
 
+mod agreement;
 mod bucket;
 mod codec;
 mod leases;
@@ -113,6 +117,7 @@ pub struct CasBackend<S>(Arc<Inner<S>>);
 struct Inner<S> {
     store: S,
     names: Names,
+    agreed: agreement::Agreed,
     timeout: Duration,
     max_value_bytes: usize,
     hints: responses::Hints,
@@ -176,7 +181,8 @@ impl<S: CasStore> CasBackendBuilder<S> {
 
     /// Over how many values the bookkeeping is spread, 1 to 1024; default 16. With more of them, fills of different keys
     /// get less into each other's way; an invalidation of tags changes all of them. A process with another number than
-    /// the rest of its namespace is refused ([`ErrorKind::Config`]); a new number needs a new namespace.
+    /// the rest of its namespace does nothing with responses ([`ErrorKind::Config`]); a new number needs a new namespace.
+    /// It is looked at every 10 seconds and with each invalidation.
     pub fn buckets(mut self, buckets: u16) -> Self {
         self.buckets = within("buckets", buckets, 1..=1024);
         self
@@ -200,6 +206,7 @@ impl<S: CasStore> CasBackendBuilder<S> {
         CasBackend(Arc::new(Inner {
             store: self.store,
             names: Names::new(&self.namespace, self.buckets),
+            agreed: agreement::Agreed::default(),
             timeout: self.timeout,
             max_value_bytes: self.max_value_bytes,
             hints: responses::Hints::default(),
@@ -259,6 +266,15 @@ impl<S: CasStore> Inner<S> {
         }
     }
 
+    /// The same for what has to do with buckets.
+    async fn agreed<T>(&self, operation: impl Future<Output = Result<T, BackendError>>) -> Result<T, BackendError> {
+        let agreed = async {
+            self.agree().await?;
+            operation.await
+        };
+        self.timed(agreed).await
+    }
+
     /// Within the time that an operation may take.
     async fn timed<T>(&self, operation: impl Future<Output = Result<T, BackendError>>) -> Result<T, BackendError> {
         let late = |_| Err(BackendError::new(ErrorKind::Timeout, "the store did not answer in time"));
@@ -290,7 +306,7 @@ impl<S: CasStore> CacheBackend for CasBackend<S> {
     }
 
     async fn ping(&self) -> Result<(), BackendError> {
-        self.0.timed(self.0.store.get(&self.0.names.bucket(0))).await.map(drop)
+        self.0.timed(self.0.agree_now()).await
     }
 }
 

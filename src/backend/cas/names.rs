@@ -32,8 +32,12 @@ impl Names {
         u16::from_be_bytes([first, second]) % self.buckets
     }
 
+    pub(super) fn number_of_buckets(&self) -> String {
+        format!("{}/1/buckets", self.namespace)
+    }
+
     pub(super) fn bucket(&self, number: u16) -> String {
-        format!("{}/1/b/{number}", self.namespace)
+        format!("{}/1/b/{}.{number}", self.namespace, self.buckets)
     }
 
     pub(super) fn primary(&self, key: &PrimaryKey) -> String {

@@ -24,15 +24,15 @@ use crate::{
 
 impl<S: CasStore> Responses for CasBackend<S> {
     async fn lookup(&self, key: &PrimaryKey, vary: &VaryOf<'_>) -> Result<Lookup, BackendError> {
-        self.0.timed(self.0.lookup(key, vary)).await
+        self.0.agreed(self.0.lookup(key, vary)).await
     }
 
     async fn ticket(&self, key: &PrimaryKey) -> Result<Ticket, BackendError> {
-        self.0.timed(self.0.ticket(key)).await
+        self.0.agreed(self.0.ticket(key)).await
     }
 
     async fn commit(&self, commit: Commit<'_>) -> Result<Committed, BackendError> {
-        let outcome = self.0.timed(self.0.store(&commit)).await;
+        let outcome = self.0.agreed(self.0.store(&commit)).await;
         self.0.end(commit.lease).await;
         if matches!(outcome, Ok(Committed::Stored | Committed::Refreshed)) {
             let fill = LeaseKey { key: commit.key, variant: commit.variant, kind: LeaseKind::Fill };
@@ -48,7 +48,7 @@ impl<S: CasStore> Responses for CasBackend<S> {
         ticket: Ticket,
         lease: Option<&Lease>,
     ) -> Result<Discarded, BackendError> {
-        let outcome = self.0.timed(self.0.discard(key, variant, ticket)).await;
+        let outcome = self.0.agreed(self.0.discard(key, variant, ticket)).await;
         self.0.end(lease).await;
         outcome
     }
@@ -126,24 +126,7 @@ impl Primary {
 impl<S: CasStore> Inner<S> {
     pub(super) async fn bucket_of(&self, key: &PrimaryKey) -> Result<Option<Bucket>, BackendError> {
         let name = self.names.bucket(self.names.bucket_of(key));
-        let value = self.read(&name).await?;
-        self.bucket_in(value.as_ref())
-    }
-
-    /// # Errors
-    /// Whoever made it spreads the namespace over another number of buckets, and would not see what is invalidated here.
-    fn bucket_in(&self, value: Option<&Bytes>) -> Result<Option<Bucket>, BackendError> {
-        let bucket = value.and_then(|value| Bucket::decode(value));
-        match &bucket {
-            Some(bucket) if bucket.of() != self.names.buckets() => {
-                let (namespace, ours, theirs) = (self.names.namespace(), self.names.buckets(), bucket.of());
-                let message = format!(
-                    "the namespace {namespace} is spread over {theirs} buckets, but this process is set up for {ours}"
-                );
-                Err(BackendError::new(ErrorKind::Config, message))
-            }
-            _ => Ok(bucket),
-        }
+        Ok(self.read(&name).await?.and_then(|value| Bucket::decode(&value)))
     }
 
     /// The entry that is stored, valid or not.
@@ -156,39 +139,19 @@ impl<S: CasStore> Inner<S> {
     }
 
     /// Changes the bucket of a key; made anew where there is none.
-    ///
-    /// Before any other one the first is made, which says for how many buckets the namespace is set up.
     pub(super) async fn change_bucket<T>(
         &self,
         key: &PrimaryKey,
         mut step: impl FnMut(&mut Bucket) -> T,
     ) -> Result<T, BackendError> {
-        let number = self.names.bucket_of(key);
-        let mut may_make = number == 0;
-        loop {
-            if let Some(then) = self.change_or_make(number, may_make, &mut step).await? {
-                return Ok(then);
-            }
-            self.change_or_make(0, true, &mut |_| ()).await?;
-            may_make = true;
-        }
-    }
-
-    /// `None` where there is none, and none is to be made.
-    async fn change_or_make<T>(
-        &self,
-        number: u16,
-        make: bool,
-        step: &mut impl FnMut(&mut Bucket) -> T,
-    ) -> Result<Option<T>, BackendError> {
-        self.change(&self.names.bucket(number), |value| {
-            let there = self.bucket_in(value)?;
+        let name = self.names.bucket(self.names.bucket_of(key));
+        self.change(&name, |value| {
+            let there = value.and_then(|value| Bucket::decode(value));
             let mut bucket = match &there {
                 Some(bucket) => bucket.clone(),
-                None if make => Bucket::new(self.now(), self.names.buckets())?,
-                None => return Ok(Step::Keep(None)),
+                None => Bucket::new(self.now())?,
             };
-            let then = Some(step(&mut bucket));
+            let then = step(&mut bucket);
             let changed = there.as_ref() != Some(&bucket);
             Ok(if changed { Step::Set(bucket.encode(), None, then) } else { Step::Keep(then) })
         })
@@ -359,29 +322,21 @@ impl<S: CasStore> Inner<S> {
         };
         let each = buckets.into_iter().map(|(bucket, keys)| async move {
             let scope = if let Scope::Keys(_) = scope { Scope::Keys(&keys) } else { scope };
-            self.timed(self.invalidate_in(bucket, scope, mode))
-                .await
-                .map_err(|error| (format!("bucket {bucket}"), error))
+            let name = self.names.bucket(bucket);
+            let done = self.change(&name, |value| {
+                // Without a bucket nothing is valid, and nothing that is under way will be.
+                let Some(mut bucket) = value.and_then(|value| Bucket::decode(value)) else {
+                    return Ok(Step::Keep(()));
+                };
+                bucket.invalidate(scope, mode, self.now())?;
+                Ok(Step::Set(bucket.encode(), None, ()))
+            });
+            self.timed(done).await.map_err(|error| (format!("bucket {bucket}"), error))
         });
-        let unreached: Vec<_> = future::join_all(each).await.into_iter().filter_map(Result::err).collect();
+        let (each, agreed) = future::join(future::join_all(each), self.timed(self.agree_now())).await;
+        let disagreed = agreed.err().map(|error| ("the number of buckets".to_owned(), error));
+        let unreached: Vec<_> = each.into_iter().filter_map(Result::err).chain(disagreed).collect();
         if unreached.is_empty() { Ok(()) } else { Err(InvalidateError::new(unreached)) }
-    }
-}
-
-impl<S: CasStore> Inner<S> {
-    async fn invalidate_in(&self, bucket: u16, scope: Scope<'_>, mode: Mode) -> Result<(), BackendError> {
-        let name = self.names.bucket(bucket);
-        let is_there = self.change(&name, |value| {
-            let Some(mut bucket) = self.bucket_in(value)? else { return Ok(Step::Keep(false)) };
-            bucket.invalidate(scope, mode, self.now())?;
-            Ok(Step::Set(bucket.encode(), None, true))
-        });
-        if !is_there.await? && bucket != 0 {
-            // Without a bucket nothing is valid, and nothing that is under way will be, unless others have other buckets.
-            let first = self.read(&self.names.bucket(0)).await?;
-            self.bucket_in(first.as_ref())?;
-        }
-        Ok(())
     }
 }
 

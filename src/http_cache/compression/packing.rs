@@ -104,12 +104,14 @@ impl HttpCache {
         if length <= INLINE {
             read(&entry);
         } else {
+            let turn = UNPACKING.acquire().await;
             let unpacking = {
                 let entry = Arc::clone(&entry);
-                move || read(&entry)
+                move || {
+                    let _turn = turn;
+                    read(&entry);
+                }
             };
-            // Until this request goes on: many of them need only the head.
-            let _turn = UNPACKING.acquire().await;
             // If it fails, the runtime comes to its end.
             let _ = tokio::task::spawn_blocking(unpacking).await;
         }
