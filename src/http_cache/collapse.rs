@@ -39,6 +39,8 @@ pub(crate) enum Landing {
     HandedOver(Arc<Entry>),
     /// The answer is not for sharing: everybody asks.
     Alone,
+    /// It was about one request alone: the others go on together.
+    Refused,
     /// The origin failed, with this status if it answered at all.
     Failed(Option<StatusCode>),
 }
@@ -132,7 +134,7 @@ impl HttpCache {
         let Passenger { visit, lookup: own_lookup, mut variant, mut overdue, joins } = passenger;
         for joins in (0..joins).rev() {
             let lease_key = LeaseKey { key: visit.key, variant, kind: LeaseKind::Fill };
-            if self.state.uncacheable.recall(&lease_key).is_some() {
+            if self.is_uncacheable(&lease_key) {
                 break;
             }
             let follower = match self.state.flights.join(&(visit.key, variant), own_lookup.as_ref()) {
@@ -159,6 +161,8 @@ impl HttpCache {
             match outcome {
                 None => {}
                 Some(Landing::Alone) => break,
+                // At once: their lease is given up for those in other processes.
+                Some(Landing::Refused) => overdue = true,
                 Some(Landing::Failed(status)) => return Ok(self.share_failure(&visit, status)),
                 Some(Landing::Found(lookup)) => {
                     let Some(found) = &lookup.found else { break };
@@ -430,7 +434,7 @@ impl HttpCache {
                     let _ = answer.send(Ok(self.store_and_answer(visit, *arriving).await));
                     return;
                 }
-                self.state.uncacheable.forget(&key);
+                self.state.unshared.forget(&key);
                 self.share(leader, visit, *arriving, answer).await;
             }
         }

@@ -28,8 +28,8 @@ pub(crate) struct Fill {
     pub(crate) entry: Option<MakeEntry>,
     /// Whether the entry is stored; else it is handed to those who wait for the lease.
     pub(crate) store: bool,
-    /// The ticket on which what is stored is removed if this cannot take its place.
-    pub(crate) outdates: Option<Ticket>,
+    /// What is removed if this cannot take its place, and on which ticket.
+    pub(crate) outdates: Option<(Variant, Ticket)>,
     /// Whether its content is packed.
     pub(crate) pack: bool,
     /// Whether it has a place among the work that goes on without a client; else it asks for one when its readers have left.
@@ -145,8 +145,8 @@ impl HttpCache {
 
     /// It is too large to be stored, and newer than what is.
     async fn outdate(&self, fill: &mut Fill) {
-        if let Some(ticket) = fill.outdates.take() {
-            self.remove(&fill.key, fill.variant, ticket, None).await;
+        if let Some((variant, ticket)) = fill.outdates.take() {
+            self.remove(&fill.key, variant, ticket, None).await;
         }
     }
 

@@ -57,6 +57,7 @@ use config::Config;
 use flight::Flights;
 use memo::Memo;
 use tasks::Tasks;
+use unshared::Unshared;
 
 /// What is cached and how: keys, rules, lifetimes, limits; and the handle for invalidating.
 ///
@@ -73,8 +74,8 @@ pub struct HttpCache {
 pub(crate) struct State {
     pub(crate) backend: Backend,
     pub(crate) tasks: Tasks,
-    /// Keys whose answers cannot be shared.
-    pub(crate) uncacheable: Memo<LeaseKey, ()>,
+    /// Keys whose answers were not for sharing.
+    pub(crate) unshared: Memo<LeaseKey, Unshared>,
     /// Requests to the origin that others follow.
     flights: Flights<collapse::FlightKey, collapse::Landing>,
     pub(crate) revalidations: revalidate::Revalidations,
@@ -91,7 +92,7 @@ impl HttpCache {
         let state = State {
             backend: backend.clone(),
             tasks: Tasks::default(),
-            uncacheable: Memo::default(),
+            unshared: Memo::default(),
             flights: Flights::default(),
             revalidations: revalidate::Revalidations::default(),
             owed: invalidate::Owed::default(),

@@ -378,7 +378,8 @@ impl HttpCache {
         let make = move |content: Content| cache.entry(&plan, ticket, &as_stored, content);
         let entry = asked.ticket.map(|_| Box::new(make) as super::fill::MakeEntry);
         let pack = store && self.packs(&head.headers);
-        let (key, outdates, lease) = (visit.key, asked.ticket.filter(|_| store), asked.lease);
+        let outdates = asked.ticket.filter(|_| store).map(|ticket| (visit.variant(), ticket));
+        let (key, lease) = (visit.key, asked.lease);
         let fill = Fill { key, variant, length, entry, store, outdates, pack, lease, has_place: false };
         Arriving { head, body, fill, entry: headless, shareable, report }
     }

@@ -88,7 +88,7 @@ impl HttpCache {
             cache.condition(&visit, request.headers_mut());
             visit.leave_in(request.extensions_mut());
             let asked = Asked { at: cache.state.backend.now(), ticket: Some(ticket), lease: Some(lease) };
-            let work = cache.refetch(&visit, asked, inner, request);
+            let work = cache.refetch(&visit, key, asked, inner, request);
             match tokio::time::timeout(settings.stale.revalidation_timeout, work).await {
                 Ok(Ok(())) => {
                     end("done");
@@ -115,6 +115,7 @@ impl HttpCache {
     async fn refetch<S, B, R>(
         &self,
         visit: &Visit,
+        key: LeaseKey,
         mut asked: Asked,
         inner: S,
         request: Request<B>,
@@ -124,6 +125,7 @@ impl HttpCache {
         B: Content,
         R: Content,
     {
+        let ticket = asked.ticket;
         let asking = self.ask_inner(visit, request.headers());
         let outcome = self.send(inner, request, &mut asked).instrument(asking.span()).await;
         asking.ended(&outcome);
@@ -136,19 +138,28 @@ impl HttpCache {
             tracing::debug!(key = %visit.key, status = %response.status(), "a background validation failed");
             return Err(Failed(asked.lease));
         }
-        match self.receive(visit, asked, response).await {
-            Reception::Stored { lease, .. } | Reception::Untouched { lease, .. } => {
-                if let Some(lease) = lease {
-                    lease.release(Release::Free).await;
-                }
+        let lease = match self.receive(visit, asked, response).await {
+            Reception::Untouched { reason, lease, .. } if reason.of_this_request => {
+                // The first refusal may be one client's. After the second nobody can say that the origin still answers so.
+                let is_first = self.state.revalidations.backoff.last(&key).is_none();
+                let Some(ticket) = ticket.filter(|_| !is_first && !visit.credentials.any()) else {
+                    return Err(Failed(lease));
+                };
+                self.remove(&visit.key, visit.variant(), ticket, None).await;
+                lease
             }
+            Reception::Stored { lease, .. } | Reception::Untouched { lease, .. } => lease,
             Reception::Arriving(mut arriving) => {
                 arriving.fill.has_place = true;
                 let cap = self.config.max_body;
                 let (writer, reader) = body::shared(cap, cap, arriving.fill.length);
                 drop(reader);
                 self.fill(arriving.body, writer, arriving.fill).await;
+                None
             }
+        };
+        if let Some(lease) = lease {
+            lease.release(Release::Free).await;
         }
         Ok(())
     }

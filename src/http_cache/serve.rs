@@ -243,7 +243,7 @@ impl HttpCache {
             Reception::Untouched { response, reason, .. } => self.untouched(&visit, response, reason),
             Reception::Arriving(arriving) => {
                 let key = LeaseKey { key: visit.key, variant: visit.variant(), kind: LeaseKind::Fill };
-                self.state.uncacheable.forget(&key);
+                self.state.unshared.forget(&key);
                 self.store_and_answer(&visit, *arriving).await
             }
         })

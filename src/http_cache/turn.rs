@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{HttpCache, lease::HeldLease};
+use super::{HttpCache, lease::HeldLease, unshared::Unshared};
 use crate::{
     TagDigest,
     backend::{Acquire, Acquired, Entry, LeaseKey, Lookup, Release, Ticket, VaryOf},
@@ -50,7 +50,7 @@ impl HttpCache {
         let TurnRequest { mut key, lookup, vary, tags } = request;
         let backend = &self.state.backend;
         let settings = &self.config.coalesce;
-        if self.state.uncacheable.recall(&key).is_some() {
+        if self.is_uncacheable(&key) {
             return Turn::Everybody;
         }
         let give_up = Instant::now() + settings.wait;
@@ -75,7 +75,7 @@ impl HttpCache {
                     return Turn::Ask { ticket: lease.lease().map(|lease| lease.ticket), lease: Some(lease) };
                 }
                 Ok(Acquired::Uncacheable { left, .. }) => {
-                    self.state.uncacheable.remember(key, (), left);
+                    self.state.unshared.remember(key, Unshared::Lasting, left);
                     return Turn::Everybody;
                 }
                 // It failed for those who waited; who comes now tries again, unless errors are held.

@@ -10,6 +10,15 @@ use super::{
 };
 use crate::backend::{LeaseKey, Release};
 
+/// What is remembered of answers that were not for sharing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unshared {
+    /// The last one was about its request alone.
+    Once,
+    /// Everybody asks.
+    Lasting,
+}
+
 /// So that those who wait in other processes go on together, and not one after the other.
 const MOMENT: Duration = Duration::from_millis(20);
 
@@ -23,7 +32,13 @@ impl HttpCache {
         }
     }
 
-    /// The answer is not for sharing: here and in the other processes everybody asks, for a while if that `lasts`.
+    /// Whether everybody asks.
+    pub(super) fn is_uncacheable(&self, key: &LeaseKey) -> bool {
+        self.state.unshared.recall(key).is_some_and(|(unshared, _)| unshared == Unshared::Lasting)
+    }
+
+    /// The answer is not for sharing: here and in the other processes everybody asks, for a while if that `lasts`. Else it
+    /// is about this request alone, and those who have waited go on together; two in a row are about everybody.
     pub(super) async fn everybody(
         &self,
         leader: Leader<FlightKey, Landing>,
@@ -31,11 +46,15 @@ impl HttpCache {
         lease: Option<HeldLease>,
         lasts: bool,
     ) {
-        let duration = if lasts { self.config.coalesce.uncacheable } else { MOMENT };
-        if lasts {
-            self.state.uncacheable.remember(key, (), duration);
-        }
-        leader.close(Landing::Alone);
+        let uncacheable = self.config.coalesce.uncacheable;
+        let lasts = lasts || self.state.unshared.recall(&key).is_some();
+        let (unshared, landing, duration) = if lasts {
+            (Unshared::Lasting, Landing::Alone, uncacheable)
+        } else {
+            (Unshared::Once, Landing::Refused, MOMENT)
+        };
+        self.state.unshared.remember(key, unshared, uncacheable);
+        leader.close(landing);
         if let Some(lease) = lease {
             lease.release(Release::Uncacheable(duration)).await;
         }

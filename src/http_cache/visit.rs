@@ -161,7 +161,7 @@ impl HttpCache {
         }
         let (headers, body_key) = (request.headers(), || request.extensions().get::<BodyKey>());
         let glance = Glance::at(headers);
-        // Before the method: its calls are POSTs, and go through untouched.
+        // Before the method: its calls are POSTs, and go through untouched; what they may have changed is invalidated.
         if glance.steered && headers.get(header::CONTENT_TYPE).is_some_and(is_grpc) {
             return Err(Bypass::Grpc);
         }

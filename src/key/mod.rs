@@ -32,11 +32,26 @@ pub(crate) struct KeyScheme {
 pub(crate) struct BodyKey(pub(crate) [u8; 32]);
 
 impl BodyKey {
-    /// Whether there may be one for this method. GET and HEAD have keys without; the others change what is stored, or
-    /// become something else.
+    /// Whether there may be one for this method. GET and HEAD have keys without; answers to the others are not for storing
+    /// (RFC 9110 §9.3.6 to §9.3.8), or they change what is stored (WebDAV's, too: RFC 4918 §9).
     pub(crate) fn may_key(method: &Method) -> bool {
-        use Method as M;
-        !matches!(*method, M::GET | M::HEAD | M::CONNECT | M::PUT | M::PATCH | M::DELETE)
+        const NEVER: [&str; 14] = [
+            "GET",
+            "HEAD",
+            "CONNECT",
+            "OPTIONS",
+            "TRACE",
+            "PUT",
+            "PATCH",
+            "DELETE",
+            "MKCOL",
+            "COPY",
+            "MOVE",
+            "LOCK",
+            "UNLOCK",
+            "PROPPATCH",
+        ];
+        !NEVER.contains(&method.as_str())
     }
 }
 

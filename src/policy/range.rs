@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
-use super::{date, lists, validation};
-use crate::{Timestamp, digits::number};
+use super::{lists, validation};
+use crate::digits::number;
 
 /// What a request's `Range` asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,13 +64,7 @@ fn if_range_holds(request: &HeaderMap, stored: &HeaderMap) -> bool {
     if asked.as_bytes().starts_with(b"\"") {
         return lists::single(stored, &header::ETAG).is_some_and(|tag| validation::strong_match(asked, tag));
     }
-    lists::single(stored, &header::LAST_MODIFIED) == Some(asked) && strong_last_modified(stored)
-}
-
-/// A date is a strong validator if it is at least a second older than the response (§8.8.2.2).
-fn strong_last_modified(headers: &HeaderMap) -> bool {
-    let read = |name| lists::single(headers, &name).and_then(|v| date::parse(v.as_bytes(), Timestamp::EPOCH));
-    matches!((read(header::LAST_MODIFIED), read(header::DATE)), (Some(modified), Some(date)) if modified < date)
+    lists::single(stored, &header::LAST_MODIFIED) == Some(asked) && validation::strong_last_modified(stored)
 }
 
 /// `Content-Range` of a part.
@@ -115,7 +109,7 @@ impl Partial {
         };
         let strong = match lists::single(headers, &header::ETAG) {
             Some(tag) => validation::is_strong(tag),
-            None => strong_last_modified(headers),
+            None => validation::strong_last_modified(headers),
         };
         (agrees && stated && strong).then_some(Self { part: first..end, complete })
     }

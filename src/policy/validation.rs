@@ -141,6 +141,12 @@ pub(crate) fn not_modified_fields_of_new(response: &HeaderMap) -> HeaderMap {
 const OF_THE_RESPONSE: [HeaderName; 3] =
     [header::CONTENT_LOCATION, header::CONTENT_SECURITY_POLICY, header::CONTENT_SECURITY_POLICY_REPORT_ONLY];
 
+/// A date is a strong validator if it is at least a second older than the response (§8.8.2.2).
+pub(crate) fn strong_last_modified(headers: &HeaderMap) -> bool {
+    let read = |name| lists::single(headers, &name).and_then(|v| date::parse(v.as_bytes(), Timestamp::EPOCH));
+    matches!((read(header::LAST_MODIFIED), read(header::DATE)), (Some(modified), Some(date)) if modified < date)
+}
+
 /// Whether the 304 that answers the cache's conditions is about this stored response (§4.3.4).
 ///
 /// One without any validator is: it answers a condition that named exactly this response.
@@ -151,11 +157,12 @@ pub(crate) fn selects(stored: &HeaderMap, not_modified: &HeaderMap) -> bool {
         if own.is_some_and(|own| opaque(own.as_bytes()) == opaque(tag.as_bytes())) {
             return true;
         }
-        // The other validator decides where no strong tag says that it is another.
+        // Where there is no tag that says otherwise, the other validator decides; it has to be strong as the new tag is.
         let modified = not_modified.get(header::LAST_MODIFIED);
-        return (own.is_none() || !is_strong(tag))
+        return own.is_none()
             && modified.is_some()
-            && modified == stored.get(header::LAST_MODIFIED);
+            && modified == stored.get(header::LAST_MODIFIED)
+            && (!is_strong(tag) || strong_last_modified(stored));
     }
     match not_modified.get(header::LAST_MODIFIED) {
         Some(modified) => {

@@ -15,7 +15,7 @@ use crate::{
 pub(crate) const MAX_NAMES: usize = 8;
 
 /// The request fields that are lists, in which empty members and the white space around commas mean nothing. Elsewhere a
-/// comma may be part of what is said: whoever adds one must not choose what others get.
+/// comma may be part of what is said, and several lines are not one: whoever adds one must not choose what others get.
 const LISTS: [&str; 5] = ["accept", "accept-charset", "accept-encoding", "accept-language", "content-language"];
 
 /// Sets a specification apart from "does not vary", whatever names it has.
@@ -120,7 +120,9 @@ fn canonical<'a>(name: &str, request: &'a HeaderMap, normalise: &Normalisers) ->
     }
     let lines = lines.iter().map(http::HeaderValue::as_bytes);
     if !is_list {
-        return Some(lines.map(lists::trim).collect::<Vec<_>>().join(&b", "[..]).into());
+        // HTTP/2 splits cookies (RFC 9113 §8.2.3); no value has a line feed.
+        let between: &[u8] = if name == "cookie" { b"; " } else { b"\n" };
+        return Some(lines.map(lists::trim).collect::<Vec<_>>().join(between).into());
     }
     let mut out = Vec::with_capacity(first.len());
     for member in lines.flat_map(lists::members) {

@@ -44,10 +44,10 @@ async fn a_head_that_validates_refreshes_what_is_stored() {
 }
 
 #[tokio::test]
-async fn a_304_without_a_strong_tag_is_about_what_was_modified_at_the_same_time() {
+async fn a_304_with_a_tag_that_is_new_is_about_what_has_none_and_was_modified_at_the_same_time() {
     let rows: [(Fields, Fields, bool); 8] = [
-        (&[MAX_AGE, MODIFIED, ("etag", "W/\"a\"")], &[MODIFIED, ("etag", "W/\"b\"")], true),
-        (&[MAX_AGE, MODIFIED, ("etag", "\"a\"")], &[MODIFIED, ("etag", "W/\"b\"")], true),
+        (&[MAX_AGE, MODIFIED, ("etag", "W/\"a\"")], &[MODIFIED, ("etag", "W/\"b\"")], false),
+        (&[MAX_AGE, MODIFIED, ("etag", "\"a\"")], &[MODIFIED, ("etag", "W/\"b\"")], false),
         (&[MAX_AGE, MODIFIED], &[MODIFIED, ("etag", "W/\"b\"")], true),
         (&[MAX_AGE, MODIFIED], &[MODIFIED, ("etag", "\"b\"")], true),
         (&[MAX_AGE, MODIFIED], &[LATER, ("etag", "W/\"b\"")], false),

@@ -69,6 +69,80 @@ async fn what_one_client_is_refused_does_not_end_collapsing() {
 }
 
 #[tokio::test]
+async fn those_who_have_waited_for_what_one_client_is_refused_go_on_together() {
+    for backend in [Backend::memory(), redis().await] {
+        for status in [400, 403, 412, 429] {
+            let origin = Origin::new(move |request, n| {
+                let is_bad = request.headers().contains_key("x-bad");
+                let (status, control) = if is_bad { (status, "no-store") } else { (200, "max-age=60") };
+                respond(status, &[("cache-control", control), ("x-wait", "1")], format!("answer {n}"))
+            });
+            let app = stack(&HttpCache::new(&backend).scope(&status.to_string()), &origin);
+            let others = async {
+                // Behind the one who leads.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                join_all((0..20).map(|_| get(&app, URL))).await
+            };
+            let open = async {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                origin.gate.send_replace(true);
+            };
+            let (refused, others, ()) = tokio::join!(get_with(&app, URL, &[("x-bad", "1")]), others, open);
+            assert_eq!(refused.status, status);
+            assert!(others.iter().all(|answer| answer.body == "answer 2"), "{} {status}", backend.name());
+            assert_eq!(origin.count(), 2, "{} {status}", backend.name());
+        }
+    }
+}
+
+/// Who comes is refused, whoever comes: then nobody waits for another one's refusal.
+#[tokio::test]
+async fn what_is_refused_twice_is_refused_to_each() {
+    let origin = Origin::new(|_, _| respond(401, &[("cache-control", "no-store"), ("x-wait", "1")], "refused"));
+    let app = stack(&HttpCache::new(&Backend::memory()), &origin);
+    origin.gate.send_replace(true);
+    for _ in 0..2 {
+        get(&app, URL).await;
+    }
+    origin.gate.send_replace(false);
+    let open = async {
+        while origin.count() < 12 {
+            tokio::task::yield_now().await;
+        }
+        origin.gate.send_replace(true);
+    };
+    let all = tokio::time::timeout(Duration::from_secs(5), async {
+        tokio::join!(join_all((0..10).map(|_| get(&app, URL))), open)
+    });
+    all.await.expect("all of them ask at once");
+}
+
+#[tokio::test]
+async fn what_the_origin_refuses_again_and_again_is_not_shown_stale_for_ever() {
+    for backend in [Backend::memory(), redis().await] {
+        let origin = Origin::new(|_, n| match n {
+            1 => respond(200, &[("cache-control", "max-age=1, stale-while-revalidate=600")], "shown"),
+            _ => respond(403, &[("cache-control", "no-store")], "withdrawn"),
+        });
+        let cache = HttpCache::new(&backend);
+        let app = stack(&cache, &origin);
+        get(&app, URL).await;
+        cache.invalidate().url(URL).soft().await.unwrap();
+        let mut said = Vec::new();
+        for _ in 0..100 {
+            said.push(get(&app, URL).await.body);
+            if said.last().is_some_and(|body| body == "withdrawn") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(said.last().map(String::as_str), Some("withdrawn"), "{}", backend.name());
+        // One who is refused may be alone.
+        assert!(said.len() >= 3, "{}: {said:?}", backend.name());
+    }
+}
+
+#[tokio::test]
 async fn each_client_has_an_event_stream_of_its_own() {
     let origin = Origin::new(|_, n| {
         let fields = [("cache-control", "public, max-age=60"), ("content-type", "text/event-stream; charset=utf-8")];

@@ -7,6 +7,7 @@ use crate::{
 
 const URL: &str = "http://example.com/a";
 const A: &[(&str, &str)] = &[("cache-control", "max-age=60"), ("vary", "x-a")];
+const COOKIE: &[(&str, &str)] = &[("cache-control", "public, max-age=60"), ("vary", "cookie")];
 const ACCEPT: &[(&str, &str)] = &[("cache-control", "max-age=60"), ("vary", "accept")];
 const TWO: &[(&str, &str)] = &[("cache-control", "max-age=60"), ("vary", "x-a, x-b")];
 const LANGUAGE: &[(&str, &str)] = &[("cache-control", "max-age=60"), ("vary", "accept-language")];
@@ -39,7 +40,20 @@ async fn a_variant_answers_requests_that_match_it() {
             .again(&[("x-b", "2")])
             .forwarded("vary-miss"),
         row("9111 §4.1 empty members", &[("cache-control", "max-age=60"), ("vary", ", ,")]).again(&[("x-a", "1")]),
-        row("9111 §4.1 repeated lines are one list", A).asked(&[("x-a", "1"), ("x-a", "2")]).again(&[("x-a", "1, 2")]),
+        row("9111 §4.1 lines of what is no list", A)
+            .asked(&[("x-a", "1"), ("x-a", "2")])
+            .again(&[("x-a", "1, 2")])
+            .forwarded("vary-miss"),
+        row("9111 §4.1 the same lines of what is no list", A)
+            .asked(&[("x-a", "1"), ("x-a", "2")])
+            .again(&[("x-a", "1"), ("x-a", "2")]),
+        row("9113 §8.2.3 crumbs of a cookie", COOKIE)
+            .asked(&[("cookie", "a=1"), ("cookie", "b=2")])
+            .again(&[("cookie", "a=1; b=2")]),
+        row("9113 §8.2.3 commas separate no cookies", COOKIE)
+            .asked(&[("cookie", "a=1"), ("cookie", "b=2")])
+            .again(&[("cookie", "a=1, b=2")])
+            .forwarded("vary-miss"),
         row("9111 §4.1 white space around commas", ACCEPT)
             .asked(&[("accept", "a/b,c/d")])
             .again(&[("accept", "a/b ,  c/d,")]),
