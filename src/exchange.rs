@@ -1,7 +1,9 @@
 //! What layers leave for each other in the extensions of requests and responses.
 
 use std::{
-    fmt, ptr,
+    fmt,
+    net::SocketAddr,
+    ptr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -169,6 +171,12 @@ impl fmt::Debug for Personal {
         f.debug_struct("Personal").field("is_marked", &marked).field("is_credential", &credential).finish()
     }
 }
+
+/// Left in the extensions of requests by a server that is not axum's: who is connected.
+///
+/// With the feature `axum`, axum's own `ConnectInfo<SocketAddr>` does as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PeerAddr(pub SocketAddr);
 
 /// Tags of a response, left by a handler in the response's extensions, besides those in its header fields.
 ///

@@ -18,7 +18,8 @@ use crate::{BoxError, Identity, Personal};
 /// It keeps count of what is looked at, so that the whole answer is never shared with someone who would have got
 /// another one. A field read with [`header`](Self::header) joins `Vary`. Reading a credential
 /// (`Authorization`, `Cookie`, `x-session`, `x-auth-token`) or an [extension](Self::extension) makes the answer
-/// `private`, unless the part's own answer says that it may be shared (`public` or `s-maxage`).
+/// `private`, unless the part's own answer says that it may be shared (`public` or `s-maxage`); the part's own caches
+/// then store what is `public`.
 pub struct PartContext<'a> {
     part: &'a str,
     head: &'a Head,
@@ -122,7 +123,6 @@ impl<'a> PartContext<'a> {
     /// with a mark of its own; here [`identity`](Self::identity) has the first.
     pub fn extension<T: Clone + Send + Sync + 'static>(&self) -> Option<&'a T> {
         self.used.borrow_mut().identity = true;
-        self.who.personal.mark();
         self.head.extensions.get()
     }
 

@@ -1,4 +1,5 @@
 use std::{
+    any::TypeId,
     fmt,
     future::poll_fn,
     marker::PhantomData,
@@ -20,7 +21,7 @@ use super::{
     context::{Used, Who, is_credential},
     failure::Failure,
 };
-use crate::{BoxError, Identity, Personal, Timestamp};
+use crate::{BoxError, Identity, Personal, Timestamp, caller::Session, exchange::PeerAddr};
 
 /// One source of an [`Aggregate`](super::Aggregate): a service, and how to ask it.
 ///
@@ -41,6 +42,8 @@ pub(super) struct Forward {
     fields: Vec<HeaderName>,
     /// Each copies one type.
     extensions: Vec<fn(&Extensions, &mut Extensions)>,
+    /// Whether one of them may tell who is asking, and marks nothing when that is read.
+    tells: bool,
 }
 
 /// What becomes of the answer if a part fails.
@@ -140,10 +143,12 @@ impl Part {
     /// `s-maxage`.
     ///
     /// For what the part's own layers need: the [`Session`](crate::session::Session), or the
-    /// [`PeerAddr`](crate::rate_limit::PeerAddr) for limits by address. [`PartContext::extension`] says why extensions
-    /// are not copied by default.
+    /// [`PeerAddr`](crate::rate_limit::PeerAddr) for limits by address. Of a part that gets any other one, its own caches
+    /// store only what says `public`: they know nothing of it. [`PartContext::extension`] says why extensions are not
+    /// copied by default.
     pub fn forward_extension<T: Clone + Send + Sync + 'static>(mut self) -> Self {
         self.forward.extensions.push(copy::<T>);
+        self.forward.tells |= ![TypeId::of::<Session>(), TypeId::of::<PeerAddr>()].contains(&TypeId::of::<T>());
         self
     }
 
@@ -209,8 +214,9 @@ where
         let mut request = (self.request)(&context)?;
         let (head, who, mut used) = context.finish();
         let personal = who.personal.clone();
+        let is_told = used.identity || forward.tells;
         forward.fields(&head.headers, request.headers_mut());
-        used.identity |= forward.extensions(who, &head.extensions, request.extensions_mut());
+        used.identity |= forward.extensions(who, is_told, &head.extensions, request.extensions_mut());
         // Also where there is none: with it the answer would be another.
         used.identity |= request.headers().keys().chain(&forward.fields).any(is_credential);
         let service = self.service.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -231,14 +237,16 @@ impl Forward {
 
     /// Says whether the part may then tell who is asking, or what goes with it.
     ///
-    /// Who is asking stays the same whatever is forwarded.
-    fn extensions(&self, who: Who, from: &Extensions, to: &mut Extensions) -> bool {
+    /// Who is asking stays the same whatever is forwarded. Where the part `is_told` of it in a way that marks nothing, its
+    /// own caches find a mark in its request.
+    fn extensions(&self, who: Who, is_told: bool, from: &Extensions, to: &mut Extensions) -> bool {
         give(who.identity, to);
-        let personal = match to.remove::<Personal>() {
-            Some(own) => who.personal.and(own),
-            None => who.personal,
-        };
-        to.insert(personal);
+        let told = Personal::default();
+        if is_told {
+            told.mark();
+        }
+        let own = to.remove::<Personal>().unwrap_or_default();
+        to.insert(who.personal.and(own).and(told));
         Personal::ask_for(to);
         for copy in &self.extensions {
             copy(from, to);

@@ -22,8 +22,9 @@ impl BodyKeyLayer {
     }
 
     /// One more method, whose requests change nothing: keyed by their content they are answered from the store, and
-    /// invalidate nothing. GET, HEAD and CONNECT are never keyed by content, nor are PUT, PATCH and DELETE, which change
-    /// what is stored.
+    /// invalidate nothing. GET and HEAD are never keyed by content, nor are CONNECT, OPTIONS and TRACE, whose answers are not
+    /// for caches, nor those that change what is stored (PUT, PATCH, DELETE, `WebDAV`'s LOCK and its like). For PROPFIND
+    /// and REPORT, key by `Depth`, too ([`HttpCache::key_headers`](crate::HttpCache::key_headers)).
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "methods are handed over like this everywhere")]
     pub fn method(mut self, method: Method) -> Self {

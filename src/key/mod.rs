@@ -33,7 +33,7 @@ pub(crate) struct BodyKey(pub(crate) [u8; 32]);
 
 impl BodyKey {
     /// Whether there may be one for this method. GET and HEAD have keys without; answers to the others are not for storing
-    /// (RFC 9110 §9.3.6 to §9.3.8), or they change what is stored (WebDAV's, too: RFC 4918 §9).
+    /// (RFC 9110 §9.3.6 to §9.3.8), or they change what is stored (RFC 4918 §9, too).
     pub(crate) fn may_key(method: &Method) -> bool {
         const NEVER: [&str; 14] = [
             "GET",

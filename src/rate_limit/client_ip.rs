@@ -10,12 +10,7 @@ use http::HeaderMap;
 use ipnet::IpNet;
 
 use super::{forwarded::Field, head::Head};
-
-/// Left in the extensions of requests by a server that is not axum's: who is connected.
-///
-/// With the feature `axum`, axum's own `ConnectInfo<SocketAddr>` does as well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PeerAddr(pub SocketAddr);
+pub use crate::exchange::PeerAddr;
 
 /// Which address a request comes from: that of the peer, unless the peer is a proxy that is trusted to tell.
 ///

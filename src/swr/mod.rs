@@ -4,7 +4,8 @@
 //! or a rule allows it (`stale-while-revalidate`), and validates it in the background: one validation at a time in the
 //! fleet, conditional where there is a validator, within the limits of
 //! [`HttpCache::revalidations`](crate::HttpCache::revalidations), less and less often after failures (1 s to 30 s). No
-//! client waits for it.
+//! client waits for it. An answer that is not stored removes what is, but for failures and what is about one request: a
+//! refusal such as 403 removes it when it is repeated.
 //!
 //! With [`HttpCache::soft_timeout`](crate::HttpCache::soft_timeout) it also answers stale when the origin is slow.
 //!

@@ -10,3 +10,5 @@ mod private;
 mod requests;
 mod stacks;
 mod support;
+#[cfg(feature = "memory")]
+mod told;

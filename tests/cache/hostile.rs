@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::{future::join_all, stream};
-use http::{Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use tower::{Layer, ServiceBuilder, service_fn};
@@ -308,6 +308,8 @@ async fn a_newer_answer_that_is_too_large_to_be_stored_removes_the_older_one() {
         Origin::new(|_, n| {
             let mut response = respond(200, LENIENT, "old");
             if n > 1 {
+                // Its place would be another one.
+                response.headers_mut().insert("vary", HeaderValue::from_static("accept-language"));
                 let chunks = (0..3).map(|_| Ok(Frame::data(vec![b'x'; LARGE / 3].into())));
                 *response.body_mut() = StreamBody::new(stream::iter(chunks)).boxed_unsync();
             }

@@ -5,7 +5,7 @@ use http::header::{self, CACHE_CONTROL};
 use tower::util::MapRequestLayer;
 use tower_gatehouse::{
     Backend, CacheLayer, HttpCache, Identity, Personal, SwrLayer,
-    rate_limit::{Key, Policy, Quota, RateLimitLayer},
+    rate_limit::{ConcurrencyLimitLayer, Key, Policy, Quota, RateLimitLayer},
     session::{KeyRing, Session, SessionError, SessionLayer},
 };
 
@@ -210,6 +210,44 @@ async fn who_is_asking_marks_the_answer_for_those_who_read_it_and_not_for_layers
             assert_eq!(client.get("/who").await.body(), user);
             client.get("/shared").await;
             assert_eq!(client.get("/shared").await.headers()["x-cache"], "HIT");
+        }
+    }
+}
+
+/// Functions of limits may look at who is asking; they do not make the answer.
+#[tokio::test]
+async fn functions_of_limits_that_look_at_who_is_asking_mark_nothing() {
+    const MINUTE: [(header::HeaderName, &str); 1] = [(CACHE_CONTROL, "max-age=60")];
+    let user = |parts: &http::request::Parts| Some(Identity::of(&parts.extensions)?.user()?.to_owned());
+    let is_staff = move |parts: &http::request::Parts| user(parts).as_deref() == Some("staff");
+    let quota = Quota::per_minute(1000);
+    let policy = |key| Policy::new("user", key, quota);
+    let limits = |backend: &Backend| {
+        let by_function = Key::from_fn(move |parts| Some(user(parts).unwrap_or_default()));
+        let by_quota = policy(Key::global()).quota_by(move |parts| user(parts).map(|_| quota));
+        [
+            RateLimitLayer::with_policies(backend, [policy(by_function)]),
+            RateLimitLayer::with_policies(backend, [by_quota]),
+            RateLimitLayer::with_policies(backend, [policy(Key::global())]).exempt(is_staff),
+        ]
+    };
+    let by_function = Key::from_fn(move |parts| Some(user(parts).unwrap_or_default()));
+    let concurrency = ConcurrencyLimitLayer::new("most", by_function, 10);
+    let backend = Backend::memory();
+    let shared = || {
+        let app = routes().route("/shared", get(async || (MINUTE, "all")));
+        app.layer(CacheLayer::new(HttpCache::new(&Backend::memory())))
+    };
+    let apps = limits(&backend).map(|limit| shared().layer(limit)).into_iter().chain([shared().layer(concurrency)]);
+    for (number, app) in apps.enumerate() {
+        let app = App(app.layer(SessionLayer::new(&backend, KeyRing::ephemeral())));
+        for is_logged_in in [false, true] {
+            let client = app.client();
+            if is_logged_in {
+                client.ok("POST", "/login/ann").await;
+            }
+            client.get("/shared").await;
+            assert_eq!(client.get("/shared").await.headers()["x-cache"], "HIT", "{number} {is_logged_in}");
         }
     }
 }
