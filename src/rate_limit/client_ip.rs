@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr},
     sync::Arc,
 };
 
@@ -146,7 +146,9 @@ fn peer_of(head: Head<'_>) -> Option<IpAddr> {
         return Some(address.ip());
     }
     #[cfg(feature = "axum")]
-    if let Some(axum::extract::ConnectInfo(address)) = head.extensions.get::<axum::extract::ConnectInfo<SocketAddr>>() {
+    if let Some(axum::extract::ConnectInfo(address)) =
+        head.extensions.get::<axum::extract::ConnectInfo<std::net::SocketAddr>>()
+    {
         return Some(address.ip());
     }
     None

@@ -253,7 +253,8 @@ mod with_layers {
             .flat()
             .build()
             .unwrap();
-        let log_in = |Path(user): Path<String>, session: Session| async move {
+        let log_in = |Path(user): Path<String>, request: Request<Body>| async move {
+            let session: Session = Session::of(&request).unwrap();
             session.insert("cart", format!("of {user}")).await.unwrap();
             session.login(user, |_| ()).await.unwrap();
         };

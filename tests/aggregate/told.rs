@@ -41,6 +41,11 @@ fn says_who() -> Router {
     Router::new().fallback(who).layer(CacheLayer::new(HttpCache::new(&Backend::memory())))
 }
 
+async fn log_in(Path(user): Path<String>, request: Request<Body>) {
+    let session: Session = Session::of(&request).unwrap();
+    session.login(user, |_| ()).await.unwrap();
+}
+
 async fn content<S>(app: S, request: Request<Body>) -> String
 where
     S: Service<Request<Body>, Response = axum::response::Response, Error = Infallible>,
@@ -52,7 +57,6 @@ where
 /// What ann and bob get, who are logged in, behind a limit that has looked up who they are.
 async fn logged_in(part: Part) -> [String; 2] {
     let backend = Backend::memory();
-    let log_in = async |Path(user): Path<String>, session: Session| session.login(user, |_| ()).await.unwrap();
     let app = Router::new()
         .route_service("/", at_root().part("me", part).flat().build().unwrap())
         .route("/begin/{user}", get(log_in))
@@ -176,7 +180,6 @@ async fn claims_that_are_forwarded_alone_are_for_one() {
         request.extensions_mut().clear();
         request.map(Body::new)
     });
-    let log_in = async |Path(user): Path<String>, session: Session| session.login(user, |_| ()).await.unwrap();
     let app = Router::new()
         .route("/begin/{user}", get(log_in))
         .fallback_service(ForwardSessionLayer::new("shop", &keys).layer(upstream))
