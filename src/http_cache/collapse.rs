@@ -161,7 +161,7 @@ impl HttpCache {
             match outcome {
                 None => {}
                 Some(Landing::Alone) => break,
-                // At once: their lease is given up for those in other processes.
+                // The next one asks at once: the lease says for a moment that everybody does.
                 Some(Landing::Refused) => overdue = true,
                 Some(Landing::Failed(status)) => return Ok(self.share_failure(&visit, status)),
                 Some(Landing::Found(lookup)) => {

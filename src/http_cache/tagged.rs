@@ -37,7 +37,7 @@ impl HttpCache {
         let named = tags::collect(response.headers(), keys.origin(&target), more.iter().map(Tag::digest))?;
         let mut digests: Vec<TagDigest> = named.into_iter().map(|tag| keys.scoped(tag)).collect();
         if let Some(Answered { entry: Some(entry), .. }) = self.answered_within(response) {
-            digests.extend(entry.tags());
+            digests = tags::union(digests, entry.tags())?;
         }
         if visit.head.keyed_beyond_url {
             digests.push(keys.url_tag(&target));
