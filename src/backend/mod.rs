@@ -59,6 +59,9 @@ use crate::Timestamp;
 /// Implement it with `async fn` and hand it to [`Backend::custom`]. None of the operations has a default, because a
 /// store that quietly does nothing breaks promises that users rely on. Every operation bounds its own time and fails
 /// with [`ErrorKind::Timeout`] rather than hang.
+///
+/// The types of the contracts are exhaustive on purpose: another field or case is something that a store has to do, and
+/// the compiler says so; so they change only with a new major version.
 pub trait CacheBackend: Responses + Leases + Records + Limits + fmt::Debug + Send + Sync + 'static {
     /// The time on the clock that all processes which share this store go by. Costs no round trip.
     fn now(&self) -> Timestamp;
