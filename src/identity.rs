@@ -75,15 +75,26 @@ impl Identity {
 
     /// What functions that a layer calls see of a request: what they read of who is asking marks nothing either.
     pub(crate) fn for_layers<T>(parts: &mut Parts, look: impl FnOnce(&Parts) -> T) -> T {
-        let marking = Self::of(&parts.extensions).filter(|identity| identity.caller.is_some());
-        let Some(marking) = marking else { return look(parts) };
-        let left = parts.extensions.insert(marking.unmarked());
-        let seen = look(parts);
-        match left {
-            Some(left) => drop(parts.extensions.insert(left)),
-            None => drop(parts.extensions.remove::<Self>()),
+        if let Some(own) = parts.extensions.get_mut::<Self>() {
+            // What is still to be looked up marks nothing.
+            let marked = if own.needs_lookup { None } else { own.caller.take() };
+            let seen = look(parts);
+            if marked.is_some()
+                && let Some(own) = parts.extensions.get_mut::<Self>()
+            {
+                own.caller = marked;
+            }
+            return seen;
         }
-        seen
+        match Self::of(&parts.extensions) {
+            Some(of_session) if !of_session.needs_lookup => {
+                parts.extensions.insert(of_session.unmarked());
+                let seen = look(parts);
+                parts.extensions.remove::<Self>();
+                seen
+            }
+            _ => look(parts),
+        }
     }
 
     /// Whether it tells who is asking without marking the answer.
