@@ -25,7 +25,9 @@ use crate::{
 /// reads or writes the session; and the answer carries it too, in its extensions, for layers around that have [asked for
 /// it](Self::ask_for). A layer that shares answers looks at it when the head of the answer has come, and does not share
 /// what is personal, unless the answer says that it is public. What [brings a credential](Self::is_credential) is not
-/// shared whatever it says. Clones share the mark.
+/// shared whatever it says. It looks again with each piece of the content: what has become personal meanwhile is not
+/// stored, and those who read along are cut off. Caches elsewhere know only the head: what writes the content reads the
+/// session, or [marks](Self::mark) the answer, before the head is made. Clones share the mark.
 #[derive(Clone)]
 pub struct Personal {
     marked: Arc<dyn Marked>,

@@ -3,7 +3,8 @@
 //! A writer appends chunks; any number of readers follow, each at its own pace. Up to `cap` bytes everything is kept,
 //! so that readers may join late, nobody holds the writer up, and the whole can be stored. A body that outgrows the
 //! cap goes on for those who keep up: chunks are dropped once read, the writer runs at most `window` bytes ahead of
-//! the fastest reader, and a reader that falls more than `window` behind the fastest is cut.
+//! the fastest reader, and a reader that falls more than `window` behind the fastest is cut. A body that turns out to
+//! be for its first reader alone goes on like one that has outgrown the cap; the others are cut.
 
 use std::{
     collections::VecDeque,
@@ -30,7 +31,7 @@ const FEW_CHUNKS: usize = 1024;
 /// Starts a body of which at most `cap` bytes are kept; `length` is what the head announced.
 pub(crate) fn shared(cap: usize, window: usize, length: Option<u64>) -> (Writer, SharedBody) {
     let pipe = Arc::new(Pipe { cap, window: window.max(1) as u64, length, state: Mutex::new(State::begins()) });
-    let reader = SharedBody::join(&pipe).expect("a body that has not begun can be joined");
+    let reader = SharedBody::join(&pipe, true).expect("a body that has not begun can be joined");
     (Writer { pipe, finished: false }, reader)
 }
 
@@ -74,9 +75,24 @@ struct Place {
     bytes: u64,
     /// What the chunks count that it has read.
     read: u64,
-    cut: bool,
+    /// Whether the body was made for this reader.
+    is_first: bool,
+    /// Why it gets nothing more.
+    cut: Option<&'static str>,
     waker: Option<Waker>,
 }
+
+impl Place {
+    fn cut(&mut self, why: &'static str) {
+        self.cut = Some(why);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+const TOO_SLOW: &str = "the response was cut: it is too large to wait for a slow reader";
+const FOR_ANOTHER: &str = "the response was cut: it turned out to be for another client";
 
 impl Pipe {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -103,7 +119,7 @@ impl State {
 
     /// How far the fastest reader is; `None` where nobody reads.
     fn lead(&self) -> Option<u64> {
-        self.readers.iter().flatten().filter(|place| !place.cut).map(|place| place.read).max()
+        self.readers.iter().flatten().filter(|place| place.cut.is_none()).map(|place| place.read).max()
     }
 
     /// Once the body has outgrown its cap: cuts who is too slow, and drops what nobody needs any more.
@@ -115,12 +131,9 @@ impl State {
         let mut needed = self.dropped + self.chunks.len();
         for place in self.places() {
             if lead.is_some_and(|lead| lead - place.read.min(lead) > window) {
-                place.cut = true;
-                if let Some(waker) = place.waker.take() {
-                    waker.wake();
-                }
+                place.cut(TOO_SLOW);
             }
-            if !place.cut {
+            if place.cut.is_none() {
                 needed = needed.min(place.chunk);
             }
         }
@@ -214,6 +227,16 @@ impl Writer {
         .await;
     }
 
+    /// Only the reader that it was made for gets what comes now: nobody can join any more, and it cannot be stored.
+    pub(crate) fn keep_to_first(&self) {
+        let mut state = self.pipe.lock();
+        state.outgrown = true;
+        for place in state.places().filter(|place| !place.is_first) {
+            place.cut(FOR_ANOTHER);
+        }
+        state.trim(self.pipe.window);
+    }
+
     /// Whether it has outgrown its cap, so that nobody can join and it cannot be stored.
     pub(crate) fn has_outgrown(&self) -> bool {
         self.pipe.lock().outgrown
@@ -270,7 +293,7 @@ pub(crate) struct Source(Arc<Pipe>);
 impl Source {
     /// One more reader; `None` once the beginning has been dropped, or the body has failed.
     pub(crate) fn join(&self) -> Option<SharedBody> {
-        SharedBody::join(&self.0)
+        SharedBody::join(&self.0, false)
     }
 
     /// For how long nothing has been written to a body that goes on.
@@ -287,16 +310,17 @@ impl SharedBody {
         Source(Arc::clone(&self.pipe))
     }
 
-    fn join(pipe: &Arc<Pipe>) -> Option<Self> {
+    fn join(pipe: &Arc<Pipe>, is_first: bool) -> Option<Self> {
         let mut state = pipe.lock();
         if state.outgrown || matches!(state.end, Some(End::Failed(_))) {
             return None;
         }
         let free = state.readers.iter().position(Option::is_none);
         let place = free.unwrap_or(state.readers.len());
+        let begins = Some(Place { is_first, ..Place::default() });
         match free {
-            Some(free) => state.readers[free] = Some(Place::default()),
-            None => state.readers.push(Some(Place::default())),
+            Some(free) => state.readers[free] = begins,
+            None => state.readers.push(begins),
         }
         drop(state);
         Some(Self { pipe: Arc::clone(pipe), place, done: false })
@@ -317,9 +341,9 @@ impl Body for SharedBody {
         let Some(place) = state.readers.get_mut(self.place).and_then(Option::as_mut) else {
             return Poll::Ready(None);
         };
-        if place.cut {
+        if let Some(why) = place.cut {
             self.done = true;
-            return Poll::Ready(Some(Err("the response was cut: it is too large to wait for a slow reader".into())));
+            return Poll::Ready(Some(Err(why.into())));
         }
         if let Some((chunk, counts)) =
             place.chunk.checked_sub(state.dropped).and_then(|at| state.chunks.get(at)).cloned()
@@ -352,7 +376,9 @@ impl Body for SharedBody {
         }
         let state = self.pipe.lock();
         matches!(state.end, Some(End::Complete(None)))
-            && state.readers[self.place].as_ref().is_some_and(|place| !place.cut && place.read == state.written)
+            && state.readers[self.place]
+                .as_ref()
+                .is_some_and(|place| place.cut.is_none() && place.read == state.written)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -174,3 +174,28 @@ async fn crumbs_are_as_much_as_they_take() {
         assert_eq!(next(&mut reader).await, Some(Ok(1)), "who reads gets them all the same");
     }
 }
+
+#[tokio::test]
+async fn what_is_kept_to_the_first_reader_is_read_on_by_nobody_else() {
+    let (mut writer, mut one) = shared(100, 100, None);
+    let mut two = one.source().join().unwrap();
+    writer.push(chunk(3)).await.unwrap();
+    assert_eq!(next(&mut two).await, Some(Ok(3)));
+    writer.keep_to_first();
+    writer.push(chunk(4)).await.unwrap();
+    assert!(next(&mut two).await.unwrap().unwrap_err().contains("another client"));
+    assert_eq!(next(&mut two).await, None);
+    assert!(one.source().join().is_none() && writer.content(None).is_none());
+    writer.finish(None);
+    assert_eq!((next(&mut one).await, next(&mut one).await), (Some(Ok(3)), Some(Ok(4))));
+    assert_eq!(next(&mut one).await, None);
+}
+
+#[tokio::test]
+async fn what_is_kept_to_the_first_reader_is_given_up_when_it_leaves() {
+    let (mut writer, one) = shared(100, 100, None);
+    let _two = one.source().join().unwrap();
+    drop(one);
+    writer.keep_to_first();
+    assert_eq!(writer.push(chunk(4)).await, Err(Abandoned));
+}

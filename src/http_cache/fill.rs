@@ -7,7 +7,7 @@ use http::HeaderMap;
 use http_body::Body;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
-use super::{HttpCache, lease::HeldLease, reason::Reason};
+use super::{HttpCache, lease::HeldLease, personal::ForOne, reason::Reason};
 use crate::{
     BoxError,
     backend::{Commit, Committed, Entry, Lease, PrimaryKey, Release, Ticket, Variant},
@@ -24,6 +24,8 @@ pub(crate) struct Fill {
     pub(crate) variant: Variant,
     /// The content's length that the head announced.
     pub(crate) length: Option<u64>,
+    /// Whether it turns out to be for one client alone.
+    pub(super) for_one: ForOne,
     /// Makes the entry of the content; `None` where the response can be neither stored nor handed over.
     pub(crate) entry: Option<MakeEntry>,
     /// Whether the entry is stored; else it is handed to those who wait for the lease.
@@ -61,6 +63,7 @@ impl HttpCache {
         let mut held = None::<Bytes>;
         let mut received = 0;
         let mut left = None;
+        let mut is_shared = true;
         let trailers = loop {
             let frame = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx).map_err(Into::<BoxError>::into));
             let frame = tokio::select! {
@@ -71,6 +74,13 @@ impl HttpCache {
                     return writer.fail("nobody reads the response any more");
                 }
             };
+            if is_shared && fill.for_one.is() {
+                // Nobody else may see what comes now.
+                is_shared = false;
+                writer.keep_to_first();
+                self.count_unfit(&fill, Reason::PERSONAL);
+                (fill.entry, fill.store, fill.outdates) = (None, false, None);
+            }
             if writer.has_outgrown() {
                 self.outdate(&mut fill).await;
                 if let Some(lease) = fill.lease.take() {

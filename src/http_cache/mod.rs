@@ -19,6 +19,7 @@ mod judge;
 mod lease;
 mod memo;
 mod pass;
+mod personal;
 mod progress;
 mod reason;
 mod receive;

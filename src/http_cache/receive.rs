@@ -12,6 +12,7 @@ use super::{
     head,
     judge::{Failure, Stored},
     lease::HeldLease,
+    personal::ForOne,
     reason::Reason,
     route_rule::RouteRule,
     rule::Rule,
@@ -19,7 +20,7 @@ use super::{
     visit::Visit,
 };
 use crate::{
-    Personal, Profile, TagDigest, Timestamp,
+    Profile, TagDigest, Timestamp,
     backend::{Commit, Committed, Entry, Mode, Scope, Ticket, Variant},
     policy::{
         Credentials, Exchange, Flags, Lifetimes, Meta, NotStored, Store, date, tags,
@@ -325,9 +326,8 @@ impl HttpCache {
         if !vary::fits(&store.vary, exchange.request, exchange.response, &self.config.normalise) {
             return Err(NotStored::ContentEncoding.into());
         }
-        let public = store.meta.flags.has(Flags::PUBLIC);
-        let personal = |mark: &Personal| mark.is_credential() || (mark.is_marked() && !public);
-        if visit.personal.any(personal) || response.extensions().get().is_some_and(personal) {
+        let for_one = ForOne::of(visit, response.extensions(), store.meta.flags.has(Flags::PUBLIC));
+        if for_one.is() {
             return Err(Reason::PERSONAL);
         }
         if self.answered_within(response).is_some_and(|answered| answered.entry.is_none()) {
@@ -342,7 +342,7 @@ impl HttpCache {
             store.meta.lifetime = store.meta.lifetime.mul_f64(1.0 - shorter);
         }
         let tags = self.tags_of(visit, response, route)?;
-        Ok(Plan { store, tags, length })
+        Ok(Plan { store, tags, length, for_one })
     }
 
     fn arriving<R: Body>(
@@ -375,12 +375,13 @@ impl HttpCache {
         let shareable = plan.store.for_followers(Credentials::default());
         // A length that only the body knows is kept: its client would get chunks otherwise.
         let (cache, length) = (self.clone(), plan.length.or_else(|| body.size_hint().exact()));
+        let for_one = std::mem::take(&mut plan.for_one);
         let make = move |content: Content| cache.entry(&plan, ticket, &as_stored, content);
         let entry = asked.ticket.map(|_| Box::new(make) as super::fill::MakeEntry);
         let pack = store && self.packs(&head.headers);
         let outdates = asked.ticket.filter(|_| store).map(|ticket| (visit.variant(), ticket));
         let (key, lease) = (visit.key, asked.lease);
-        let fill = Fill { key, variant, length, entry, store, outdates, pack, lease, has_place: false };
+        let fill = Fill { key, variant, length, for_one, entry, store, outdates, pack, lease, has_place: false };
         Arriving { head, body, fill, entry: headless, shareable, report }
     }
 
@@ -437,6 +438,7 @@ struct Plan {
     store: Store,
     tags: Vec<TagDigest>,
     length: Option<u64>,
+    for_one: ForOne,
 }
 
 impl Plan {

@@ -3,18 +3,19 @@
 use std::{
     borrow::Cow,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use http_body::Body;
 use tracing::Instrument as _;
 
 use super::{
     HttpCache,
     count::lookup_ended,
+    personal::Marks,
     rule::{Parts, Rule},
 };
 use crate::{
@@ -51,47 +52,6 @@ pub(crate) struct Visit {
     counted: AtomicBool,
     /// The client has got a stale answer, and what is still to come is for the store alone.
     answered: AtomicBool,
-}
-
-/// The marks of a personal answer that a request has met on its way in.
-#[derive(Debug)]
-pub(crate) struct Marks {
-    outside: Option<Personal>,
-    /// Of layers between the one that made the visit and those within.
-    within: Mutex<Option<Personal>>,
-}
-
-impl Marks {
-    fn of(extensions: &Extensions) -> Self {
-        Self { outside: Personal::of(extensions), within: Mutex::default() }
-    }
-
-    fn within(&self) -> MutexGuard<'_, Option<Personal>> {
-        self.within.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn meets(&self, personal: Personal) {
-        if self.outside.as_ref().is_none_or(|outside| !outside.is_same(&personal)) {
-            let mut within = self.within();
-            if within.as_ref().is_none_or(|known| !known.is_same(&personal)) {
-                *within = Some(match within.take() {
-                    Some(known) => known.and(personal),
-                    None => personal,
-                });
-            }
-        }
-    }
-
-    /// Whether one of them makes this true.
-    pub(crate) fn any(&self, is: impl Fn(&Personal) -> bool) -> bool {
-        self.outside.as_ref().is_some_and(&is) || self.within().as_ref().is_some_and(is)
-    }
-}
-
-impl Clone for Marks {
-    fn clone(&self) -> Self {
-        Self { outside: self.outside.clone(), within: Mutex::new(self.within().clone()) }
-    }
 }
 
 /// The head of a request.

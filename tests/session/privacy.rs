@@ -1,8 +1,13 @@
 //! What a session's answer tells caches.
 
-use axum::{Router, extract::Request, routing::get};
+use std::{convert::Infallible, time::Duration};
+
+use axum::{Router, body::Body, extract::Request, routing::get};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use http::header::{self, CACHE_CONTROL};
-use tower::util::MapRequestLayer;
+use http_body_util::BodyExt as _;
+use tower::{ServiceExt as _, util::MapRequestLayer};
 use tower_gatehouse::{
     Backend, CacheLayer, HttpCache, Identity, Personal, SwrLayer,
     rate_limit::{ConcurrencyLimitLayer, Key, Policy, Quota, RateLimitLayer},
@@ -249,5 +254,60 @@ async fn functions_of_limits_that_look_at_who_is_asking_mark_nothing() {
             client.get("/shared").await;
             assert_eq!(client.get("/shared").await.headers()["x-cache"], "HIT", "{number} {is_logged_in}");
         }
+    }
+}
+
+/// A page is rendered while it streams, and the session is looked at on the way.
+#[tokio::test]
+async fn content_that_looks_at_the_session_while_it_streams_is_for_one_client() {
+    let page = async |s: Session, pause: u64| {
+        let name = async move {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            Ok::<_, Infallible>(Bytes::from(s.user().await.unwrap().unwrap_or_default()))
+        };
+        let body = stream::iter([Ok(Bytes::from_static(b"hello "))]).chain(stream::once(name));
+        ([(CACHE_CONTROL, "max-age=60")], Body::from_stream(body))
+    };
+    let shared = async |pause: u64| {
+        let body = stream::once(async move {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            Ok::<_, Infallible>(Bytes::from_static(b"all"))
+        });
+        ([(CACHE_CONTROL, "max-age=60")], Body::from_stream(body))
+    };
+    let backend = Backend::memory();
+    let sessions = SessionLayer::new(&backend, KeyRing::ephemeral());
+    for is_outside in [true, false] {
+        let pages = || {
+            let quick = get(move |s: Session| page(s, 0));
+            let slow = get(move |s: Session| page(s, 300));
+            let all = get(move |_: Session| shared(0));
+            Router::new().route("/page", quick).route("/slow", slow).route("/shared", all)
+        };
+        let layers = HttpCache::new(&Backend::memory()).layers();
+        let app = if is_outside {
+            App(routes().merge(pages().layer(layers)).layer(sessions.clone()))
+        } else {
+            App(routes().merge(pages()).layer(sessions.clone()).layer(layers))
+        };
+        let (ann, bob) = (app.client(), app.client());
+        ann.ok("POST", "/login/ann").await;
+        bob.ok("POST", "/login/bob").await;
+        for _ in 0..2 {
+            assert_eq!(ann.ok("GET", "/page").await, "hello ann");
+            assert_eq!(bob.ok("GET", "/page").await, "hello bob");
+        }
+        ann.ok("GET", "/shared").await;
+        assert_eq!(bob.get("/shared").await.headers()["x-cache"], "HIT", "a handle that nobody asks");
+        // Who reads along is cut off, and who was there first goes on: those with cookies have flights of their own.
+        let read = async |pause| {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            let request = http::Request::get("/slow").body(Body::empty()).unwrap();
+            app.0.clone().oneshot(request).await.unwrap().into_body().collect().await
+        };
+        let (first, second) = tokio::join!(read(0), read(100));
+        assert_eq!(first.unwrap().to_bytes(), "hello ");
+        assert!(second.is_err(), "{is_outside} {second:?}");
+        assert_eq!(bob.ok("GET", "/slow").await, "hello bob");
     }
 }
