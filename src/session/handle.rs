@@ -98,6 +98,10 @@ impl<T> Session<T> {
     }
 
     /// Stores the changes now, not only when the response's head is ready.
+    ///
+    /// # Errors
+    /// What the store did not take because it could not be reached stays staged: another call tries again, and so does the
+    /// layer when the response's head is ready, which becomes a 500 if that fails, too.
     pub async fn save(&self) -> Result<(), SessionError> {
         self.core()?.open().await?.save().await
     }

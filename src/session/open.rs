@@ -44,10 +44,12 @@ impl<'a> Open<'a> {
         std::mem::take(&mut self.state.pending)
     }
 
-    /// The store has said what came of it: nothing of it is pending any more.
+    /// The store has said what came of it: what it did not take is pending as it was before, unless it never will.
     fn answered<T>(&mut self, result: Result<T, SessionError>) -> Result<T, SessionError> {
         let before = self.before.take();
-        if let (Err(SessionError::Revoked | SessionError::Conflict), Some(before)) = (&result, before) {
+        if let (Err(SessionError::Backend(_) | SessionError::Revoked | SessionError::Conflict), Some(before)) =
+            (&result, before)
+        {
             self.state.pending = before;
         }
         result
@@ -72,9 +74,10 @@ impl<'a> Open<'a> {
         }
     }
 
-    /// Whether the request came with a credential that is good.
+    /// Whether the request came with a credential that is good, or gets one because every visitor does.
     pub(super) fn is_known(&self) -> bool {
-        matches!(self.state.loaded, Loaded::Live(_) | Loaded::Foreign(_))
+        let begins = self.core.config.begin_at_once && self.state.new.is_some();
+        begins || matches!(self.state.loaded, Loaded::Live(_) | Loaded::Foreign(_))
     }
 
     /// A value as the handler would see it.
@@ -171,24 +174,21 @@ impl<'a> Open<'a> {
         let (set, remove) = split(&pending);
         let changes = Changes { set: &set, remove: &remove };
         let saved = self.core.config.backend.commit_record(&live.key, changes, expected).await;
-        let before = self.before.take();
-        match count::wrote("commit", saved)? {
-            Saved::Done(receipt) => {
+        let committed = match count::wrote("commit", saved) {
+            Ok(Saved::Done(receipt)) => {
                 self.state.renewed = true;
                 self.state.loaded = Loaded::Live(live.after(&pending, receipt));
                 Ok(())
             }
-            Saved::Conflict => {
-                // What was staged before this change is still to be stored.
-                self.state.pending = before.unwrap_or_default();
-                Err(SessionError::Conflict)
-            }
-            _ => {
+            Ok(Saved::Conflict) => Err(SessionError::Conflict),
+            Ok(_) => {
                 // The client's cookie stays as it is: it may be a newer one by now.
                 self.state.loaded = Loaded::Nothing { unknown: false };
                 Err(SessionError::Ended)
             }
-        }
+            Err(error) => Err(error),
+        };
+        self.answered(committed)
     }
 
     /// Reads the session again; what is staged stays staged.
@@ -239,8 +239,10 @@ impl<'a> Open<'a> {
                 saved => saved,
             }
         };
+        // Where the store has not answered, the next attempt has the same token.
+        let saved = saved?;
         self.state.new = None;
-        match saved? {
+        match saved {
             Saved::Done(receipt) => {
                 let now = self.core.config.backend.now();
                 let record = Record {

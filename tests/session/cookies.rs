@@ -35,6 +35,10 @@ async fn everybody_gets_one_at_once_by_choice() {
     client.ok("POST", "/visit").await;
     assert_eq!(client.token().unwrap(), token);
     assert_eq!(client.json::<crate::app::Shop>("/read").await.visits, 1);
+    // So nobody is without one where it is required.
+    let client = App::with(SessionLayer::new(&backend, KeyRing::ephemeral()).begin_at_once().required()).client();
+    client.ok("GET", "/").await;
+    assert!(client.token().is_some());
 }
 
 #[tokio::test]

@@ -33,6 +33,8 @@ enum Stop {
     After,
     /// It does not stop, but the answer is lost.
     Lost,
+    /// It does not stop, and nothing is written.
+    Refused,
 }
 
 impl Stop {
@@ -41,6 +43,7 @@ impl Stop {
             "before" => Self::Before,
             "after" => Self::After,
             "lost" => Self::Lost,
+            "refused" => Self::Refused,
             other => panic!("{other}"),
         }
     }
@@ -71,7 +74,7 @@ impl Table {
     async fn drop_in<T>(&self, stop: Stop, future: impl Future<Output = Result<T, SessionError>>) {
         self.stop.send_replace(stop);
         tokio::select! {
-            ended = future => assert!(stop == Stop::Lost && ended.is_err(), "it waits for the store"),
+            ended = future => assert!(matches!(stop, Stop::Lost | Stop::Refused) && ended.is_err(), "it waits for the store"),
             () = self.stopped.notified() => {}
         }
         self.stop.send_replace(Stop::Nowhere);
@@ -95,6 +98,9 @@ impl CasStore for Table {
         ttl: Option<Duration>,
     ) -> Result<bool, BackendError> {
         self.stops(Stop::Before).await;
+        if *self.stop.borrow() == Stop::Refused {
+            return Err(BackendError::new(ErrorKind::Unavailable, "not now"));
+        }
         let present = self.get(key).await?.map(|row| row.version);
         let is_set = present.as_ref() == expected;
         if is_set {
@@ -156,7 +162,20 @@ fn app() -> (App, Backend) {
         s.load().await.unwrap();
         table.drop_in(Stop::Before, s.update_strict(|shop| shop.visits += 1)).await;
     };
+    let save_again = async |State(table): State<Table>, s: Session, Path(when): Path<String>| {
+        s.insert("k", when.clone()).await?;
+        table.drop_in(Stop::at(&when), s.save()).await;
+        assert_eq!(s.get::<String>("k").await?, Some(when), "what is staged is still seen");
+        s.save().await
+    };
+    let login_again = async |State(table): State<Table>, s: Session<Login>, Path(when): Path<String>| {
+        s.view::<Value>().insert("k", when.clone()).await?;
+        table.drop_in(Stop::at(&when), s.login("ann", |login| login.since = 1)).await;
+        s.login("ann", |_| {}).await
+    };
     let dropping = axum::Router::new()
+        .route("/again/save/{when}", post(save_again))
+        .route("/again/login/{when}", post(login_again))
         .route("/dropped/save/{when}", post(save))
         .route("/dropped/login/{when}", post(login))
         .route("/dropped/cycle/{when}", post(cycle))
@@ -179,6 +198,37 @@ async fn what_a_save_that_was_dropped_had_to_store_is_stored_with_the_response()
             client.ok("POST", &format!("/dropped/save/{when}")).await;
             assert!(client.token().is_some(), "{when} {state}");
             assert_eq!(client.json::<Value>("/all").await, json!({ "k": when }), "{state}");
+            client.ok("POST", "/put/k/else").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_could_not_be_stored_is_stored_when_it_is_tried_again() {
+    for how in ["save", "login"] {
+        for when in ["refused", "lost"] {
+            let (app, backend) = app();
+            for begun in [true, false] {
+                let client = app.client();
+                if begun {
+                    client.ok("POST", "/visit").await;
+                }
+                client.ok("POST", &format!("/again/{how}/{when}")).await;
+                assert_eq!(client.json::<Value>("/all").await["k"], when, "{how} {begun}");
+            }
+            assert_eq!(sessions_of_ann(&backend).await, if how == "login" { 2 } else { 0 }, "{when}");
+        }
+    }
+}
+
+/// The handler takes no notice, so the layer tries again.
+#[tokio::test]
+async fn what_could_not_be_stored_is_stored_with_the_response() {
+    for when in ["refused", "lost"] {
+        let client = app().0.client();
+        for _ in ["new", "live"] {
+            client.ok("POST", &format!("/dropped/save/{when}")).await;
+            assert_eq!(client.json::<Value>("/all").await, json!({ "k": when }));
             client.ok("POST", "/put/k/else").await;
         }
     }
