@@ -69,6 +69,11 @@ impl Config {
         self.backend.is_same(&other.backend) && self.keys.is_same(&other.keys)
     }
 
+    /// How long a session lives at most.
+    pub(super) fn longest_life(&self) -> Duration {
+        self.anonymous.absolute.max(self.user.absolute)
+    }
+
     /// Whether the end of a session that is used is to be moved. Where it cannot be, the clock is not looked at.
     pub(super) fn is_touch_due(&self, record: &Record) -> bool {
         let spent = || record.idle.saturating_sub(record.expires.since(self.backend.now()));
@@ -90,7 +95,7 @@ impl Required {
     /// One more path, as it is written and as it is compared with what a careless service reads.
     pub(super) fn add(&mut self, prefix: &str) {
         let written = format!("/{}", prefix.trim_start_matches('/'));
-        let normal = normal(&written);
+        let normal = normal(&written, true);
         if written.trim_end_matches('/') != normal.trim_end_matches('/') {
             self.under.push(written.into());
         }
@@ -109,7 +114,12 @@ impl Required {
 
     pub(super) fn concerns(&self, path: &str) -> bool {
         self.is_everywhere()
-            || self.under.iter().any(|prefix| is_under(prefix, path) || is_under(prefix, &normal(path)))
+            || self.under.iter().any(|prefix| {
+                // With dot segments resolved, and left as they are.
+                is_under(prefix, path)
+                    || is_under(prefix, &normal(path, true))
+                    || is_under(prefix, &normal(path, false))
+            })
     }
 }
 
@@ -119,14 +129,14 @@ fn is_under(prefix: &str, path: &str) -> bool {
 }
 
 /// The path as a careless service might read it: decoded, without the parameters of segments (as servlets do), without
-/// empty and dot segments.
-fn normal(path: &str) -> String {
+/// empty segments, and, where the service `resolves` them, without dot segments.
+fn normal(path: &str, resolves: bool) -> String {
     let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy().replace('\\', "/");
     let mut segments: Vec<&str> = Vec::new();
     for segment in decoded.split('/') {
         match segment.split(';').next().unwrap_or_default() {
             "" | "." => {}
-            ".." => drop(segments.pop()),
+            ".." if resolves => drop(segments.pop()),
             segment => segments.push(segment),
         }
     }
@@ -189,6 +199,10 @@ mod tests {
             "/account;x=1/y",
             "/x/..;y/account",
             "/;/account%3Bx",
+            "/%61ccount/../x",
+            "/account%2f..%2fx",
+            "/account%5c..%5c..%5cx",
+            "/%61ccount/files/a.pdf/../../../x",
         ] {
             assert!(required.concerns(inside), "{inside}");
         }

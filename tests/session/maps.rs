@@ -1,5 +1,10 @@
 //! Carts that lose nothing.
 
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
 use axum::{
     Json, Router,
     extract::{Path, Query},
@@ -9,7 +14,8 @@ use futures_util::future::join_all;
 use http::StatusCode;
 use serde::Deserialize;
 use tower_gatehouse::{
-    Backend, Problem,
+    Backend, Problem, TestClock,
+    backend::{Lifetime, MapKey, MapOwner},
     session::{KeyRing, MapError, Session, SessionLayer, SharedData, SharedMap, merge},
 };
 
@@ -238,4 +244,40 @@ async fn what_the_type_does_not_hold_is_neither_stored_nor_taken() {
         }
         assert_eq!(notes.take(None).await.unwrap().fields["mug"], "blue", "{}: it is still there", backend.name());
     }
+}
+
+#[tokio::test]
+async fn the_map_of_a_visitor_ends_with_the_longest_session_that_may_lead_to_it() {
+    let clock = TestClock::new();
+    let backend = Backend::memory_with(&clock);
+    let begun = Arc::new(Mutex::new(None));
+    let begins = begun.clone();
+    let begin = post(async move |s: Session, cart: SharedMap<Cart>| {
+        cart.incr("mug", 1, 0..=99).await?;
+        s.save().await.map_err(MapError::from)?;
+        *begins.lock().unwrap() = s.info().await.map_err(MapError::from)?.map(|info| info.handle);
+        Ok::<_, Problem>(())
+    });
+    let keys = KeyRing::ephemeral;
+    let hours = Duration::from_hours;
+    let lifetime = |absolute| Lifetime { idle: hours(1), absolute: hours(absolute) };
+    let short = SessionLayer::new(&backend, keys());
+    let long = SessionLayer::new(&backend, keys()).anonymous(lifetime(24 * 20));
+    let longer = SessionLayer::new(&backend, keys()).anonymous(lifetime(24 * 90));
+    for (layer, days) in [(short, 0.5), (long, 20.0), (longer, 30.0)] {
+        let app = App(routes().route("/begin", begin.clone()).layer(layer));
+        app.client().ok("POST", "/begin").await;
+        let owner = begun.lock().unwrap().take().unwrap();
+        let key = MapKey { owner: MapOwner::Session(owner), name: Cart::NAME };
+        let day = hours(24);
+        clock.advance(day.mul_f64(days) - Duration::from_mins(1));
+        assert_eq!(backend.map(&key).await.unwrap().fields.len(), 1, "{days}");
+        clock.advance(Duration::from_mins(2));
+        assert_eq!(backend.map(&key).await.unwrap().fields.len(), 0, "{days}");
+    }
+    // A user comes back.
+    let cart = SharedMap::<Cart>::open(&backend, "ann");
+    cart.incr("mug", 1, 0..=99).await.unwrap();
+    clock.advance(hours(24 * 29));
+    assert_eq!(cart.get("mug").await.unwrap(), Some(1));
 }

@@ -55,7 +55,11 @@ pub trait SharedData: Send + Sync + 'static {
     /// Which one: 1 to 32 ASCII letters, digits, `-` and `_`; checked when the crate is compiled.
     const NAME: &'static str;
 
-    /// How long a map lives after its last change; 30 days by default.
+    /// How long a map lives after its last change; 30 days by default. That of an anonymous visitor, to which only the
+    /// session leads, ends no later than the longest life of a session does ([`Lifetime::absolute`]; 12 hours by
+    /// default), unless a service behind changes it, which does not know of that.
+    ///
+    /// [`Lifetime::absolute`]: crate::backend::Lifetime::absolute
     const TTL: Duration = Duration::from_hours(30 * 24);
 
     /// What its fields hold, as JSON.
@@ -264,6 +268,7 @@ impl<D: SharedData> SharedMap<D> {
 
     async fn change(&self, op: MapOp<'_>, expected: Option<u64>) -> Result<MapChanged, MapError> {
         let (backend, key) = self.key().await?;
+        let ttl = self.ttl(key.owner);
         // One id for different changes is different ids: the result of one is none of the other.
         let kind = match op {
             MapOp::Put(_) => 0,
@@ -274,7 +279,17 @@ impl<D: SharedData> SharedMap<D> {
             id[0] ^= kind;
             (OpId(id), KEEP_RESULT)
         });
-        Ok(backend.change_map(MapChange { key, op, expected, once, ttl: D::TTL }).await?)
+        Ok(backend.change_map(MapChange { key, op, expected, once, ttl }).await?)
+    }
+
+    /// What hangs on a session is of no use without it.
+    fn ttl(&self, owner: MapOwner) -> Duration {
+        match (&self.whose, owner) {
+            (Whose::Session(session), MapOwner::Session(_)) => {
+                session.core().map_or(D::TTL, |core| D::TTL.min(core.config.longest_life()))
+            }
+            _ => D::TTL,
+        }
     }
 
     async fn key(&self) -> Result<(Backend, MapKey), MapError> {
