@@ -51,6 +51,9 @@ pub(super) fn write<B>(response: &mut Response<B>, credential: Credential, core:
         }
     } else if guarded {
         guard(response);
+    } else if core.is_mark_asked_for {
+        // What writes the content may still look.
+        response.extensions_mut().insert(Personal::shared(core.clone()));
     }
 }
 
@@ -142,20 +145,20 @@ fn keep_private(headers: &mut HeaderMap) {
     match headers.entry(header::CACHE_CONTROL) {
         Entry::Vacant(entry) => drop(entry.insert(private)),
         Entry::Occupied(mut entry) => {
-            let mut names = entry.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(name_of);
-            let decides = |name: &[u8]| DECIDE.iter().any(|known| name.eq_ignore_ascii_case(known));
-            if !names.any(decides) {
+            let mut directives = entry.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+            if !directives.any(decides) {
                 entry.append(private);
             }
         }
     }
 }
 
-/// Directives that say for whom an answer is.
-const DECIDE: [&[u8]; 4] = [b"public", b"private", b"no-store", b"s-maxage"];
-
-fn name_of(directive: &[u8]) -> &[u8] {
-    directive.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii()
+/// Whether a directive says for whom an answer is. One that names fields is about these alone (RFC 9111 §5.2.2.7).
+fn decides(directive: &[u8]) -> bool {
+    let mut parts = directive.split(|byte| *byte == b'=');
+    let name = parts.next().unwrap_or_default().trim_ascii();
+    let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+    is(b"public") || is(b"s-maxage") || is(b"no-store") || (is(b"private") && parts.next().is_none())
 }
 
 #[cfg(test)]
@@ -170,7 +173,8 @@ mod tests {
             (vec!["max-age=60, PUBLIC"], vec!["max-age=60, PUBLIC"]),
             (vec!["s-maxage=60"], vec!["s-maxage=60"]),
             (vec!["max-age=1", "no-store"], vec!["max-age=1", "no-store"]),
-            (vec!["private=\"x\""], vec!["private=\"x\""]),
+            (vec!["private=\"x\""], vec!["private=\"x\"", "private"]),
+            (vec!["Private, max-age=1"], vec!["Private, max-age=1"]),
             (vec!["publicity"], vec!["publicity", "private"]),
         ] {
             let mut headers = HeaderMap::new();

@@ -191,9 +191,11 @@ impl SessionCookieBuilder {
         let Self { mut cookie, insecure } = self;
         if insecure {
             cookie.secure = false;
-            let plain = cookie.name.strip_prefix("__Host-").or_else(|| cookie.name.strip_prefix("__Secure-"));
-            if let Some(plain) = plain {
-                cookie.name = plain.into();
+            // Browsers go by them in any case (RFC 6265bis §5.7).
+            let is_there =
+                |prefix: &str| cookie.name.get(..prefix.len()).is_some_and(|has| has.eq_ignore_ascii_case(prefix));
+            if let Some(prefix) = ["__Host-", "__Secure-"].into_iter().find(|prefix| is_there(prefix)) {
+                cookie.name = cookie.name[prefix.len()..].into();
             }
         }
         let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
