@@ -49,6 +49,9 @@ impl SharedData for Cart {
 #[derive(Clone, Debug, Serialize)]
 struct Order {
     id: String,
+    /// The version of the cart that was taken: an id that is used again much later is another order.
+    #[serde(skip)]
+    cart: u64,
     items: BTreeMap<String, u32>,
 }
 
@@ -89,18 +92,17 @@ fn orders(orders: Orders) -> Router {
                        who: Authenticated<Seen>,
                        cart: SharedMap<Cart>,
                        Query(Checkout { version, id }): Query<Checkout>| {
-        let items = match cart.once(&id).take(version).await {
-            Ok(taken) => taken.fields,
+        let order = match cart.once(&id).take(version).await {
+            Ok(taken) => Order { id, cart: taken.version, items: taken.fields },
             Err(MapError::Conflict { .. }) => {
                 return Err(Problem::new(StatusCode::CONFLICT, "the cart was changed; look at it again"));
             }
             Err(error) => return Err(error.into()),
         };
-        let order = Order { id, items };
         let mut orders = orders.lock().map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "out of order"))?;
         let of_user = orders.entry(who.user).or_default();
         // A repetition gets the same cart, and is the same order.
-        if of_user.iter().all(|known| known.id != order.id) {
+        if of_user.iter().all(|known| (&known.id, known.cart) != (&order.id, order.cart)) {
             of_user.push(order.clone());
         }
         Ok((StatusCode::CREATED, Json(order)))

@@ -145,7 +145,9 @@ impl Identity {
         self.user.as_deref()
     }
 
-    /// The session's handle; `None` where there is no session.
+    /// The handle under which the session began; `None` where there is no session. It stays the same when a login gives
+    /// the session another token, so it may count and name what goes with a session; the one of now, by which
+    /// `Sessions` knows it, is in `SessionInfo`.
     pub fn session(&self) -> Option<&[u8; 16]> {
         self.marks();
         self.session.as_ref()

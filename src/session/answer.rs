@@ -45,12 +45,12 @@ pub(super) fn write<B>(response: &mut Response<B>, credential: Credential, core:
         Credential::Expire => expire(core, response.headers_mut()),
     }
     if core.mark.is_set() {
-        keep_private(response.headers_mut());
+        keep_private(response.headers_mut(), &core.config.sources);
         if core.is_mark_asked_for || response.headers().keys().any(is_targeted) {
             response.extensions_mut().insert(Personal::shared(core.clone()));
         }
     } else if guarded {
-        guard(response);
+        guard(response, core);
     } else if core.is_mark_asked_for {
         // What writes the content may still look.
         response.extensions_mut().insert(Personal::shared(core.clone()));
@@ -59,10 +59,10 @@ pub(super) fn write<B>(response: &mut Response<B>, credential: Credential, core:
 
 /// Only for who was let in: layers around must not hand it to others, layers within may, because they are asked only for
 /// those who were let in.
-pub(super) fn guard<B>(response: &mut Response<B>) {
+pub(super) fn guard<B>(response: &mut Response<B>, core: &Core) {
     let personal = Personal::default();
     personal.mark();
-    keep_private(response.headers_mut());
+    keep_private(response.headers_mut(), &core.config.sources);
     response.extensions_mut().insert(personal);
 }
 
@@ -139,8 +139,9 @@ fn no_store(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
-/// An answer that depends on who asks is for the one who asked, unless it says that it is for all.
-fn keep_private(headers: &mut HeaderMap) {
+/// An answer that depends on who asks is for the one who asked, unless it says that it is for all. One that may be kept
+/// for a while is for the session, too: a browser may be another user's by then (RFC 9110 §12.5.5).
+fn keep_private(headers: &mut HeaderMap, sources: &[Source]) {
     let private = HeaderValue::from_static("private");
     match headers.entry(header::CACHE_CONTROL) {
         Entry::Vacant(entry) => drop(entry.insert(private)),
@@ -148,7 +149,22 @@ fn keep_private(headers: &mut HeaderMap) {
             let mut directives = entry.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
             if !directives.any(decides) {
                 entry.append(private);
+                vary(headers, sources);
             }
+        }
+    }
+}
+
+fn vary(headers: &mut HeaderMap, sources: &[Source]) {
+    for source in sources {
+        let name = match source {
+            Source::Bearer => "authorization",
+            Source::Cookie => "cookie",
+        };
+        let mut names =
+            headers.get_all(header::VARY).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+        if !names.any(|there| there.trim_ascii().eq_ignore_ascii_case(name.as_bytes()) || there.trim_ascii() == b"*") {
+            headers.append(header::VARY, HeaderValue::from_static(name));
         }
     }
 }
@@ -181,9 +197,29 @@ mod tests {
             for line in &before {
                 headers.append(header::CACHE_CONTROL, HeaderValue::from_static(line));
             }
-            keep_private(&mut headers);
+            keep_private(&mut headers, &[Source::Cookie]);
             let lines: Vec<_> = headers.get_all(header::CACHE_CONTROL).iter().collect();
             assert_eq!(lines, after, "{before:?}");
+            assert_eq!(headers.contains_key(header::VARY), !before.is_empty() && before != after, "{before:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_browser_may_keep_is_for_the_session() {
+        let both = [Source::Cookie, Source::Bearer];
+        for (before, after) in [
+            (vec![], vec!["cookie", "authorization"]),
+            (vec!["accept, Cookie"], vec!["accept, Cookie", "authorization"]),
+            (vec!["*"], vec!["*"]),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=60"));
+            for line in &before {
+                headers.append(header::VARY, HeaderValue::from_static(line));
+            }
+            keep_private(&mut headers, &both);
+            let lines: Vec<_> = headers.get_all(header::VARY).iter().collect();
+            assert_eq!(lines, after);
         }
     }
 

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What is known of a session besides its data.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct SessionInfo {
     /// The handle: a keyed hash of the id. It is no credential, and may be logged and listed.
@@ -28,6 +28,21 @@ pub struct SessionInfo {
     pub deadline: Timestamp,
     /// How often it was changed.
     pub version: u64,
+}
+
+/// Without the user's name.
+impl fmt::Debug for SessionInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { handle, user, created, expires, deadline, version } = self;
+        f.debug_struct("SessionInfo")
+            .field("handle", handle)
+            .field("has_user", &user.is_some())
+            .field("created", created)
+            .field("expires", expires)
+            .field("deadline", deadline)
+            .field("version", version)
+            .finish()
+    }
 }
 
 /// How often a strict update is tried.
@@ -117,7 +132,8 @@ impl<T> Session<T> {
     }
 
     /// Ends all sessions of the user who is logged in, also on other devices, at once, and every login of the user that
-    /// is under way; says how many sessions there were. Of an anonymous session only itself.
+    /// is under way; says how many sessions there were. Of an anonymous session only itself. A foreign token stays as
+    /// good as its issuer says.
     pub async fn revoke_all(&self) -> Result<u64, SessionError> {
         self.core()?.open().await?.revoke_all().await
     }

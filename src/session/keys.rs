@@ -9,7 +9,9 @@ use base64::Engine as _;
 /// To replace a key without logging anybody out: have every gateway [accept](Self::accept) the new one first, then
 /// sign with it and accept the old one, and drop the old one when the sessions that it signed have ended.
 ///
-/// All gateways of a fleet need the same keys. From each master, keys for single purposes are derived
+/// All gateways of a fleet need the same keys. A token is bound to nothing else: where two applications beside each other
+/// have the same keys and the same store, a token of the one is good in the other, whatever their cookies are called.
+/// Give each its own keys. From each master, keys for single purposes are derived
 /// (`blake3::derive_key`); the master itself is not kept.
 ///
 /// ```

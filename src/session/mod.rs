@@ -51,8 +51,9 @@
 //! - *Resurrection*: a slow request that was under way during a logout cannot bring the session back, unless it is one that
 //!   gives the session another token (below).
 //! - *Lost changes*: only what changed is written; [`Session::update_strict`] compares, too.
-//! - *Sharing*: what depends on a session is [marked](crate::Personal) and `private`, so that no cache of this crate
-//!   hands it to somebody else; what brings a credential is `no-store`.
+//! - *Sharing*: what depends on a session is [marked](crate::Personal) and `private` (with `Vary` where a browser may
+//!   keep it), so that no cache of this crate hands it to somebody else; what brings a credential is `no-store`. Content
+//!   that is written while it streams is not stored either where it asks for the session; other caches know the head only.
 //! - *Spoofing*: whatever looks like `x-session` is removed from every request, and what services get is signed for one
 //!   service, one request and half a minute.
 //!

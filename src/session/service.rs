@@ -128,7 +128,7 @@ impl<S> SessionService<S> {
                 Err(problem) => problem.into_answer(&method),
                 Ok(()) => inner.call(request).await?.map(ProblemBody::inner),
             };
-            guard(&mut response);
+            guard(&mut response, &outer);
             Ok(response)
         }))
     }

@@ -7,6 +7,9 @@
 //! client waits for it. An answer that is not stored removes what is, but for failures and what is about one request: a
 //! refusal such as 403 removes it when it is repeated.
 //!
+//! A background validation has the request of the client who came upon the stale response, whose answer has gone out
+//! already: a handler that changes the session in it fails (`TooLate`), and so does the validation.
+//!
 //! With [`HttpCache::soft_timeout`](crate::HttpCache::soft_timeout) it also answers stale when the origin is slow.
 //!
 //! It is complete alone: it looks up, stores and invalidates as [`CacheLayer`](crate::CacheLayer) does. Together, in

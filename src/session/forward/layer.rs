@@ -42,6 +42,12 @@ use crate::session::KeyRing;
 /// # }
 /// # #[cfg(not(feature = "axum"))] fn main() {}
 /// ```
+///
+/// What the service answers is marked as personal where the request has a credential. What it says to nobody is stored by
+/// caches in front as it says: a service that greets those who are logged in says `private` or `no-store` to the others,
+/// too.
+///
+/// What is told of a foreign token, its fields among it, has to fit into 4 KiB: more is a 500.
 #[derive(Clone, Debug)]
 pub struct ForwardSessionLayer(Arc<Config>);
 

@@ -140,7 +140,7 @@ impl<D: SharedData> SharedMap<D> {
         content(backend.map(&key).await?)
     }
 
-    /// One of its values.
+    /// One of its values. The store hands over the whole map.
     pub async fn get(&self, field: &str) -> Result<Option<D::Value>, MapError> {
         let Some((backend, key)) = self.key_for_reading().await? else { return Ok(None) };
         backend.map(&key).await?.fields.get(field).map(decode).transpose()
@@ -205,7 +205,9 @@ impl<D: SharedData> SharedMap<D> {
     /// [`Session::login`]. `both` decides about fields that are in both: it gets the field, the user's value and the
     /// visitor's ([`merge`] has the usual ones).
     ///
-    /// May be repeated, also after a crash in between: nothing is moved twice, and nothing is lost.
+    /// May be repeated, also after a crash in between: nothing is moved twice, and nothing is lost. What another request
+    /// of the visitor, which was under way, puts in after this is moved by the next call; those that come later change
+    /// the user's map.
     pub async fn merge_into(
         &self,
         user: &str,
