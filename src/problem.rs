@@ -158,6 +158,13 @@ impl<B> ProblemBody<B> {
     }
 }
 
+/// Without content, for layers around that answer by themselves, as `tower_http::cors` does.
+impl<B> Default for ProblemBody<B> {
+    fn default() -> Self {
+        Self::full(Bytes::new())
+    }
+}
+
 impl<B: Body<Data = Bytes>> Body for ProblemBody<B> {
     type Data = Bytes;
     type Error = B::Error;

@@ -54,6 +54,13 @@ impl<B> CacheBody<B> {
     }
 }
 
+/// Without content, for layers around that answer by themselves, as `tower_http::cors` does.
+impl<B> Default for CacheBody<B> {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
 impl<B> Body for CacheBody<B>
 where
     B: Body<Data = Bytes>,

@@ -65,15 +65,22 @@ async fn a_peer_that_a_server_left_is_found() {
 /// Over real connections, in an axum router: with connect info, without, with CORS outside, and by route.
 #[cfg(feature = "axum")]
 mod axum {
-    use std::net::SocketAddr;
+    use std::{net::SocketAddr, time::Duration};
 
-    use ::axum::{Router, routing::get};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tower_gatehouse::{
-        Backend,
-        rate_limit::{Key, Quota, RateLimitLayer},
+    use ::axum::{
+        Router,
+        body::{Body, to_bytes},
+        routing::get,
     };
-    use tower_http::cors::CorsLayer;
+    use http::StatusCode;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tower::{ServiceBuilder, ServiceExt};
+    use tower_gatehouse::{
+        Backend, HttpCache,
+        rate_limit::{ConcurrencyLimitLayer, Key, Quota, RateLimitLayer},
+        session::{KeyRing, SessionLayer},
+    };
+    use tower_http::{cors::CorsLayer, csrf::CsrfLayer, timeout::TimeoutLayer};
 
     async fn ask(address: SocketAddr, path: &str) -> String {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -129,15 +136,47 @@ mod axum {
 
     #[tokio::test]
     async fn each_route_has_its_own_quota_and_the_layer_s_state_is_one() {
-        use tower::ServiceExt;
         let limit = RateLimitLayer::new(&Backend::memory(), "route", Key::route(), Quota::per_hour(2));
         let handler = || get(async || "hello");
         let app = Router::new().route("/a/{id}", handler()).route("/b", handler()).layer(limit);
         for (path, expected) in
             [("/a/1", 200), ("/a/2", 200), ("/a/3", 429), ("/b", 200), ("/b", 200), ("/b", 429), ("/a/4", 429)]
         {
-            let request = http::Request::builder().uri(path).body(::axum::body::Body::empty()).unwrap();
+            let request = http::Request::builder().uri(path).body(Body::empty()).unwrap();
             assert_eq!(app.clone().oneshot(request).await.unwrap().status(), expected, "{path}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn layers_of_tower_http_stand_around_all_layers_in_one_stack() {
+        let backend = Backend::memory();
+        let app = Router::new()
+            .route("/", get(async || "hello").post(async || "done"))
+            .route("/slow", get(std::future::pending::<()>))
+            .layer(
+                ServiceBuilder::new()
+                    .layer(CorsLayer::permissive())
+                    .layer(CsrfLayer::new())
+                    .layer(RateLimitLayer::new(&backend, "all", Key::global(), Quota::per_minute(100)))
+                    .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(20)))
+                    .layer(ConcurrencyLimitLayer::new("in progress", Key::global(), 100))
+                    .layer(SessionLayer::new(&backend, KeyRing::ephemeral()))
+                    .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, Duration::from_secs(10)))
+                    .layer(HttpCache::new(&backend).layers()),
+            );
+        for (method, path, field, expected) in [
+            ("GET", "/", ("origin", "https://a.example"), (200, "hello")),
+            ("POST", "/", ("sec-fetch-site", "same-origin"), (200, "done")),
+            ("POST", "/", ("sec-fetch-site", "cross-site"), (403, "")),
+            ("OPTIONS", "/", ("access-control-request-method", "GET"), (200, "")),
+            ("GET", "/slow", ("accept", "*/*"), (504, "")),
+        ] {
+            let request = http::Request::builder().method(method).uri(path).header(field.0, field.1);
+            let answer = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+            assert_eq!(answer.headers()["access-control-allow-origin"], "*", "{method} {path}");
+            let status = answer.status().as_u16();
+            let content = to_bytes(answer.into_body(), 100).await.unwrap();
+            assert_eq!((status, &content[..]), (expected.0, expected.1.as_bytes()), "{method} {path} {field:?}");
         }
     }
 }

@@ -36,6 +36,13 @@ impl<B> PermitBody<B> {
     }
 }
 
+/// Holds no permit; for layers around that answer by themselves, as `tower_http::cors` does.
+impl<B: Default> Default for PermitBody<B> {
+    fn default() -> Self {
+        Self::new(B::default(), None)
+    }
+}
+
 impl<B: Body> Body for PermitBody<B> {
     type Data = B::Data;
     type Error = B::Error;
