@@ -1,6 +1,6 @@
 //! What limits look at.
 
-use http::{Extensions, HeaderMap, Method, Request, request::Parts};
+use http::{Extensions, HeaderMap, Method, Request, header, request::Parts};
 
 /// The head of a request, where it is. To take a request apart and put it together again moves a few hundred bytes
 /// twice; it is done for functions of the user's that want to see all of the head.
@@ -17,6 +17,13 @@ impl<'a> Head<'a> {
     pub(super) fn whole(parts: &'a Parts) -> Self {
         let Parts { method, headers, extensions, .. } = parts;
         Self { method, headers, extensions, whole: Some(parts) }
+    }
+
+    /// Preflights carry no credentials, and a browser takes a refused one for a refusal of CORS.
+    pub(super) fn is_preflight(self) -> bool {
+        *self.method == Method::OPTIONS
+            && self.headers.contains_key(header::ORIGIN)
+            && self.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
     }
 
     pub(super) fn of<B>(request: &'a Request<B>) -> Self {

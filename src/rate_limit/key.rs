@@ -152,6 +152,19 @@ impl Key {
         self.has(&|part| matches!(part, Part::Function(_)))
     }
 
+    /// Whether the request shares its key with clients of all kinds: who is refused by it need not have asked for much.
+    pub(super) fn is_everybodys(&self, head: Head<'_>) -> bool {
+        match &*self.0 {
+            Part::Route | Part::Global => true,
+            Part::All(keys) => keys.iter().all(|key| key.is_everybodys(head)),
+            Part::Or(first, second) => match first.write(head, &mut Fields(SmallVec::new())) {
+                Ok(false) => second.is_everybodys(head),
+                _ => first.is_everybodys(head),
+            },
+            _ => false,
+        }
+    }
+
     fn has(&self, is: &impl Fn(&Part) -> bool) -> bool {
         match &*self.0 {
             Part::All(keys) => keys.iter().any(|key| key.has(is)),

@@ -60,6 +60,7 @@ mod fields;
 mod forwarded;
 mod future;
 mod head;
+mod hooks;
 mod key;
 mod layer;
 mod outage;

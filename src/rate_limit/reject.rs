@@ -8,7 +8,8 @@ use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use super::{fields::whole_seconds, head::Head, key::Unwired};
 use crate::{Problem, backend::BackendError, problem::answering};
 
-/// A refusal, for those who shape the answer ([`RateLimitLayer::on_reject`](super::RateLimitLayer::on_reject)).
+/// A refusal, for those who shape the answer ([`RateLimitLayer::on_reject`](super::RateLimitLayer::on_reject),
+/// [`ConcurrencyLimitLayer::on_reject`](super::ConcurrencyLimitLayer::on_reject)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rejection {
@@ -17,6 +18,7 @@ pub struct Rejection {
     /// The names of the policies that refused.
     pub policies: Vec<Arc<str>>,
     /// When the same request passes, if nothing else is asked for meanwhile; `None` if it never does or nobody knows.
+    /// With [`Overload`](Reason::Overload) and [`Unavailable`](Reason::Unavailable), 1 s: a guess.
     pub retry_after: Option<Duration>,
 }
 
@@ -26,8 +28,11 @@ pub struct Rejection {
 pub enum Reason {
     /// A quota is used up: 429.
     Quota,
-    /// Too many requests are in progress: 429.
+    /// The client has too many requests in progress: 429.
     Concurrency,
+    /// Too many requests are in progress under a key that is everybody's ([`Key::global`](super::Key::global),
+    /// [`Key::route`](super::Key::route)): 503.
+    Overload,
     /// The backend cannot be asked, and the policy says [`OnError::Deny`](super::OnError::Deny): 503.
     Unavailable,
 }
@@ -50,7 +55,7 @@ impl Rejection {
                 "https://iana.org/assignments/http-problem-types#quota-exceeded",
                 "Request cannot be satisfied as assigned quota has been exceeded",
             ),
-            Reason::Unavailable => (
+            Reason::Overload | Reason::Unavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
                 "Request cannot be satisfied due to temporary server capacity constraints",
@@ -65,8 +70,8 @@ impl Rejection {
     /// type for a broken connection.
     fn grpc(&self) -> Response<Bytes> {
         let code = match self.reason {
-            Reason::Quota | Reason::Concurrency => 8, // RESOURCE_EXHAUSTED
-            Reason::Unavailable => 14,                // UNAVAILABLE
+            Reason::Quota | Reason::Concurrency => 8,     // RESOURCE_EXHAUSTED
+            Reason::Overload | Reason::Unavailable => 14, // UNAVAILABLE
         };
         let mut answer = grpc_status(code, self.detail());
         if let Some(retry_after) = self.retry_after {
@@ -82,6 +87,7 @@ impl Rejection {
             (Reason::Quota, Some(_)) => "Too many requests; try again after the time in Retry-After.",
             (Reason::Quota, None) => "The request costs more than its quota allows at once.",
             (Reason::Concurrency, _) => "Too many requests are in progress; try again when one of them has ended.",
+            (Reason::Overload, _) => "The server is busy with other requests; try again after the time in Retry-After.",
             (Reason::Unavailable, _) => "The limit of requests cannot be checked at present.",
         }
     }

@@ -1,8 +1,12 @@
 //! How many requests are in progress at once, in this process.
 //!
 //! A request is in progress until its response has been sent: until the end of the body, or until the body is dropped.
-//! A slow download counts for as long as it takes; tower's own `ConcurrencyLimit` lets go at the head. Who comes in
-//! addition is refused at once with 429 and does not wait in line.
+//! A slow download counts for as long as it takes; tower's own `ConcurrencyLimit` lets go at the head. A connection that
+//! was upgraded, as to a WebSocket, does not count: its response (101) has ended. Who comes in addition is refused at
+//! once and does not wait in line: with 429, or with 503 and `Retry-After` where the key is everybody's
+//! ([`Key::global`](super::Key::global), [`Key::route`](super::Key::route)), for then it is the server that is busy.
+//!
+//! Each process counts for itself, so a fleet admits the limit times the number of its processes.
 //!
 //! ```
 //! use http::{Request, Response, StatusCode};
@@ -17,7 +21,7 @@
 //!
 //! let first = service.ready().await?.call(Request::new(())).await?;
 //! let second = service.ready().await?.call(Request::new(())).await?;
-//! assert_eq!(second.status(), StatusCode::TOO_MANY_REQUESTS);
+//! assert_eq!(second.status(), StatusCode::SERVICE_UNAVAILABLE);
 //! drop(first); // the client has left
 //! let third = service.ready().await?.call(Request::new(())).await?;
 //! assert_eq!(third.status(), StatusCode::OK);
