@@ -22,8 +22,8 @@ use crate::{Identity, backend::LimitKey};
 ///
 /// A request may have no key legitimately, such as an anonymous one under [`Key::user`]: the policy is then skipped,
 /// or another key asked ([`or`](Self::or)). Where the key cannot be known because something is not wired up (no peer
-/// address, no session layer), the request is refused with a 500 that names what to do: a limit that quietly does not
-/// apply is worse.
+/// address, no session layer, no router), the request is refused with a 500 that names what to do: a limit that quietly
+/// does not apply is worse.
 ///
 /// Keys are kept as 16 bytes of a hash over their parts, each with its length: neither addresses nor tokens stand in
 /// the store, and no two keys run together. Only where the counters are in the memory of this process, an address that
@@ -47,7 +47,7 @@ enum Part {
 type Function = dyn Fn(&Parts) -> Option<Vec<u8>> + Send + Sync;
 
 /// Left in the extensions of requests by a router that is not axum's: the pattern of the route that was taken, such
-/// as `/products/{id}`.
+/// as `/products/{id}`; and, for a request without a route, one that no route has.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RoutePattern(pub Arc<str>);
 
@@ -92,8 +92,10 @@ impl Key {
         Self::of(Part::Header(name))
     }
 
-    /// The pattern of the route: axum's `MatchedPath` with the feature `axum`, else a [`RoutePattern`]. Under axum, all
-    /// requests for which there is no route share one key.
+    /// The pattern of the route: a [`RoutePattern`], or axum's `MatchedPath` with the feature `axum`. Needs a layer within
+    /// the router (`Router::layer`), where all requests for which there is no route share one key; one around the router
+    /// comes before any route is known. A router below a path (`nest_service`) with the layer around it counts as one
+    /// without routes.
     pub fn route() -> Self {
         Self::of(Part::Route)
     }
@@ -307,14 +309,22 @@ fn bearer(head: Head<'_>) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii()).filter(|token| !token.is_empty())
 }
 
-#[cfg_attr(feature = "axum", expect(clippy::unnecessary_wraps, reason = "without axum, it can fail"))]
+/// The pattern of the route; `None` where a router has found none.
 fn route(head: Head<'_>) -> Result<Option<&str>, Unwired> {
     if let Some(RoutePattern(pattern)) = head.extensions.get() {
         return Ok(Some(pattern));
     }
     #[cfg(feature = "axum")]
-    return Ok(head.extensions.get::<axum::extract::MatchedPath>().map(axum::extract::MatchedPath::as_str));
-    #[cfg(not(feature = "axum"))]
+    {
+        use axum::extract::{MatchedPath, OriginalUri};
+        if let Some(path) = head.extensions.get::<MatchedPath>() {
+            return Ok(Some(path.as_str()));
+        }
+        // What every router of axum leaves; a layer around all of them sees a request that has been to none.
+        if head.extensions.get::<OriginalUri>().is_some() {
+            return Ok(None);
+        }
+    }
     Err(Unwired::NO_ROUTE)
 }
 
@@ -332,10 +342,9 @@ impl Unwired {
         "The rate limit by user or session finds no session layer: put a `SessionLayer`, or a layer that leaves an \
          `Identity` in the extensions of each request, outside of the `RateLimitLayer`.",
     );
-    #[cfg(not(feature = "axum"))]
     const NO_ROUTE: Self = Self(
-        "The rate limit by route finds no route: enable the feature `axum`, or leave a `rate_limit::RoutePattern` in \
-         the extensions of each request.",
+        "The rate limit by route finds no route: put it within the router (axum's `Router::layer`, with the feature \
+         `axum`), or leave a `rate_limit::RoutePattern` in the extensions of each request.",
     );
 }
 
@@ -444,7 +453,6 @@ mod tests {
         assert!(error(Key::user()).contains("SessionLayer"));
         assert!(error(Key::session().or(Key::global())).contains("SessionLayer"));
         assert!(error(Key::from((Key::user(), Key::route()))).contains("SessionLayer"));
-        #[cfg(not(feature = "axum"))]
         assert!(error(Key::route()).contains("RoutePattern"));
     }
 

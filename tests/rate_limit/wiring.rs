@@ -22,6 +22,7 @@ async fn what_is_missing_is_a_500_that_names_the_fix_in_every_request() {
         (Key::user(), "SessionLayer"),
         (Key::session(), "SessionLayer"),
         (Key::user().or(Key::global()), "SessionLayer"),
+        (Key::route(), "RoutePattern"),
     ] {
         let app = app(key.clone());
         for _ in 0..3 {
@@ -74,7 +75,7 @@ mod axum {
     };
     use http::StatusCode;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tower::{ServiceBuilder, ServiceExt};
+    use tower::{Layer, ServiceBuilder, ServiceExt};
     use tower_gatehouse::{
         Backend, HttpCache,
         rate_limit::{ConcurrencyLimitLayer, Key, Quota, RateLimitLayer},
@@ -145,6 +146,34 @@ mod axum {
             let request = http::Request::builder().uri(path).body(Body::empty()).unwrap();
             assert_eq!(app.clone().oneshot(request).await.unwrap().status(), expected, "{path}");
         }
+    }
+
+    /// No router, and no route: what a router has not found is limited, all of it together.
+    #[tokio::test]
+    async fn by_route_around_a_router_nothing_is_known_of_routes_and_every_request_says_so() {
+        let limit = || RateLimitLayer::new(&Backend::memory(), "route", Key::route(), Quota::per_hour(2));
+        let routes = || Router::new().route("/a", get(async || "a")).nest("/in", Router::new().route("/b", get("b")));
+        let ask = async |app: &Router, path: &str| {
+            let request = http::Request::builder().uri(path).body(Body::empty()).unwrap();
+            app.clone().oneshot(request).await.unwrap()
+        };
+        let around = limit().layer(routes());
+        for path in ["/a", "/a", "/in/b", "/c"] {
+            let request = http::Request::builder().uri(path).body(Body::empty()).unwrap();
+            let answer = around.clone().oneshot(request).await.unwrap();
+            assert_eq!(answer.status(), 500, "{path}");
+            let problem = to_bytes(Body::new(answer.into_body()), 1000).await.unwrap();
+            assert!(String::from_utf8_lossy(&problem).contains("Router::layer"), "{problem:?}");
+        }
+        let within = routes().layer(limit());
+        for (path, expected) in
+            [("/c", 404), ("/in/d", 404), ("/e", 429), ("/in/f", 429), ("/a", 200), ("/in/b", 200), ("/a", 200)]
+        {
+            assert_eq!(ask(&within, path).await.status(), expected, "{path}");
+        }
+        // A service of its own below a path.
+        let below = Router::new().nest_service("/in", limit().layer(routes()));
+        assert_eq!(ask(&below, "/in/a").await.status(), 200);
     }
 
     #[tokio::test(start_paused = true)]
