@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
@@ -14,8 +14,10 @@ pub use crate::exchange::PeerAddr;
 
 /// Which address a request comes from: that of the peer, unless the peer is a proxy that is trusted to tell.
 ///
-/// IPv4 addresses that are written as IPv6 (`::ffff:192.0.2.1`) are taken as IPv4. For limits, the addresses of one
-/// IPv6 network of 64 bits are one client, because a client can use all of them ([`ipv6_prefix`](Self::ipv6_prefix)).
+/// IPv4 addresses that are written as IPv6 (`::ffff:192.0.2.1`) are taken as IPv4, and so are those of clients who come
+/// by a NAT64 with the well-known prefix (`64:ff9b::192.0.2.1`, RFC 6052); trusted proxies are known by the address that
+/// the NAT64 gives them. For limits, the addresses of one IPv6 network of 64 bits are one client, because a client can
+/// use all of them ([`ipv6_prefix`](Self::ipv6_prefix)).
 ///
 /// ```
 /// use http::HeaderMap;
@@ -92,6 +94,10 @@ impl ClientIp {
     /// What is not an address (`unknown`, obfuscated names, junk) ends the search: the address is then that of the
     /// proxy that wrote it.
     pub fn find(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
+        self.as_it_came(peer, headers).map(before_nat64)
+    }
+
+    fn as_it_came(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
         let peer = peer.map(|address| address.to_canonical());
         match &self.trust {
             Trust::Hops(0) => peer,
@@ -128,6 +134,17 @@ impl ClientIp {
                 Ipv6Addr::from_bits(address.to_bits() & mask).into()
             }
         }
+    }
+}
+
+/// The address of IPv4 that a NAT64 has written as one of IPv6, with the well-known prefix (RFC 6052 §2.1).
+fn before_nat64(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) => match v6.segments() {
+            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)).into(),
+            _ => address,
+        },
+        IpAddr::V4(_) => address,
     }
 }
 

@@ -63,6 +63,22 @@ async fn a_peer_that_a_server_left_is_found() {
     }
 }
 
+#[tokio::test]
+async fn clients_of_one_nat64_are_told_apart() {
+    let app = app(Key::peer_ip());
+    for (address, status) in [
+        ("[64:ff9b::192.0.2.1]:1", 200),
+        ("[64:ff9b::198.51.100.7]:1", 200),
+        ("192.0.2.1:1", 429),
+        ("[64:ff9b:0:1::192.0.2.1]:1", 200),
+        ("[64:ff9b:0:1::192.0.2.9]:1", 429),
+    ] {
+        let mut request = Request::new(());
+        request.extensions_mut().insert(PeerAddr(address.parse().unwrap()));
+        assert_eq!(app.ask(request).await.status(), status, "{address}");
+    }
+}
+
 /// Over real connections, in an axum router: with connect info, without, with CORS outside, and by route.
 #[cfg(feature = "axum")]
 mod axum {

@@ -36,6 +36,12 @@ const TABLE: &[Row] = &[
     ("an IPv6 network", "x10.0.0.0/8, fd00::/8", &["2001:db8::1, fd00::7"], "2001:db8::1"),
     ("a mapped entry is trusted as IPv4", "x10.0.0.0/8", &["1.1.1.1, ::ffff:10.9.9.9"], "1.1.1.1"),
     ("a mapped network is one of IPv4", "x::ffff:10.0.0.0/104", &["1.1.1.1, 10.9.9.9"], "1.1.1.1"),
+    // NAT64.
+    ("the client of a NAT64 is one of IPv4", "x1", &["64:ff9b::192.0.2.1"], "192.0.2.1"),
+    ("so it is behind networks", "x10.0.0.0/8", &["6.6.6.6, 64:ff9b::192.0.2.1"], "192.0.2.1"),
+    ("what comes by NAT64 is not trusted as IPv4", "x10.0.0.0/8", &["6.6.6.6, 64:ff9b::10.9.9.9"], "10.9.9.9"),
+    ("but as it comes", "x10.0.0.2, 64:ff9b::10.9.9.9", &["1.1.1.1, 64:ff9b::10.9.9.9"], "1.1.1.1"),
+    ("other prefixes are networks of IPv6", "x1", &["64:ff9b:1::192.0.2.1"], "64:ff9b:1::c000:201"),
     // Junk ends the search at the proxy that wrote it.
     ("junk: the peer", "x1", &["junk"], PEER),
     ("junk on the left of what is reached", "x2", &["junk, 1.1.1.1"], "1.1.1.1"),
