@@ -49,7 +49,7 @@
 //! was evicted begins anew. [Running on Redis](crate::guide::redis#eviction) has the rest.
 //!
 //! # Many requests at once
-//! [`ConcurrencyLimitLayer`] limits how many are in progress.
+//! [`ConcurrencyLimitLayer`] limits how many are in progress in this process.
 
 mod client_ip;
 mod concurrency;
