@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Response, header, request};
 
 use super::{
-    Headers, Key, OnError, Policy, Rejection,
+    Headers, Key, OnError, Policy, Quota, Rejection,
     fields::{self, Fields},
     head::Head,
     reject::Form,
@@ -30,12 +30,15 @@ pub(super) struct Config {
 type Exempt = dyn Fn(&request::Parts) -> bool + Send + Sync;
 type OnReject = dyn Fn(&Rejection, Response<Bytes>) -> Response<Bytes> + Send + Sync;
 
-/// Policies by one key, whose counters are kept together.
+/// Policies by one key, whose counters are kept together. One with tiers is a group of its own: its counters are others
+/// under each tier, and those of its neighbours are not.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
     pub(super) key: Key,
     pub(super) shadow: bool,
     /// Stands for the names and quotas of the policies and for how each counts: rates and windows have different units.
+    /// Under a tier, [`signature_for`](Self::signature_for) it does.
+    ///
     /// Where other policies are configured, as while a new version is rolled out, they count apart, and do not begin
     /// anew with each request of the other version.
     pub(super) signature: [u8; 16],
@@ -55,7 +58,10 @@ pub(super) struct Same {
 
 impl Config {
     pub(super) fn add(&mut self, policy: Policy) {
-        let same = |group: &Group| group.shadow == policy.shadow && group.key.is_same(&policy.key);
+        let same = |group: &Group| {
+            let has_tiers = policy.tier.is_some() || group.has_tiers();
+            !has_tiers && group.shadow == policy.shadow && group.key.is_same(&policy.key)
+        };
         if let Some(group) = self.groups.iter_mut().find(|group| same(group)) {
             group.policies.push(policy);
             group.prepare();
@@ -107,6 +113,9 @@ impl Group {
         }
         // A shadow counts what would have been; it must not use up the quota of its enforced twin.
         hasher.update(&[u8::from(self.shadow)]).finalize_xof().fill(&mut self.signature);
+        for (n, policy) in self.policies.iter().enumerate() {
+            self.signature[n / 8 % 16] ^= u8::from(policy.limit(policy.quota).is_window()) << (n % 8);
+        }
 
         self.charges = self.policies.iter().any(|policy| policy.charge.is_some());
         let depends = self.policies.iter().any(|policy| policy.tier.is_some() || policy.cost.is_some());
@@ -114,16 +123,23 @@ impl Group {
             asks: self.policies.iter().map(|policy| Ask { limit: policy.limit(policy.quota), cost: 1 }).collect(),
             policy_field: fields::policies(self.policies.iter().map(|policy| (&*policy.name, policy.quota))),
         });
-        if let Some(same) = &self.same {
-            self.signature = self.signature_for(&same.asks);
-        }
     }
 
-    /// The signature for these asks, if it does not stand for them yet: a policy may have tiers that count in windows.
-    pub(super) fn signature_for(&self, asks: &[Ask]) -> [u8; 16] {
+    fn has_tiers(&self) -> bool {
+        self.policies.iter().any(|policy| policy.tier.is_some())
+    }
+
+    /// The signature for a request with these quotas. Under each tier a policy counts by itself: a counter keeps no more
+    /// than its quota can have used, so that a looser tier would forget what was used of a tighter one.
+    pub(super) fn signature_for(&self, quotas: &[Quota]) -> [u8; 16] {
         let mut signature = self.signature;
-        for (n, ask) in asks.iter().enumerate() {
-            signature[n / 8 % 16] ^= u8::from(ask.limit.is_window()) << (n % 8);
+        if self.policies.iter().zip(quotas).any(|(policy, quota)| policy.quota != *quota) {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&self.signature);
+            for quota in quotas {
+                hasher.update(&quota.to_bytes());
+            }
+            hasher.finalize_xof().fill(&mut signature);
         }
         signature
     }

@@ -143,12 +143,13 @@ impl Engine {
                 });
                 Box::new(Own { asks: asks.collect(), quotas })
             });
-            let signature = own.as_ref().map_or(group.signature, |own| group.signature_for(&own.asks));
+            let signature = own.as_ref().map_or(group.signature, |own| group.signature_for(&own.quotas));
             let Some(key) = group.key.of_request(head, &signature, plain)? else { continue };
+            let subject = Subject { group: index, key, own };
             // Two policies of one name and quota have found the same key by different ways: one counter, one request.
-            let counts_one = own.is_none() && !group.charges;
-            if !counts_one || subjects.iter().all(|subject: &Subject| subject.key != key) {
-                subjects.push(Subject { group: index, key, own });
+            let is_same = |other: &Subject| other.key == key && other.asks(self.group(other)) == subject.asks(group);
+            if group.charges || !subjects.iter().any(is_same) {
+                subjects.push(subject);
             }
         }
         Ok(Plan(subjects))

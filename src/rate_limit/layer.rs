@@ -27,8 +27,9 @@ impl RateLimitLayer {
 
     /// Limits requests by several policies at once. If one of them denies a request, none of them counts it.
     ///
-    /// Policies by the same key are decided in one step. In a Redis Cluster, policies by different keys are asked at
-    /// the same time, and what the others counted is given back where one denies.
+    /// Policies by the same key are decided in one step; one with [tiers](Policy::quota_by) counts by itself, as if by
+    /// another key. In a Redis Cluster, policies by different keys are asked at the same time, and what the others counted
+    /// is given back where one denies.
     pub fn with_policies(backend: &Backend, policies: impl IntoIterator<Item = Policy>) -> Self {
         let config = Config {
             backend: backend.clone(),

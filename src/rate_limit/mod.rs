@@ -37,7 +37,7 @@
 //! - **All or nothing.** Of several policies ([`RateLimitLayer::with_policies`]), none counts a request that one of them
 //!   denies.
 //! - **Cheap under attack.** What was denied costs no round trip until it may pass (for 10 ms to 5 s, for 65,536 keys);
-//!   only a layer by several keys that lie on different nodes asks each time.
+//!   only a layer by several keys, or with tiers, that lie on different nodes asks each time.
 //! - **Honest.** Who waits for as long as `Retry-After` says is not denied again, unless others use the same key.
 //! - **Never in the way.** While the backend is out of reach, each policy does what its [`OnError`] says.
 //!

@@ -68,8 +68,9 @@ impl Policy {
 
     /// Another quota for some requests, such as those of a paying user; `None` is the policy's own.
     ///
-    /// A key whose quota changes keeps what it has used, as far as the new quota goes; only quotas in fixed windows and
-    /// others are counted apart.
+    /// Each quota has counters of its own: a key that comes under another one begins there anew, and has still used of
+    /// the first what it had when it comes back. So a client that can choose between them, as by the path, has all of
+    /// them; a policy without tiers beside this one counts its requests together.
     #[must_use]
     pub fn quota_by(mut self, tier: impl Fn(&request::Parts) -> Option<Quota> + Send + Sync + 'static) -> Self {
         self.tier = Some(Arc::new(tier));

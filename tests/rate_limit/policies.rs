@@ -191,6 +191,68 @@ async fn tiers_have_quotas_of_their_own() {
     }
 }
 
+/// What is left, as `RateLimit` says.
+fn left(answer: &crate::Answer) -> u64 {
+    let told = header(answer, "ratelimit").split_once(";r=").and_then(|(_, rest)| rest.split_once(';'));
+    told.unwrap().0.parse().unwrap()
+}
+
+#[tokio::test]
+async fn what_was_used_under_one_tier_is_not_given_back_by_a_request_under_another() {
+    for base in [Quota::per_minute(1000), Quota::per_minute(1000).fixed_window()] {
+        let clock = TestClock::new();
+        let policy = Policy::new("api", Key::global(), base)
+            .quota_by(|parts| (parts.uri.path() == "/export").then(|| Quota::per_hour(100)));
+        let app = App::new(&RateLimitLayer::with_policies(&Backend::memory_with(&clock), [policy]));
+        let ask = |path: &'static str| app.ask(Request::builder().uri(path).body(()).unwrap());
+        let mut exports = 0;
+        for _ in 0..600 {
+            for _ in 0..5 {
+                exports += u32::from(ask("/export").await.status() == 200);
+            }
+            clock.advance(Duration::from_millis(100));
+            assert_eq!(ask("/").await.status(), 200);
+        }
+        assert!((100..=101).contains(&exports), "in one minute, of 100 an hour: {exports}");
+    }
+}
+
+#[tokio::test]
+async fn under_each_tier_a_key_counts_anew_and_finds_again_what_it_has_used() {
+    let policy = Policy::new("api", Key::global(), Quota::per_hour(60))
+        .quota_by(|parts| parts.headers.contains_key("x-pays").then(|| Quota::per_hour(6000)));
+    let app = App::new(&RateLimitLayer::with_policies(&Backend::memory_with(&TestClock::new()), [policy]));
+    assert_eq!(app.admits(100).await, 60);
+    assert_eq!(left(&app.ask(with("x-pays", "1")).await), 5999);
+    assert_eq!(left(&app.ask(with("x-pays", "1")).await), 5998);
+    assert_eq!(app.get().await, 429);
+}
+
+#[tokio::test]
+async fn a_tier_of_one_policy_does_not_split_what_its_neighbours_count() {
+    let path = |parts: &http::request::Parts, path| parts.uri.path() == path;
+    let policies = [
+        Policy::new("daily", user(), Quota::per_day(5)),
+        Policy::new("burst", user(), Quota::per_hour(100))
+            .quota_by(move |parts| path(parts, "/a").then(|| Quota::per_hour(200))),
+        Policy::new("other", user(), Quota::per_hour(300))
+            .quota_by(move |parts| path(parts, "/b").then(|| Quota::per_hour(400))),
+    ];
+    let app = App::new(&RateLimitLayer::with_policies(&Backend::memory(), policies));
+    let mut admitted = Vec::new();
+    for n in 0..30 {
+        let request = Request::builder().uri(["/", "/a", "/b"][n % 3]).header("x-user", "a").body(()).unwrap();
+        let answer = app.ask(request).await;
+        if answer.status() == 200 {
+            let told = header(&answer, "ratelimit").split(", ").map(|one| one.split(';').nth(1).unwrap().to_owned());
+            admitted.push(told.collect::<Vec<_>>().join(" "));
+        }
+    }
+    // Of each policy, what the requests so far have left: "burst" has a tier of its own for "/a", "other" for "/b".
+    let expected = ["r=4 r=99 r=299", "r=3 r=199 r=298", "r=2 r=98 r=399", "r=1 r=97 r=297", "r=0 r=198 r=296"];
+    assert_eq!(admitted, expected);
+}
+
 #[tokio::test]
 async fn a_shadow_refuses_nothing_and_tells_what_it_would_have_refused() {
     let backend = Backend::memory();

@@ -92,6 +92,24 @@ async fn a_request_whose_key_is_found_in_two_ways_counts_once() {
 }
 
 #[tokio::test]
+async fn a_loose_tier_of_the_same_key_does_not_make_a_tight_one_forget() {
+    let server = RedisServer::start();
+    for backend in [Backend::memory(), patient(server.url()).await] {
+        let policy = Policy::new("api", Key::global(), Quota::per_second(1000))
+            .quota_by(|parts| (parts.uri.path() == "/export").then(|| Quota::per_hour(5)));
+        let app = App::new(&RateLimitLayer::with_policies(&backend, [policy]));
+        let mut exports = 0;
+        for _ in 0..40 {
+            let export = Request::builder().uri("/export").body(()).unwrap();
+            exports += usize::from(app.ask(export).await.status() == 200);
+            assert_eq!(app.get().await, 200);
+            tokio::time::sleep(REFILL).await;
+        }
+        assert_eq!(exports, 5, "{}", backend.name());
+    }
+}
+
+#[tokio::test]
 async fn of_several_denials_that_are_remembered_the_longest_wait_is_told() {
     let server = RedisServer::start();
     let layer = RateLimitLayer::with_policies(
