@@ -254,6 +254,18 @@ async fn a_tier_of_one_policy_does_not_split_what_its_neighbours_count() {
 }
 
 #[tokio::test]
+async fn the_first_line_of_a_field_is_the_key_whatever_a_client_adds() {
+    let app = App::new(&RateLimitLayer::new(&Backend::memory(), "user", user(), Quota::per_hour(2)));
+    let mut admitted = 0;
+    for n in 0..20 {
+        let request = Request::builder().header("x-user", "a").header("x-user", format!("junk{n}")).body(()).unwrap();
+        admitted += usize::from(app.ask(request).await.status() == 200);
+    }
+    assert_eq!(admitted, 2);
+    assert_eq!(app.ask(with("x-user", "a")).await.status(), 429);
+}
+
+#[tokio::test]
 async fn a_shadow_refuses_nothing_and_tells_what_it_would_have_refused() {
     let backend = Backend::memory();
     let shadow = Policy::new("shadow", Key::global(), Quota::per_hour(2)).shadow();
