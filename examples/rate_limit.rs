@@ -10,18 +10,22 @@
 
 use std::{error::Error, net::SocketAddr};
 
-use axum::{Router, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    http::{StatusCode, request::Parts},
+    routing::get,
+};
 use tower_gatehouse::{
     Backend,
     rate_limit::{ConcurrencyLimitLayer, Key, OnError, Policy, Quota, RateLimitLayer},
 };
 
 const TO_TRY: &str = "\
-  curl -i http://ADDR/                          RateLimit: \"ip\";r=…, and what was seen of \"burst\"
+  curl -i http://ADDR/                          RateLimit: \"burst\";r=4;t=1, \"ip\";r=599;t=6
   for i in 1 2 3 4 5 6; do curl -s -o /dev/null -w '%{http_code} ' http://ADDR/; done
                                                 after five at once: 429, one more every second
   curl -i -H 'x-api-key: gold' http://ADDR/api  the quota of a paying customer: 1000 a minute
-  curl -i -H 'x-api-key: tin' http://ADDR/api   everybody else's: 3 a minute
+  curl -i http://ADDR/api                       everybody else's, by address: 3 a minute
   for i in 1 2 3 4; do curl -s -o /dev/null -w '%{http_code} ' -u me:wrong http://ADDR/login; done
                                                 only failures count: 401 401 401 429
 ";
@@ -53,9 +57,11 @@ fn app(backend: &Backend) -> Router {
             Policy::new("ip", Key::peer_ip(), Quota::per_hour(600)),
         ],
     );
-    // The quota depends on who asks.
-    let by_key = Policy::new("api", Key::header("x-api-key".parse().expect("a field name")), Quota::per_minute(3))
-        .quota_by(|request| (request.headers["x-api-key"] == "gold").then(|| Quota::per_minute(1000)));
+    // The quota depends on who asks: a customer counts by key, everybody else by address, whatever key he invents.
+    let is_gold = |request: &Parts| request.headers.get("x-api-key").is_some_and(|key| key == "gold");
+    let key = Key::from_fn(move |request| is_gold(request).then_some("gold")).or(Key::peer_ip());
+    let by_key = Policy::new("api", key, Quota::per_minute(3))
+        .quota_by(move |request| is_gold(request).then(|| Quota::per_minute(1000)));
     // Failed logins only; and while the backend is out of reach, none at all.
     let logins = Policy::new("login", Key::peer_ip(), Quota::per_minute(3))
         .only(|response| response.status == StatusCode::UNAUTHORIZED)

@@ -135,6 +135,8 @@ impl Engine {
         let mut subjects = SmallVec::new();
         let plain = self.config.backend.takes_plain_keys();
         for (index, group) in self.config.groups.iter().enumerate() {
+            // Tiers and costs may count on what the key is made of.
+            let Some(found) = group.key.of_request(head, plain)? else { continue };
             let own = group.same.is_none().then(|| {
                 let quotas: Vec<_> = group.policies.iter().map(|policy| policy.quota_of(head)).collect();
                 let asks = group.policies.iter().zip(&quotas).map(|(policy, quota)| Ask {
@@ -144,7 +146,7 @@ impl Engine {
                 Box::new(Own { asks: asks.collect(), quotas })
             });
             let signature = own.as_ref().map_or(group.signature, |own| group.signature_for(&own.quotas));
-            let Some(key) = group.key.of_request(head, &signature, plain)? else { continue };
+            let key = found.under(&signature);
             let subject = Subject { group: index, key, own };
             // Two policies of one name and quota have found the same key by different ways: one counter, one request.
             let is_same = |other: &Subject| other.key == key && other.asks(self.group(other)) == subject.asks(group);

@@ -118,32 +118,23 @@ impl Key {
         Self::of(Part::Or(self, other.into()))
     }
 
-    /// The key of a request under these policies; `plain` for a store that
+    /// The key of a request; `plain` for a store that
     /// [takes plain keys](crate::backend::Limits::takes_plain_keys).
-    pub(super) fn of_request(
-        &self,
-        head: Head<'_>,
-        policies: &[u8; 16],
-        plain: bool,
-    ) -> Result<Option<LimitKey>, Unwired> {
+    pub(super) fn of_request(&self, head: Head<'_>, plain: bool) -> Result<Option<Found>, Unwired> {
         match &*self.0 {
             Part::Ip(client) if plain => {
-                if let Some(key) = plain_key(address(client, head)?, policies) {
-                    return Ok(Some(key));
+                if let Some((kind, address)) = plain_address(address(client, head)?) {
+                    return Ok(Some(Found::Plain(kind, address)));
                 }
             }
             Part::Or(first, second) => {
-                let key = first.of_request(head, policies, plain)?;
-                return if key.is_some() { Ok(key) } else { second.of_request(head, policies, plain) };
+                let key = first.of_request(head, plain)?;
+                return if key.is_some() { Ok(key) } else { second.of_request(head, plain) };
             }
             _ => {}
         }
-        let mut fields = Fields(SmallVec::from_slice(policies));
-        if !self.write(head, &mut fields)? {
-            return Ok(None);
-        }
-        let hash = blake3::hash(&fields.0);
-        Ok(hash.as_bytes().first_chunk().copied().map(LimitKey::from_bytes))
+        let mut fields = Fields(SmallVec::from_slice(&[0; 16]));
+        Ok(self.write(head, &mut fields)?.then_some(Found::Hashed(fields)))
     }
 
     /// Whether the key depends on who is asking, as far as can be told.
@@ -254,9 +245,37 @@ impl Key {
     }
 }
 
-/// What stands for the policies, which always has 16 bytes, then fields, each with its length. Those of most keys need no
-/// allocation.
-struct Fields(SmallVec<[u8; 128]>);
+/// What a request is limited by. Its policies are put in later: which quotas they have is a question for a request that
+/// has a key.
+pub(super) enum Found {
+    /// The kind of an address, and the address.
+    Plain(u8, [u8; 8]),
+    Hashed(Fields),
+}
+
+impl Found {
+    /// The key under the policies that this stands for.
+    pub(super) fn under(self, policies: &[u8; 16]) -> LimitKey {
+        let mut key = *policies;
+        match self {
+            // So much of what stands for the policies that no two addresses are ever alike. Which ones a client has is
+            // not for it to choose, so that none has the hashed key of another.
+            Self::Plain(kind, address) => {
+                key[7] = kind;
+                key[8..].copy_from_slice(&address);
+            }
+            Self::Hashed(Fields(mut fields)) => {
+                fields[..16].copy_from_slice(policies);
+                key.copy_from_slice(&blake3::hash(&fields).as_bytes()[..16]);
+            }
+        }
+        LimitKey::from_bytes(key)
+    }
+}
+
+/// Room for what stands for the policies, which always has 16 bytes, then fields, each with its length. Those of most
+/// keys need no allocation.
+pub(super) struct Fields(SmallVec<[u8; 128]>);
 
 impl Fields {
     fn push(&mut self, field: &[u8]) {
@@ -283,20 +302,15 @@ fn address(client: &ClientIp, head: Head<'_>) -> Result<IpAddr, Unwired> {
     Ok(client.mask(client.of(head).ok_or(Unwired::NO_PEER)?))
 }
 
-/// An address as a key, with so much of what stands for the policies that no two are ever alike; `None` where it does
-/// not fit in. Which addresses a client has is not for it to choose, so that none has the hashed key of another.
-fn plain_key(address: IpAddr, policies: &[u8; 16]) -> Option<LimitKey> {
-    let (kind, address) = match address {
-        IpAddr::V4(address) => (b'4', u64::from(address.to_bits()).to_be_bytes()),
+/// An address that is a key as it is, with its kind; `None` where it does not fit in.
+fn plain_address(address: IpAddr) -> Option<(u8, [u8; 8])> {
+    match address {
+        IpAddr::V4(address) => Some((b'4', u64::from(address.to_bits()).to_be_bytes())),
         IpAddr::V6(address) => {
             let octets = address.octets();
-            (b'6', *octets.first_chunk().filter(|_| octets[8..] == [0; 8])?)
+            octets.first_chunk().filter(|_| octets[8..] == [0; 8]).map(|network| (b'6', *network))
         }
-    };
-    let mut key = *policies;
-    key[7] = kind;
-    key[8..].copy_from_slice(&address);
-    Some(LimitKey::from_bytes(key))
+    }
 }
 
 fn identity(head: Head<'_>) -> Result<Identity, Unwired> {
@@ -393,7 +407,7 @@ mod tests {
     }
 
     fn key(key: impl Into<Key>, parts: &Parts) -> Option<LimitKey> {
-        key.into().of_request(Head::whole(parts), &[0; 16], false).unwrap()
+        key.into().of_request(Head::whole(parts), false).unwrap().map(|found| found.under(&[0; 16]))
     }
 
     fn name(name: &'static str) -> HeaderName {
@@ -416,7 +430,7 @@ mod tests {
         let [a, b, c] = ["a", "b", "c"].map(|n| Key::header(name(n)));
         let (left, right) = (((a.clone(), b.clone()), c.clone()), (a.clone(), (b, c)));
         assert_ne!(key(left, &three), key(right, &three));
-        let under = |policies| a.of_request(Head::whole(&three), &[policies; 16], false);
+        let under = |policies| a.of_request(Head::whole(&three), false).unwrap().unwrap().under(&[policies; 16]);
         assert_ne!(under(0), under(1));
     }
 
@@ -448,7 +462,7 @@ mod tests {
     #[test]
     fn what_is_not_wired_up_is_named_and_never_falls_through() {
         let bare = parts(|r| r);
-        let error = |key: Key| key.of_request(Head::whole(&bare), &[0; 16], false).unwrap_err().0;
+        let error = |key: Key| key.of_request(Head::whole(&bare), false).err().unwrap().0;
         assert!(error(Key::peer_ip()).contains("into_make_service_with_connect_info"));
         assert!(error(Key::user()).contains("SessionLayer"));
         assert!(error(Key::session().or(Key::global())).contains("SessionLayer"));
@@ -461,7 +475,7 @@ mod tests {
         let of = |key: Key, address: &str, policies: u8| {
             let mut parts = parts(|r| r);
             parts.extensions.insert(PeerAddr(address.parse().unwrap()));
-            key.of_request(Head::whole(&parts), &[policies; 16], true).unwrap().unwrap()
+            key.of_request(Head::whole(&parts), true).unwrap().unwrap().under(&[policies; 16])
         };
         let whole = || Key::ip(ClientIp::peer().ipv6_prefix(128));
         let keys = [

@@ -254,6 +254,21 @@ async fn a_tier_of_one_policy_does_not_split_what_its_neighbours_count() {
 }
 
 #[tokio::test]
+async fn a_tier_and_a_cost_are_asked_for_only_where_there_is_a_key() {
+    let name = |parts: &http::request::Parts| parts.headers["x-user"].to_str().unwrap().to_owned();
+    let policies = [
+        Policy::new("tier", user(), Quota::per_hour(2))
+            .quota_by(move |parts| (name(parts) == "gold").then(|| Quota::per_hour(3))),
+        Policy::new("cost", user(), Quota::per_hour(9)).cost(move |parts| name(parts).len().try_into().unwrap()),
+    ];
+    let app = App::new(&RateLimitLayer::with_policies(&Backend::memory(), policies));
+    assert_eq!(app.admits(5).await, 5, "they have no key");
+    for status in [200, 200, 429] {
+        assert_eq!(app.ask(with("x-user", "gold")).await.status(), status);
+    }
+}
+
+#[tokio::test]
 async fn the_first_line_of_a_field_is_the_key_whatever_a_client_adds() {
     let app = App::new(&RateLimitLayer::new(&Backend::memory(), "user", user(), Quota::per_hour(2)));
     let mut admitted = 0;
