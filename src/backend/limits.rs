@@ -102,7 +102,7 @@ impl Limit {
 
 const MAX_NANOS: u64 = 1 << 52;
 
-fn nanos(duration: Duration) -> u64 {
+pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).min(MAX_NANOS)
 }
 

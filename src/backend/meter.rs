@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::limits::{Ask, Change, Level, Limit, Rule, Verdict};
+use super::limits::{Ask, Change, Level, Limit, Rule, Verdict, nanos};
 use crate::Timestamp;
 
 /// The counters of one key: what [`Limits`](super::Limits) is calculated with, for implementers.
@@ -171,6 +171,19 @@ impl Limit {
         match self.0 {
             Rule::Rate { capacity, .. } => capacity,
             Rule::Window { limit, .. } => limit,
+        }
+    }
+
+    /// When one more unit can be taken than [`Level::remaining`] says, in a window all; zero where nothing was taken.
+    pub(crate) fn next_unit(self, level: &Level) -> Duration {
+        match self.0 {
+            Rule::Rate { interval, capacity, .. } => {
+                let missing = (capacity / interval).saturating_sub(level.remaining);
+                let (all, others) = (nanos(level.refilled), interval.saturating_mul(missing.saturating_sub(1)));
+                // What was told a while ago may have one more by now; then it is the next one.
+                Duration::from_nanos(if all > others { all - others } else { all % interval })
+            }
+            Rule::Window { .. } => level.refilled,
         }
     }
 

@@ -293,7 +293,8 @@ impl Engine {
         let is_told = !taken.admitted || self.config.headers != Headers::None;
         for subject in subjects {
             let group = self.group(subject);
-            for ((i, policy), level) in group.policies.iter().enumerate().zip(levels.by_ref()) {
+            let policies = group.policies.iter().zip(subject.asks(group)).enumerate();
+            for ((i, (policy, ask)), level) in policies.zip(levels.by_ref()) {
                 // Those that allow without the store are counted apart.
                 if taken.admitted && !(is_local && policy.on_error == OnError::Allow) {
                     policy.count(Decided::Admitted, by);
@@ -303,7 +304,8 @@ impl Engine {
                         policy.count(if policy.shadow { Decided::WouldDeny } else { Decided::Denied }, by);
                     }
                     if is_told {
-                        reported.push(Reported { name: &policy.name, quota: subject.quota(group, i), level });
+                        let quota = subject.quota(group, i);
+                        reported.push(Reported { name: &policy.name, quota, limit: ask.limit, level });
                     }
                 }
             }

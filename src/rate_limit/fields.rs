@@ -6,20 +6,21 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 use super::Quota;
-use crate::backend::{Level, Verdict};
+use crate::backend::{Level, Limit, Verdict};
 
 /// Which header fields tell clients of limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Headers {
     /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10), with all policies:
-    /// `"burst";q=20;w=2` and `"burst";r=12;t=3`.
+    /// `"burst";q=20;w=60` and `"burst";r=12;t=3`: 12 are left, and in 3 s there is one more, in a fixed window all.
     #[default]
     Draft,
-    /// `RateLimit-Limit`, `RateLimit-Remaining`, `RateLimit-Reset` of the tightest policy (version 06 of the draft).
+    /// `RateLimit-Limit`, `RateLimit-Remaining`, `RateLimit-Reset` of the tightest policy (version 06 of the draft). The
+    /// reset is when all is refilled; of a policy that refuses, when the request would pass.
     Triple,
-    /// `X-RateLimit-Limit`, `X-RateLimit-Remaining`, `X-RateLimit-Reset` of the tightest policy. The reset is in
-    /// seconds from now.
+    /// `X-RateLimit-Limit`, `X-RateLimit-Remaining`, `X-RateLimit-Reset` of the tightest policy. The reset is the
+    /// same, in seconds from now.
     XRateLimit,
     /// None. Refusals still carry `Retry-After`.
     None,
@@ -30,6 +31,8 @@ pub enum Headers {
 pub(super) struct Reported<'a> {
     pub(super) name: &'a Arc<str>,
     pub(super) quota: Quota,
+    /// What is counted by.
+    pub(super) limit: Limit,
     pub(super) level: Level,
 }
 
@@ -122,7 +125,7 @@ impl Reported<'_> {
     fn push_state(&self, out: &mut Text) {
         let (mut remaining, mut reset) = (itoa::Buffer::new(), itoa::Buffer::new());
         let remaining = remaining.format(self.level.remaining.min(MAX_INTEGER));
-        let reset = reset.format(self.reset());
+        let reset = reset.format(self.more());
         push_quoted(out, self.name);
         for part in [";r=", remaining, ";t=", reset] {
             out.extend_from_slice(part.as_bytes());
@@ -139,8 +142,17 @@ impl Reported<'_> {
         }
     }
 
-    /// When everything is refilled; where the policy refused, what `Retry-After` says (§3 of the draft: both "SHOULD
-    /// reference the same point in time").
+    /// When there is more: "until additional quota … is made available" (§4.1.2 of version 10), and until then "no more
+    /// than the available quota" can be used (version 11). Where the policy refuses, `Retry-After` is not earlier (§6).
+    fn more(&self) -> u64 {
+        let more = self.limit.next_unit(&self.level);
+        whole_seconds(match self.level.verdict {
+            Verdict::Wait(wait) => more.min(wait),
+            Verdict::Within | Verdict::Never => more,
+        })
+    }
+
+    /// When everything is refilled; where the policy refused, what `Retry-After` says.
     fn reset(&self) -> u64 {
         match self.level.verdict {
             Verdict::Wait(wait) => whole_seconds(wait),
@@ -216,8 +228,13 @@ mod tests {
     }
 
     fn write(headers: Headers, rows: &[&Row], map: &mut HeaderMap) {
-        let reported: Vec<_> =
-            rows.iter().map(|(name, quota, level)| Reported { name, quota: *quota, level: *level }).collect();
+        let reported = rows.iter().map(|&(name, quota, level)| Reported {
+            name,
+            quota: *quota,
+            limit: quota.to_limit(),
+            level: *level,
+        });
+        let reported: Vec<_> = reported.collect();
         headers.fields(&reported, None).write(map);
     }
 
@@ -243,17 +260,18 @@ mod tests {
 
     #[test]
     fn the_fields_of_the_draft_parse_as_structured_fields() {
-        let burst = Quota::new(20, Duration::from_secs(2));
+        let burst = Quota::new(20, Duration::from_mins(1));
         let all = [
-            reported("burst", burst, 12, 2001, Verdict::Within),
-            reported("a \"b\" \\c", Quota::per_day(1000), 0, 0, Verdict::Wait(Duration::from_micros(1))),
+            // A unit takes 3 s; seven of the eight that are used take 21 s.
+            reported("burst", burst, 12, 23_001, Verdict::Within),
+            reported("a \"b\" \\c", Quota::per_day(1000), 0, 86_313_601, Verdict::Wait(Duration::from_micros(1))),
         ];
         let mut headers = HeaderMap::new();
         write(Headers::Draft, &all.each_ref(), &mut headers);
-        assert_eq!(headers["ratelimit-policy"], r#""burst";q=20;w=2, "a \"b\" \\c";q=1000;w=86400"#);
+        assert_eq!(headers["ratelimit-policy"], r#""burst";q=20;w=60, "a \"b\" \\c";q=1000;w=86400"#);
         assert_eq!(headers["ratelimit"], r#""burst";r=12;t=3, "a \"b\" \\c";r=0;t=1"#);
         let policy = parse(&headers, "ratelimit-policy");
-        assert_eq!(policy[0], ("burst".to_owned(), vec![param("q", 20), param("w", 2)]));
+        assert_eq!(policy[0], ("burst".to_owned(), vec![param("q", 20), param("w", 60)]));
         assert_eq!(policy[1], ("a \"b\" \\c".to_owned(), vec![param("q", 1000), param("w", 86_400)]));
         let state = parse(&headers, "ratelimit");
         assert_eq!(state[0], ("burst".to_owned(), vec![param("r", 12), param("t", 3)]));

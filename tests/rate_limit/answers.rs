@@ -89,6 +89,71 @@ async fn header_fields_of_each_kind() {
     }
 }
 
+/// What `RateLimit` says of the only policy: how much is left, and when there is more.
+fn state(answer: &crate::Answer) -> (u64, u64) {
+    let numbers = header(answer, "ratelimit").split_once(";r=").and_then(|(_, rest)| rest.split_once(";t="));
+    let (left, more) = numbers.unwrap();
+    (left.parse().unwrap(), more.parse().unwrap())
+}
+
+/// `t` of draft-10 §4.1.2: "the number of seconds until additional quota … is made available".
+#[tokio::test]
+async fn the_draft_tells_when_there_is_more_and_the_older_fields_when_there_is_all() {
+    for (headers, name, told) in [
+        (Headers::Draft, "ratelimit", r#""day";r=0;t=864"#),
+        (Headers::Triple, "ratelimit-reset", "86400"),
+        (Headers::XRateLimit, "x-ratelimit-reset", "86400"),
+    ] {
+        let clock = TestClock::new();
+        let layer = RateLimitLayer::new(&Backend::memory_with(&clock), "day", Key::global(), Quota::per_day(100));
+        let app = App::new(&layer.headers(headers));
+        assert_eq!(app.admits(99).await, 99);
+        assert_eq!(header(&app.ask(Request::new(())).await, name), told, "{headers:?}");
+        clock.advance(Duration::from_secs(864));
+        assert_eq!(app.admits(2).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn after_the_time_that_is_told_there_is_more_and_not_a_second_earlier() {
+    let mut refusals = 0;
+    for quota in [
+        Quota::per_minute(7),
+        Quota::per_hour(1000).burst(30),
+        Quota::new(13, Duration::from_millis(43_210)).burst(3),
+        Quota::per_day(11).strict(),
+        Quota::per_minute(20).fixed_window(),
+    ] {
+        let clock = TestClock::new();
+        let cost = |parts: &http::request::Parts| parts.headers["x-cost"].to_str().unwrap().parse().unwrap();
+        let policy = Policy::new("all", Key::global(), quota).cost(cost);
+        let app = App::new(&RateLimitLayer::with_policies(&Backend::memory_with(&clock), [policy]));
+        let mut waits = 0;
+        for n in 0..200_u64 {
+            let answer = app.ask(with("x-cost", ["1", "2", "3"][usize::try_from(n % 3).unwrap()])).await;
+            let (left, more) = state(&answer);
+            if answer.status() == 429 {
+                refusals += 1;
+                let retry: u64 = header(&answer, "retry-after").parse().unwrap();
+                assert!(retry >= more, "§6 of the draft: {retry} {more}");
+            }
+            assert!(more >= 1, "{quota:?}: some of it was taken");
+            clock.advance(Duration::from_millis(n * 37 % 700));
+            let now = state(&app.ask(with("x-cost", "0")).await);
+            if now.0 == left && left < 3 {
+                assert!(now.1 <= more, "{quota:?}");
+                waits += 1;
+                clock.advance(Duration::from_secs(now.1 - 1));
+                assert_eq!(state(&app.ask(with("x-cost", "0")).await).0, left, "{quota:?}: {more}");
+                clock.advance(Duration::from_secs(1));
+                assert!(state(&app.ask(with("x-cost", "0")).await).0 > left, "{quota:?}: {more}");
+            }
+        }
+        assert!(waits > 20, "{quota:?}: {waits}");
+    }
+    assert!(refusals > 40, "{refusals}");
+}
+
 #[tokio::test]
 async fn the_user_shapes_the_answer() {
     let layer = RateLimitLayer::new(&Backend::memory(), "all", Key::global(), Quota::per_hour(0)).on_reject(
