@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use jsonwebtoken::{
 };
 use serde_json::{Value, json};
 use tower_gatehouse::{
-    Backend,
+    Backend, TestClock,
     session::{ForwardSessionLayer, JwtAlgorithm, JwtResolver, KeyRing, ResolveError, SessionLayer},
 };
 
@@ -26,6 +26,8 @@ use crate::app::{App, routes};
 #[derive(Clone)]
 struct Issuer {
     keys: Arc<Mutex<Vec<(String, EncodingKey, Jwk)>>>,
+    /// What stands in the set before its keys.
+    others: Arc<Mutex<Vec<Value>>>,
     fetched: Arc<AtomicUsize>,
     down: Arc<AtomicBool>,
     /// Never answers.
@@ -39,8 +41,13 @@ fn now() -> u64 {
 impl Issuer {
     fn new() -> Self {
         let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
-        let issuer =
-            Self { keys: Arc::default(), fetched: Arc::default(), down: Arc::default(), hangs: Arc::default() };
+        let issuer = Self {
+            keys: Arc::default(),
+            others: Arc::default(),
+            fetched: Arc::default(),
+            down: Arc::default(),
+            hangs: Arc::default(),
+        };
         issuer.rotate("one");
         issuer
     }
@@ -70,6 +77,10 @@ impl Issuer {
     }
 
     fn app_with(&self, change: impl FnOnce(JwtResolver) -> JwtResolver) -> App {
+        self.app_on(&Backend::memory(), change)
+    }
+
+    fn app_on(&self, backend: &Backend, change: impl FnOnce(JwtResolver) -> JwtResolver) -> App {
         let issuer = self.clone();
         let resolver = JwtResolver::new("https://login", "shop", [JwtAlgorithm::ES256], move || {
             let issuer = issuer.clone();
@@ -81,11 +92,12 @@ impl Issuer {
                 if issuer.hangs.load(Ordering::SeqCst) {
                     std::future::pending::<()>().await;
                 }
-                let keys: Vec<Jwk> = issuer.keys.lock().unwrap().iter().map(|(_, _, jwk)| jwk.clone()).collect();
-                Ok(Bytes::from(json!({ "keys": keys }).to_string()))
+                let mut set = issuer.others.lock().unwrap().clone();
+                set.extend(issuer.keys.lock().unwrap().iter().map(|(_, _, jwk)| json!(jwk)));
+                Ok(Bytes::from(json!({ "keys": set }).to_string()))
             }
         });
-        let layer = SessionLayer::new(&Backend::memory(), KeyRing::ephemeral()).resolver(change(resolver));
+        let layer = SessionLayer::new(backend, KeyRing::ephemeral()).resolver(change(resolver));
         App::with(layer.required_under("/me"))
     }
 }
@@ -164,6 +176,71 @@ async fn a_key_verifies_only_what_the_issuer_means_it_for() {
     }
 }
 
+/// RFC 7517 section 4.5.
+#[tokio::test]
+async fn of_keys_that_share_an_id_or_have_none_the_one_that_verifies_counts() {
+    let changes: [fn(&mut Jwk); 4] = [
+        |key| key.common.key_algorithm = Some(KeyAlgorithm::ES384),
+        |key| key.common.public_key_use = Some(PublicKeyUse::Encryption),
+        |key| key.common.key_operations = Some(vec![KeyOperations::Encrypt]),
+        // As good as ours, and not ours.
+        |key| *key = Issuer::new().keys.lock().unwrap()[0].2.clone(),
+    ];
+    for (kid, change) in [Some("one"), None].into_iter().flat_map(|kid| changes.map(|change| (kid, change))) {
+        let issuer = Issuer::new();
+        let mut other = issuer.keys.lock().unwrap()[0].2.clone();
+        change(&mut other);
+        issuer.keys.lock().unwrap()[0].2.common.key_id = kid.map(ToOwned::to_owned);
+        let rsa = json!({"kty": "RSA", "kid": "one", "n": "AQAB", "e": "AQAB"});
+        *issuer.others.lock().unwrap() = vec![rsa, json!(other)];
+        let header = Header { kid: kid.map(ToOwned::to_owned), ..Header::new(Algorithm::ES256) };
+        let token = jsonwebtoken::encode(&header, &Issuer::claims(), &issuer.keys.lock().unwrap()[0].1).unwrap();
+        assert_eq!(me(&issuer.app(), &token).await.0, StatusCode::OK, "{other:?}");
+    }
+}
+
+/// RFC 7517 section 5.
+#[tokio::test]
+async fn a_key_that_is_not_understood_takes_none_of_the_others_away() {
+    for strange in [
+        json!({"kty": "AKP", "alg": "ML-DSA-44", "kid": "pq", "pub": "AAAA"}),
+        json!({"kty": "EC", "crv": "secp256k1", "kid": "k1", "x": "AAAA", "y": "AAAA"}),
+        json!({"kty": "RSA", "kid": "no-n"}),
+        json!({"kty": "RSA", "kid": 17, "n": "AQAB", "e": "AQAB"}),
+        json!({"kty": "RSA", "kid": "ops", "n": "AQAB", "e": "AQAB", "key_ops": "verify"}),
+        json!({"kty": "RSA", "kid": "x5c", "n": "AQAB", "e": "AQAB", "x5c": "MII"}),
+        json!("no key"),
+    ] {
+        let issuer = Issuer::new();
+        *issuer.others.lock().unwrap() = vec![strange.clone()];
+        assert_eq!(me(&issuer.app(), &issuer.sign(&Issuer::claims())).await.0, StatusCode::OK, "{strange}");
+    }
+    let issuer = Issuer::new();
+    let token = issuer.sign(&Issuer::claims());
+    issuer.keys.lock().unwrap().clear();
+    assert_eq!(me(&issuer.app(), &token).await.0, StatusCode::UNAUTHORIZED, "it has no key");
+    *issuer.others.lock().unwrap() = vec![json!("no key")];
+    assert_eq!(me(&issuer.app(), &token).await.0, StatusCode::SERVICE_UNAVAILABLE, "it has none that we can read");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_a_new_key_is_good_as_soon_as_keys_may_be_fetched_again() {
+    let (issuer, clock) = (Issuer::new(), TestClock::new());
+    let app = issuer.app_on(&Backend::memory_with(&clock), |resolver| resolver);
+    let stranger = Issuer::new();
+    stranger.rotate("strange");
+    assert_eq!(me(&app, &stranger.sign(&Issuer::claims())).await.0, StatusCode::UNAUTHORIZED);
+    issuer.rotate("two");
+    let token = issuer.sign(&Issuer::claims());
+    for second in 0..=30 {
+        let expected = if second < 30 { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
+        assert_eq!(me(&app, &token).await.0, expected, "after {second} s");
+        assert_eq!(issuer.fetched.load(Ordering::SeqCst), 1 + usize::from(second == 30));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        clock.advance(Duration::from_secs(1));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_new_key_is_fetched_and_an_issuer_that_is_down_logs_nobody_out() {
     let issuer = Issuer::new();
@@ -179,16 +256,16 @@ async fn a_new_key_is_fetched_and_an_issuer_that_is_down_logs_nobody_out() {
     assert_eq!(me(&app, &token(1)).await.0, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(fetched(), 1, "nor is it asked at every request");
     issuer.down.store(false, Ordering::SeqCst);
-    tokio::time::advance(std::time::Duration::from_secs(1)).await;
+    tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!(me(&app, &token(2)).await.0, StatusCode::OK);
     assert_eq!(fetched(), 2);
     issuer.rotate("two");
     assert_eq!(me(&app, &token(3)).await.0, StatusCode::UNAUTHORIZED, "keys are 30 seconds old at least");
-    tokio::time::advance(std::time::Duration::from_secs(30)).await;
+    tokio::time::advance(Duration::from_secs(30)).await;
     assert_eq!(me(&app, &token(4)).await.0, StatusCode::OK);
     assert_eq!(fetched(), 3);
     issuer.down.store(true, Ordering::SeqCst);
-    tokio::time::advance(std::time::Duration::from_hours(1)).await;
+    tokio::time::advance(Duration::from_hours(1)).await;
     assert_eq!(me(&app, &token(5)).await.0, StatusCode::OK, "keys that are known go on");
 }
 
@@ -205,7 +282,7 @@ async fn an_issuer_that_hangs_stops_nobody_whose_key_is_known_and_is_asked_once(
     // Time passes only where all wait.
     let status = async |n: u32| {
         let token = token(n);
-        let waited = tokio::time::timeout(std::time::Duration::from_secs(4), me(&app, &token)).await.ok();
+        let waited = tokio::time::timeout(Duration::from_secs(4), me(&app, &token)).await.ok();
         waited.map(|(status, _)| status)
     };
     issuer.hangs.store(true, Ordering::SeqCst);
@@ -214,12 +291,12 @@ async fn an_issuer_that_hangs_stops_nobody_whose_key_is_known_and_is_asked_once(
     assert_eq!(status(2).await, Some(StatusCode::SERVICE_UNAVAILABLE));
     assert_eq!(fetched(), 1, "who goes away has not asked in vain");
     issuer.hangs.store(false, Ordering::SeqCst);
-    tokio::time::advance(std::time::Duration::from_secs(1)).await;
+    tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!(status(3).await, Some(StatusCode::OK));
     assert_eq!(fetched(), 2);
 
     issuer.hangs.store(true, Ordering::SeqCst);
-    tokio::time::advance(std::time::Duration::from_mins(11)).await;
+    tokio::time::advance(Duration::from_mins(11)).await;
     for n in 4..9 {
         assert_eq!(status(n).await, Some(StatusCode::OK));
     }

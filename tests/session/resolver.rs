@@ -1,13 +1,16 @@
 //! Bearer tokens of others.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use http::{Request, StatusCode, header};
 use tower_gatehouse::{
-    Backend,
+    Backend, TestClock,
     session::{BearerToken, KeyRing, ResolveError, Resolved, SessionLayer, TokenResolver},
 };
 
@@ -21,7 +24,7 @@ struct Authority(Arc<AtomicUsize>);
 impl TokenResolver for Authority {
     async fn resolve(&self, token: &BearerToken) -> Result<Option<Resolved>, ResolveError> {
         self.0.fetch_add(1, Ordering::SeqCst);
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
         match token.expose() {
             "down" => Err("the authority does not answer".into()),
             "ann" => {
@@ -55,4 +58,35 @@ async fn a_foreign_token_is_a_session_that_cannot_be_changed() {
     assert_eq!(response.headers()[header::WWW_AUTHENTICATE], r#"Bearer error="invalid_token""#);
     assert_eq!(send("GET", "/me", "down").await.status(), StatusCode::SERVICE_UNAVAILABLE, "never 401");
     assert_eq!(send("GET", "/read", "down").await.status(), StatusCode::SERVICE_UNAVAILABLE, "never anonymous");
+}
+
+/// Says how often it was asked, and that no token is good.
+struct Refuses(Arc<AtomicUsize>, Duration);
+
+impl TokenResolver for Refuses {
+    async fn resolve(&self, _: &BearerToken) -> Result<Option<Resolved>, ResolveError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(None)
+    }
+
+    fn refused_for(&self) -> Duration {
+        self.1
+    }
+}
+
+#[tokio::test]
+async fn for_how_long_a_refusal_is_remembered_is_for_the_resolver_to_say_up_to_a_minute() {
+    for (seconds, asked) in [(0, 90), (10, 9), (60, 2), (3600, 2)] {
+        let (count, clock) = (Arc::new(AtomicUsize::new(0)), TestClock::new());
+        let resolver = Arc::new(Refuses(count.clone(), Duration::from_secs(seconds)));
+        let layer = SessionLayer::new(&Backend::memory_with(&clock), KeyRing::ephemeral()).resolver(resolver);
+        let app = App::with(layer.required());
+        for _ in 0..90 {
+            let request = Request::get("/me").header(header::AUTHORIZATION, "Bearer bad");
+            let answer = app.send(request.body(axum::body::Body::empty()).unwrap()).await;
+            assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+            clock.advance(Duration::from_secs(1));
+        }
+        assert_eq!(count.load(Ordering::SeqCst), asked, "{seconds} s");
+    }
 }

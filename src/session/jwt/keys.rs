@@ -8,9 +8,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use jsonwebtoken::jwk::{Jwk, JwkSet};
+use jsonwebtoken::{Header, jwk::Jwk};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::{sync::watch, time::Instant};
 
+use super::choice::choose;
 use crate::session::ResolveError;
 
 /// Where the keys of an issuer come from: whatever fetches the content of its `jwks_uri`.
@@ -43,19 +46,19 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    keys: Option<(Arc<JwkSet>, Instant)>,
+    keys: Option<(Box<[Jwk]>, Instant)>,
     /// When it was tried in vain.
     failed: Option<Instant>,
     /// Closed when the task that fetches has ended.
     fetching: Option<watch::Receiver<()>>,
 }
 
-/// What is known of a key.
+/// What is known of the keys that a token may be signed with.
 enum Known {
-    /// What it is, or that there is none.
-    Fresh(Option<Box<Jwk>>),
-    /// What it was; it may have been replaced.
-    Stale(Box<Jwk>),
+    /// Which they are, or that there are none.
+    Fresh(Vec<Jwk>),
+    /// Which they were; they may have been replaced.
+    Stale(Vec<Jwk>),
     Nothing,
 }
 
@@ -77,13 +80,13 @@ impl KeySet {
         Self(Arc::new(Shared { source: Box::new(source), state: Mutex::default() }))
     }
 
-    /// The key of this id; without an id, the only key. `None` if the issuer has no such key.
-    pub(super) async fn key(&self, kid: Option<&str>) -> Result<Option<Jwk>, ResolveError> {
-        let fetching = match self.0.known(kid) {
-            Known::Fresh(key) => return Ok(key.map(|key| *key)),
-            Known::Stale(key) => {
+    /// The keys that a token with this header may be signed with; none if the issuer has no such key.
+    pub(super) async fn of(&self, header: &Header) -> Result<Vec<Jwk>, ResolveError> {
+        let fetching = match self.0.known(header) {
+            Known::Fresh(keys) => return Ok(keys),
+            Known::Stale(keys) => {
                 self.fetch();
-                return Ok(Some(*key));
+                return Ok(keys);
             }
             Known::Nothing => self.fetch(),
         };
@@ -91,9 +94,8 @@ impl KeySet {
             // An error: the task has ended.
             let _ = fetching.changed().await;
         }
-        match self.0.known(kid) {
-            Known::Fresh(key) => Ok(key.map(|key| *key)),
-            Known::Stale(key) => Ok(Some(*key)),
+        match self.0.known(header) {
+            Known::Fresh(keys) | Known::Stale(keys) => Ok(keys),
             // It may be a new one: that cannot be said now.
             Known::Nothing => Err("the issuer's keys cannot be fetched at present".into()),
         }
@@ -124,14 +126,16 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn known(&self, kid: Option<&str>) -> Known {
+    fn known(&self, header: &Header) -> Known {
         let state = self.state();
         let Some((keys, fetched)) = &state.keys else { return Known::Nothing };
-        let (key, age) = (find(keys, kid).map(Box::new), fetched.elapsed());
-        match key {
-            Some(key) if age >= MAX_AGE && age < MAX_STALE => Known::Stale(key),
-            key if age < if key.is_some() { MAX_AGE } else { MIN_AGE } => Known::Fresh(key),
-            _ => Known::Nothing,
+        let (keys, age) = (choose(keys, header.kid.as_deref(), header.alg), fetched.elapsed());
+        if age < if keys.is_empty() { MIN_AGE } else { MAX_AGE } {
+            Known::Fresh(keys)
+        } else if !keys.is_empty() && age < MAX_STALE {
+            Known::Stale(keys)
+        } else {
+            Known::Nothing
         }
     }
 
@@ -143,7 +147,7 @@ impl Shared {
         };
         let mut state = self.state();
         match keys {
-            Ok(keys) => (state.keys, state.failed) = (Some((Arc::new(keys), Instant::now())), None),
+            Ok(keys) => (state.keys, state.failed) = (Some((keys, Instant::now())), None),
             Err(error) => {
                 state.failed = Some(Instant::now());
                 tracing::warn!(%error, "the keys of a token issuer could not be fetched");
@@ -152,19 +156,27 @@ impl Shared {
     }
 }
 
-fn read(json: &[u8]) -> Result<JwkSet, ResolveError> {
+/// A JWK Set whose keys are not read yet.
+#[derive(Deserialize)]
+struct Set<'a> {
+    #[serde(borrow)]
+    keys: Vec<&'a RawValue>,
+}
+
+/// The keys that can be read: those that are not understood take nothing from the others (RFC 7517 §5).
+fn read(json: &[u8]) -> Result<Box<[Jwk]>, ResolveError> {
     if json.len() > MAX_LEN {
         return Err("the JWK Set is larger than 256 KiB".into());
     }
-    serde_json::from_slice(json).map_err(|_| "the issuer's answer is no JWK Set".into())
-}
-
-fn find(keys: &JwkSet, kid: Option<&str>) -> Option<Jwk> {
-    match (kid, keys.keys.as_slice()) {
-        (Some(kid), _) => keys.find(kid).cloned(),
-        (None, [only]) => Some(only.clone()),
-        (None, _) => None,
+    let set: Set<'_> = serde_json::from_slice(json).map_err(|_| "the issuer's answer is no JWK Set")?;
+    let keys: Box<[Jwk]> = set.keys.iter().filter_map(|key| serde_json::from_str(key.get()).ok()).collect();
+    if keys.len() < set.keys.len() {
+        tracing::debug!(keys = set.keys.len(), read = keys.len(), "keys of a token issuer cannot be read");
     }
+    if keys.is_empty() && !set.keys.is_empty() {
+        return Err("the issuer has no key that can be read".into());
+    }
+    Ok(keys)
 }
 
 type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Bytes, ResolveError>> + Send + 'a>>;

@@ -1,5 +1,6 @@
 //! JSON Web Tokens (RFC 7519): those of others, and ours for services that know nothing of this crate.
 
+mod choice;
 mod keys;
 mod resolver;
 

@@ -2,11 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use jsonwebtoken::{
-    Algorithm, DecodingKey, Validation,
-    errors::ErrorKind,
-    jwk::{CommonParameters, KeyOperations, PublicKeyUse},
-};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind, jwk::Jwk};
 use serde_json::{Map, Value};
 
 use super::{
@@ -23,7 +19,9 @@ use crate::{
 /// Only tokens of this issuer, for this audience, signed with one of these algorithms and not expired are good; what
 /// the token says about its algorithm counts for nothing else. The claims are the data of the session, `sub` is the
 /// user. Keys are fetched when they are needed, again after 10 minutes while those that are known go on, and for a key
-/// that is not known at most once in 30 seconds; while the issuer does not answer they are used for up to 24 hours.
+/// that is not known at most once in 30 seconds; while the issuer does not answer they are used for up to 24 hours. Of
+/// keys that share an id, or of all where the token names none, those that are meant for its algorithm are tried, 8 at
+/// most; keys that are not understood are passed over.
 ///
 /// Users of the issuer and those of [`Session::login`](crate::session::Session::login) are one namespace: whoever has
 /// the same name has the same shared maps and limits. Where both are there, set a [`user_prefix`](Self::user_prefix).
@@ -98,6 +96,26 @@ impl JwtResolver {
         validation
     }
 
+    /// The claims, if the token is good and signed with this key.
+    fn verified(&self, token: &BearerToken, key: &Jwk, algorithm: Algorithm) -> Option<Map<String, Value>> {
+        let key = DecodingKey::from_jwk(key).ok()?;
+        match jsonwebtoken::decode(token.expose(), &key, &self.validation(algorithm)) {
+            Ok(token) => Some(token.claims),
+            Err(error) => {
+                // The kind has no part of the token.
+                let reason = match error.kind() {
+                    ErrorKind::ExpiredSignature => "expired",
+                    ErrorKind::ImmatureSignature => "not good yet",
+                    ErrorKind::InvalidIssuer => "of another issuer",
+                    ErrorKind::InvalidAudience => "for another audience",
+                    _ => "not good",
+                };
+                tracing::debug!(reason, "a JWT was refused");
+                None
+            }
+        }
+    }
+
     fn resolved(&self, claims: Map<String, Value>) -> Option<Resolved> {
         let user = claims.get(&*self.user_claim)?.as_str().filter(|user| !user.is_empty())?;
         let user = format!("{}{user}", self.user_prefix);
@@ -120,32 +138,19 @@ impl TokenResolver for JwtResolver {
         if header.crit.is_some() {
             return Ok(None);
         }
-        let jwk = self.keys.key(header.kid.as_deref()).await?;
-        let Some(jwk) = jwk.filter(|jwk| verifies(&jwk.common, header.alg)) else { return Ok(None) };
-        let Ok(key) = DecodingKey::from_jwk(&jwk) else { return Ok(None) };
-        match jsonwebtoken::decode::<Map<String, Value>>(token.expose(), &key, &self.validation(header.alg)) {
-            Ok(token) => Ok(self.resolved(token.claims)),
-            Err(error) => {
-                // The kind has no part of the token.
-                let reason = match error.kind() {
-                    ErrorKind::ExpiredSignature => "expired",
-                    ErrorKind::ImmatureSignature => "not good yet",
-                    ErrorKind::InvalidIssuer => "of another issuer",
-                    ErrorKind::InvalidAudience => "for another audience",
-                    _ => "not good",
-                };
-                tracing::debug!(reason, "a JWT was refused");
-                Ok(None)
+        for key in self.keys.of(&header).await? {
+            if let Some(claims) = self.verified(token, &key, header.alg) {
+                return Ok(self.resolved(claims));
             }
         }
+        Ok(None)
     }
-}
 
-/// Whether the issuer means this key for such signatures (RFC 7517 §4.2 to §4.4).
-fn verifies(key: &CommonParameters, algorithm: Algorithm) -> bool {
-    matches!(key.public_key_use, None | Some(PublicKeyUse::Signature))
-        && key.key_operations.as_ref().is_none_or(|operations| operations.contains(&KeyOperations::Verify))
-        && key.key_algorithm.is_none_or(|named| named == algorithm.into())
+    /// Zero: whoever issues the tokens is not asked about one, and of a key that is not known yet a token may be good as
+    /// soon as keys are fetched again.
+    fn refused_for(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 impl fmt::Debug for JwtResolver {

@@ -58,7 +58,7 @@ impl ResolverCache {
             }
             // Who waited shares the error; who comes later asks again.
             Err(_) => self.forget(key, &slot),
-            Ok(None) => {}
+            Ok(None) => self.shorten(key, &slot, now.plus(self.resolver.refused_for())),
         }
         answer
     }

@@ -13,8 +13,8 @@ use crate::{Timestamp, backend::Fields};
 
 /// Finds out whose a foreign bearer token is (a JWT, an opaque one that an authority knows).
 ///
-/// What it says is remembered for at most 60 seconds, and never past [`Resolved::expires`]; requests that come
-/// meanwhile with the same token wait for one call.
+/// What it says is remembered for at most 60 seconds, and never past [`Resolved::expires`] or
+/// [`refused_for`](Self::refused_for); requests that come meanwhile with the same token wait for one call.
 ///
 /// ```
 /// use tower_gatehouse::session::{BearerToken, ResolveError, Resolved, TokenResolver};
@@ -31,6 +31,12 @@ pub trait TokenResolver: Send + Sync + 'static {
     /// Whose the token is; `None` if it is not good. An error means that this cannot be said at present: then the
     /// answer is 503, never 401.
     fn resolve(&self, token: &BearerToken) -> impl Future<Output = Result<Option<Resolved>, ResolveError>> + Send;
+
+    /// For how long it is remembered that a token is not good; 60 seconds by default, and at most. Nothing is remembered
+    /// with zero, for resolvers that ask nobody.
+    fn refused_for(&self) -> Duration {
+        Resolved::MAX_AGE
+    }
 }
 
 /// What a foreign token says. Handlers see it as a session that cannot be changed.
@@ -87,16 +93,26 @@ type Resolving<'a> = Pin<Box<dyn Future<Output = Result<Option<Resolved>, Resolv
 /// The twin of [`TokenResolver`] that can be a trait object.
 trait Erased: Send + Sync {
     fn resolve<'a>(&'a self, token: &'a BearerToken) -> Resolving<'a>;
+
+    fn refused_for(&self) -> Duration;
 }
 
 impl<R: TokenResolver> Erased for R {
     fn resolve<'a>(&'a self, token: &'a BearerToken) -> Resolving<'a> {
         Box::pin(TokenResolver::resolve(self, token))
     }
+
+    fn refused_for(&self) -> Duration {
+        TokenResolver::refused_for(self)
+    }
 }
 
 impl<R: TokenResolver> TokenResolver for Arc<R> {
     async fn resolve(&self, token: &BearerToken) -> Result<Option<Resolved>, ResolveError> {
         R::resolve(self, token).await
+    }
+
+    fn refused_for(&self) -> Duration {
+        R::refused_for(self)
     }
 }
