@@ -130,14 +130,19 @@ impl Personal {
         false
     }
 
+    /// What it marks; that of others it only reads.
+    pub(crate) fn own(&self) -> &Mark {
+        self.marked.mark()
+    }
+
     /// Marks the answer; for good.
     pub fn mark(&self) {
-        self.marked.mark().set();
+        self.own().set();
     }
 
     /// Marks the answer as one that brings or ends a credential, as that to a login; for good.
     pub fn mark_credential(&self) {
-        self.marked.mark().set_credential();
+        self.own().set_credential();
     }
 
     /// Marks the answer as this other one is marked by now.

@@ -7,13 +7,14 @@ use http::{Extensions, request::Parts};
 use crate::{
     Personal,
     backend::BackendError,
-    caller::{Apart, Caller, Session},
+    caller::{Apart, Caller, Session, Told},
 };
 
 /// Who is asking, as an authenticating layer found it.
 ///
-/// **Every** request that went through a `SessionLayer` has one, also an anonymous one: its absence means that no such
-/// layer stands outside. An authenticating layer of one's own leaves one in the extensions of the request:
+/// **Every** request that went through a `SessionLayer`, or in a service behind a gateway through a
+/// `VerifySessionLayer`, has one, also an anonymous one: its absence means that no such layer stands outside. An
+/// authenticating layer of one's own leaves one in the extensions of the request:
 ///
 /// ```
 /// use tower_gatehouse::Identity;
@@ -27,13 +28,13 @@ use crate::{
 /// The nearest of such layers is the one that is believed.
 ///
 /// Who it is may cost a look-up, which is made once for a request and only if somebody asks: read it from what
-/// [`known`](Self::known) returns. Where a session layer knows it, reading it marks the answer as
-/// [personal](crate::Personal), as reading the session does.
+/// [`known`](Self::known) returns. Where a session layer knows it, or a `VerifySessionLayer`, reading it marks the
+/// answer as [personal](crate::Personal), as reading the session does.
 #[derive(Clone, Default)]
 pub struct Identity {
     user: Option<Arc<str>>,
     session: Option<[u8; 16]>,
-    /// The session layer that knows it.
+    /// The layer that knows it.
     caller: Option<Arc<dyn Caller>>,
     needs_lookup: bool,
 }
@@ -51,6 +52,17 @@ impl Identity {
         }
         let caller = extensions.get::<Session>()?.caller();
         Some(Self { needs_lookup: caller.needs_lookup(), caller: Some(caller.clone()), ..Self::anonymous() })
+    }
+
+    /// Leaves it in a request; reading it marks the answer, also for the layers that the request came through.
+    pub(crate) fn leave(mut self, extensions: &mut Extensions) {
+        let personal = Personal::of(extensions).unwrap_or_else(|| {
+            let own = Personal::default();
+            extensions.insert(own.clone());
+            own
+        });
+        self.caller = Some(Arc::new(Told(personal)));
+        extensions.insert(self);
     }
 
     /// Whether who it is has to be looked up.

@@ -69,8 +69,8 @@ impl Key {
         Self::of(Part::Ip(client))
     }
 
-    /// The user who is logged in; anonymous requests have no key. Needs a `SessionLayer`, or another layer that
-    /// leaves an [`Identity`], outside of this one.
+    /// The user who is logged in; anonymous requests have no key. Needs a `SessionLayer`, a `VerifySessionLayer`, or
+    /// another layer that leaves an [`Identity`], outside of this one.
     pub fn user() -> Self {
         Self::of(Part::User)
     }
@@ -353,8 +353,9 @@ impl Unwired {
          extensions of each request.",
     );
     const NO_IDENTITY: Self = Self(
-        "The rate limit by user or session finds no session layer: put a `SessionLayer`, or a layer that leaves an \
-         `Identity` in the extensions of each request, outside of the `RateLimitLayer`.",
+        "The rate limit by user or session finds no session layer: put a `SessionLayer`, in a service behind a gateway a \
+         `VerifySessionLayer`, or a layer that leaves an `Identity` in the extensions of each request, outside of the \
+         `RateLimitLayer`.",
     );
     const NO_ROUTE: Self = Self(
         "The rate limit by route finds no route: put it within the router (axum's `Router::layer`, with the feature \

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_gatehouse::{
-    Backend, Problem, TestClock,
+    Backend, Identity, Personal, Problem, TestClock,
+    rate_limit::{Key, Quota, RateLimitLayer},
     session::{
         Authenticated, Claims, ForwardSessionLayer, KeyRing, SessionLayer, SharedData, SharedMap, Source,
         VerifySessionLayer,
@@ -295,4 +296,77 @@ async fn a_service_in_the_gateways_process_knows_who_is_asking_under_a_prefix_to
     let client = gateway(&Backend::memory(), Router::new().nest_service("/api", service)).client();
     client.ok("POST", "/login/ann").await;
     assert_eq!(client.ok("GET", "/api/orders/1").await, "ann");
+}
+
+/// In front of a service that is a process of its own: what travels is a request's head and body.
+fn travels() -> tower::util::MapRequestLayer<impl Fn(Forwarded) -> Request + Clone> {
+    tower::util::MapRequestLayer::new(|mut request: Forwarded| {
+        request.extensions_mut().clear();
+        request.map(axum::body::Body::new)
+    })
+}
+
+type Forwarded = http::Request<tower_gatehouse::session::ForwardedBody<axum::body::Body>>;
+
+#[tokio::test]
+async fn a_service_in_a_process_of_its_own_can_limit_by_user_and_by_session() {
+    for key in [Key::user(), Key::session()] {
+        let limit = RateLimitLayer::new(&Backend::memory(), "few", key.clone(), Quota::per_hour(2).burst(2));
+        let service = Router::new().route("/up/x", get(async || "hello")).layer(limit);
+        let service = service.layer(VerifySessionLayer::new(keys().for_audience("up")));
+        let service =
+            ServiceBuilder::new().layer(ForwardSessionLayer::new("up", &keys())).layer(travels()).service(service);
+        let app = gateway(&Backend::memory(), Router::new().route_service("/up/x", service));
+        let (ann, bob, nobody) = (app.client(), app.client(), app.client());
+        for (client, login) in [(&ann, "/login/ann"), (&bob, "/login/bob")] {
+            client.ok("POST", login).await;
+        }
+        for status in [StatusCode::OK, StatusCode::OK, StatusCode::TOO_MANY_REQUESTS] {
+            assert_eq!(ann.get("/up/x").await.status(), status, "{key:?}");
+            // Another token does not make it another session.
+            ann.ok("POST", "/cycle").await;
+            assert_eq!(nobody.get("/up/x").await.status(), StatusCode::OK);
+        }
+        assert_eq!(bob.get("/up/x").await.status(), StatusCode::OK, "{key:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_asking_marks_the_answer_of_a_service_for_those_who_read_it_and_not_for_layers() {
+    for is_apart in [false, true] {
+        let seen = Arc::new(Mutex::new(None));
+        let keep = seen.clone();
+        let looks = tower::util::MapRequestLayer::new(move |request: Request| {
+            *keep.lock().unwrap() = Personal::of(request.extensions());
+            request
+        });
+        let who = async |request: Request| {
+            let identity = Identity::of(request.extensions()).unwrap().known().await.unwrap();
+            identity.user().unwrap_or("nobody").to_owned()
+        };
+        let limit = RateLimitLayer::new(&Backend::memory(), "many", Key::user(), Quota::per_hour(100));
+        let service = Router::new().route("/up/who", get(who)).route("/up/news", get(async || "news"));
+        let service = service.layer(limit).layer(looks).layer(VerifySessionLayer::new(keys().for_audience("up")));
+        let forward = ServiceBuilder::new().layer(ForwardSessionLayer::new("up", &keys()));
+        let behind = Router::new();
+        let behind = if is_apart {
+            behind.route_service("/up/{*rest}", forward.layer(travels()).service(service))
+        } else {
+            behind.route_service("/up/{*rest}", forward.service(service))
+        };
+        let app = gateway(&Backend::memory(), behind);
+        let is_marked = || seen.lock().unwrap().as_ref().is_some_and(Personal::is_marked);
+        let (ann, nobody) = (app.client(), app.client());
+        assert_eq!(nobody.ok("GET", "/up/news").await, "news");
+        assert!(!is_marked(), "a limit by user has looked, no more: {is_apart}");
+        let answer = nobody.get("/up/who").await;
+        assert_eq!(answer.body(), "nobody");
+        assert!(is_marked(), "{is_apart}");
+        // In one process it is the session's mark.
+        let control = answer.headers().get(header::CACHE_CONTROL).map(|value| value.to_str().unwrap());
+        assert_eq!(control, (!is_apart).then_some("private"));
+        ann.ok("POST", "/login/ann").await;
+        assert_eq!(ann.ok("GET", "/up/who").await, "ann");
+        assert!(is_marked(), "{is_apart}");
+    }
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::codec::Payload;
 use crate::{
-    Backend, Problem,
+    Backend, Identity, Problem,
     backend::{BackendError, MapOwner, RecordKey, UserKey},
     session::{SharedData, SharedMap},
 };
@@ -86,6 +86,23 @@ impl Claims {
         self.payload.sid.as_deref().and_then(RecordKey::from_hex)
     }
 
+    /// The same for layers that know nothing of claims.
+    pub(super) fn identity(&self) -> Identity {
+        let mut identity = Identity::anonymous();
+        if let Some(user) = self.user() {
+            identity = identity.with_user(user);
+        }
+        // As it began: another token does not make it another session.
+        if let Some(session) = self.session() {
+            identity = identity.with_session(*self.began_as().unwrap_or(session).as_bytes());
+        }
+        identity
+    }
+
+    fn began_as(&self) -> Option<RecordKey> {
+        self.payload.o.as_deref().and_then(RecordKey::from_hex)
+    }
+
     /// How often the session has been changed.
     pub fn version(&self) -> Option<u64> {
         self.payload.v
@@ -126,8 +143,7 @@ impl Claims {
         let owner = if let Some(user) = self.user() {
             MapOwner::User(UserKey::of(user))
         } else {
-            let began_as = self.payload.o.as_deref().and_then(RecordKey::from_hex);
-            MapOwner::Session(began_as.or_else(|| self.session()).ok_or(ClaimsError::Anonymous)?)
+            MapOwner::Session(self.began_as().or_else(|| self.session()).ok_or(ClaimsError::Anonymous)?)
         };
         Ok(SharedMap::of_owner(backend, owner))
     }

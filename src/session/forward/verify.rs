@@ -26,7 +26,8 @@ use crate::{
 };
 
 /// Lets in what the gateway has signed for this service and this request, and nothing else; leaves [`Claims`] in the
-/// request's extensions.
+/// request's extensions, and for the layers within an [`Identity`](crate::Identity) with the user and the session: a
+/// limit by [`Key::user`](crate::rate_limit::Key::user) works as in the gateway.
 ///
 /// Without a field, with a field of somebody else, and with two fields the answer is 401. Anonymous visitors have a
 /// field too; use [`Authenticated`](super::Authenticated) where somebody must be logged in.
@@ -135,6 +136,7 @@ where
         let (mut parts, body) = request.into_parts();
         match self.config.admit(&parts) {
             Ok(claims) => {
+                claims.identity().leave(&mut parts.extensions);
                 parts.extensions.insert(claims);
                 VerifyFuture { state: State::Inner { inner: self.inner.call(Request::from_parts(parts, body)) } }
             }
