@@ -250,12 +250,12 @@ async fn what_the_type_does_not_hold_is_neither_stored_nor_taken() {
 async fn the_map_of_a_visitor_ends_with_the_longest_session_that_may_lead_to_it() {
     let clock = TestClock::new();
     let backend = Backend::memory_with(&clock);
-    let begun = Arc::new(Mutex::new(None));
-    let begins = begun.clone();
+    let owner = Arc::new(Mutex::new(None));
+    let keep = owner.clone();
     let begin = post(async move |s: Session, cart: SharedMap<Cart>| {
         cart.incr("mug", 1, 0..=99).await?;
         s.save().await.map_err(MapError::from)?;
-        *begins.lock().unwrap() = s.info().await.map_err(MapError::from)?.map(|info| info.handle);
+        *keep.lock().unwrap() = s.info().await.map_err(MapError::from)?.map(|info| info.handle);
         Ok::<_, Problem>(())
     });
     let keys = KeyRing::ephemeral;
@@ -267,10 +267,10 @@ async fn the_map_of_a_visitor_ends_with_the_longest_session_that_may_lead_to_it(
     for (layer, days) in [(short, 0.5), (long, 20.0), (longer, 30.0)] {
         let app = App(routes().route("/begin", begin.clone()).layer(layer));
         app.client().ok("POST", "/begin").await;
-        let owner = begun.lock().unwrap().take().unwrap();
+        let owner = owner.lock().unwrap().take().unwrap();
         let key = MapKey { owner: MapOwner::Session(owner), name: Cart::NAME };
         let day = hours(24);
-        clock.advance(day.mul_f64(days) - Duration::from_mins(1));
+        clock.advance(day.mul_f64(days).saturating_sub(Duration::from_mins(1)));
         assert_eq!(backend.map(&key).await.unwrap().fields.len(), 1, "{days}");
         clock.advance(Duration::from_mins(2));
         assert_eq!(backend.map(&key).await.unwrap().fields.len(), 0, "{days}");
