@@ -195,7 +195,10 @@ impl<S: CasStore> CasBackendBuilder<S> {
     }
 
     /// The longest value that the store takes, in bytes; default 512 KiB, 64 KiB at least. Longer responses are not
-    /// stored ([`ErrorKind::TooLarge`]); sessions and shared maps that do not fit are refused ([`ErrorKind::Full`]).
+    /// stored ([`ErrorKind::TooLarge`]); sessions and shared maps that do not fit are refused ([`ErrorKind::Full`]). All
+    /// sessions of a user are in one value, with those of the few others who have the same home (one of 65,536): forty
+    /// full ones fill it, and the next login is refused, so set fewer as
+    /// [`max_sessions_per_user`](crate::session::SessionLayer::max_sessions_per_user) where sessions are large.
     pub fn max_value_bytes(mut self, bytes: usize) -> Self {
         self.max_value_bytes = bytes.max(64 << 10);
         self
