@@ -100,6 +100,7 @@ mod policy;
 mod problem;
 pub mod rate_limit;
 mod ready;
+mod refusal;
 mod response_ext;
 pub mod session;
 mod span;

@@ -73,6 +73,11 @@ impl Problem {
         &self.detail
     }
 
+    /// The header fields besides those that every problem has.
+    pub(crate) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.headers
+    }
+
     /// As a response.
     pub fn into_response_with_bytes(self) -> Response<Bytes> {
         let of_status = || ("about:blank", self.status.canonical_reason().unwrap_or("Error"));

@@ -25,7 +25,18 @@ const LEVELS: [(Level, &[&str]); 6] = [
     (Level::Pure, &["key", "policy", "status", "stored"]),
     (
         Level::Middle,
-        &["body", "caller", "exchange", "extract", "http_cache", "identity", "problem", "response_ext", "upstream"],
+        &[
+            "body",
+            "caller",
+            "exchange",
+            "extract",
+            "http_cache",
+            "identity",
+            "problem",
+            "refusal",
+            "response_ext",
+            "upstream",
+        ],
     ),
     (
         Level::Capability,

@@ -14,7 +14,7 @@ use super::{
     count::{AskedFor, Ended},
     invalidate::Invalidate,
     serve::{Content, Origin, oneshot},
-    visit::{Bypass, is_grpc, target_uri},
+    visit::{Bypass, target_uri},
 };
 use crate::{
     body::CacheBody,
@@ -22,6 +22,7 @@ use crate::{
     key::Target,
     policy::invalidation,
     ready::take_ready,
+    refusal::is_grpc,
 };
 
 /// In the extensions of a request: a layer of this cache has passed it on without a look-up, and why.

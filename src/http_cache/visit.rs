@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
+use http::{HeaderMap, Method, Request, Response, Uri, header};
 use http_body::Body;
 use tracing::Instrument as _;
 
@@ -24,6 +24,7 @@ use crate::{
     exchange::{Answered, CacheId, VisitId},
     key::{BodyKey, Target},
     policy::{self, Credentials, glance::Glance},
+    refusal::is_grpc,
 };
 
 /// What the first cache layer that sees a request leaves in its extensions for the others: what was looked up, and
@@ -374,9 +375,4 @@ pub(crate) fn original_uri<'a>(uri: &'a Uri, extensions: &'a http::Extensions) -
     }
     let _ = extensions;
     uri
-}
-
-pub(super) fn is_grpc(value: &HeaderValue) -> bool {
-    let grpc = b"application/grpc";
-    value.as_bytes().get(..grpc.len()).is_some_and(|start| start.eq_ignore_ascii_case(grpc))
 }

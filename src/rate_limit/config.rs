@@ -1,17 +1,19 @@
 //! What a layer was told, and what follows from it for all requests.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, header, request};
+use http::{HeaderValue, Response};
 
 use super::{
     Headers, Key, OnError, Policy, Quota, Rejection,
     fields::{self, Fields},
-    head::Head,
-    reject::Form,
+    hooks::Hooks,
 };
-use crate::backend::{Ask, Backend};
+use crate::{
+    backend::{Ask, Backend},
+    refusal::Form,
+};
 
 #[derive(Clone)]
 pub(super) struct Config {
@@ -19,16 +21,12 @@ pub(super) struct Config {
     /// Those of shadow policies come last.
     pub(super) groups: Vec<Group>,
     pub(super) headers: Headers,
-    pub(super) exempt: Option<Arc<Exempt>>,
-    pub(super) on_reject: Option<Arc<OnReject>>,
+    pub(super) hooks: Hooks,
     /// Whether keys, quotas or costs depend on who is asking, as far as can be told.
     pub(super) asks_who: bool,
     /// Whether a function of the user's looks at the head of a request.
     pub(super) reads_whole: bool,
 }
-
-type Exempt = dyn Fn(&request::Parts) -> bool + Send + Sync;
-type OnReject = dyn Fn(&Rejection, Response<Bytes>) -> Response<Bytes> + Send + Sync;
 
 /// Policies by one key, whose counters are kept together. One with tiers is a group of its own: its counters are others
 /// under each tier, and those of its neighbours are not.
@@ -83,22 +81,11 @@ impl Config {
         self.groups.iter().any(|group| group.key.asks_who() && !group.shadow && denies(group))
     }
 
-    /// Preflights carry no credentials, and a browser takes a refused one for a refusal of CORS.
-    pub(super) fn is_exempt(&self, head: Head<'_>) -> bool {
-        let is_preflight = *head.method == Method::OPTIONS
-            && head.headers.contains_key(header::ORIGIN)
-            && head.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-        is_preflight || self.exempt.as_ref().zip(head.whole).is_some_and(|(exempt, whole)| exempt(whole))
-    }
-
     pub(super) fn refuse(&self, rejection: &Rejection, fields: Fields, form: Form) -> Response<Bytes> {
         tracing::debug!(reason = ?rejection.reason, policies = ?rejection.policies, "rate limit refuses a request");
         let mut answer = rejection.answer(form);
         fields.write(answer.headers_mut());
-        form.cut(match &self.on_reject {
-            Some(on_reject) => on_reject(rejection, answer),
-            None => answer,
-        })
+        self.hooks.answer(rejection, answer, form)
     }
 }
 

@@ -15,12 +15,12 @@ use super::{
     head::Head,
     key::Unwired,
     outage::Outage,
-    reject::Form,
     settle::Reserved,
 };
 use crate::{
     Identity,
     backend::{Ask, LimitKey, Take, Taken, Verdict},
+    refusal::Form,
     span::{debug_span, record},
 };
 
@@ -169,7 +169,7 @@ impl Engine {
         let span = span();
         let decision = match self.conclude(subjects, &taken, false) {
             Ok(admission) => Decision::Admitted(admission),
-            Err(denied) => self.refuse(*denied, Form::of(head)),
+            Err(denied) => self.refuse(*denied, head.form()),
         };
         record(&span, "decision", decision.decided().as_str());
         Some(decision)

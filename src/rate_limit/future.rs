@@ -13,11 +13,8 @@ use http::Response;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{
-    engine::{Admission, Decision, Engine, Note, Plan},
-    reject::Form,
-};
-use crate::{Identity, ProblemBody, backend::BackendError, unbroken::Unbroken};
+use super::engine::{Admission, Decision, Engine, Note, Plan};
+use crate::{Identity, ProblemBody, backend::BackendError, refusal::Form, unbroken::Unbroken};
 
 pin_project! {
     /// The response of a [`RateLimit`](super::RateLimit) service.

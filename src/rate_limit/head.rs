@@ -2,6 +2,8 @@
 
 use http::{Extensions, HeaderMap, Method, Request, header, request::Parts};
 
+use crate::refusal::Form;
+
 /// The head of a request, where it is. To take a request apart and put it together again moves a few hundred bytes
 /// twice; it is done for functions of the user's that want to see all of the head.
 #[derive(Clone, Copy)]
@@ -24,6 +26,11 @@ impl<'a> Head<'a> {
         *self.method == Method::OPTIONS
             && self.headers.contains_key(header::ORIGIN)
             && self.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+    }
+
+    /// In which form it is refused.
+    pub(super) fn form(self) -> Form {
+        Form::of(self.method, self.headers)
     }
 
     pub(super) fn of<B>(request: &'a Request<B>) -> Self {

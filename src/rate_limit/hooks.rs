@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Response, request};
 
-use super::{Rejection, head::Head, reject::Form};
+use super::{Rejection, head::Head};
+use crate::refusal::Form;
 
 /// Which requests are not limited, and what those that are refused are told.
 #[derive(Clone, Default)]

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use http::{Response, request};
 use tower_layer::Layer;
 
-use super::{Headers, Key, Policy, Quota, RateLimit, Rejection, config::Config, engine::Engine, outage::Outage};
+use super::{
+    Headers, Key, Policy, Quota, RateLimit, Rejection, config::Config, engine::Engine, hooks::Hooks, outage::Outage,
+};
 use crate::Backend;
 
 /// Refuses requests that are beyond a limit; see the [module](super).
@@ -35,8 +37,7 @@ impl RateLimitLayer {
             backend: backend.clone(),
             groups: Vec::new(),
             headers: Headers::default(),
-            exempt: None,
-            on_reject: None,
+            hooks: Hooks::default(),
             asks_who: false,
             reads_whole: false,
         };
@@ -59,7 +60,7 @@ impl RateLimitLayer {
     /// Requests that are not limited, such as health checks. CORS preflights never are.
     pub fn exempt(mut self, exempt: impl Fn(&request::Parts) -> bool + Send + Sync + 'static) -> Self {
         let config = self.config();
-        config.exempt = Some(Arc::new(exempt));
+        config.hooks.exempt = Some(Arc::new(exempt));
         config.reads_whole = true;
         self
     }
@@ -70,7 +71,7 @@ impl RateLimitLayer {
         mut self,
         shape: impl Fn(&Rejection, Response<Bytes>) -> Response<Bytes> + Send + Sync + 'static,
     ) -> Self {
-        self.config().on_reject = Some(Arc::new(shape));
+        self.config().hooks.on_reject = Some(Arc::new(shape));
         self
     }
 

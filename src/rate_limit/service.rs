@@ -13,7 +13,7 @@ use super::{
     engine::{Admission, Decision, Engine},
     future::{Known, Next},
     head::Head,
-    reject::{self, Form},
+    reject,
 };
 use crate::{Identity, ProblemBody, ready::take_ready};
 
@@ -68,7 +68,7 @@ where
 
 /// What is done with a request; `Err` is one of whom it has to be found out who asks.
 fn begin(engine: &Engine, head: Head<'_>) -> Result<Next, Identity> {
-    if engine.config.is_exempt(head) {
+    if engine.config.hooks.is_exempt(head) {
         return Ok(Next::Pass);
     }
     match engine.unknown_identity(head) {
@@ -87,7 +87,7 @@ fn next(engine: &Engine, head: Head<'_>) -> Next {
     match engine.decide_now(&plan, head) {
         Some(Decision::Admitted(admission)) => Next::Admitted(admission),
         Some(Decision::Refused(answer)) => Next::Refused(answer),
-        None => Next::Ask { plan, form: Form::of(head) },
+        None => Next::Ask { plan, form: head.form() },
     }
 }
 

@@ -2,18 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode,
     header::{self, Entry},
 };
 
 use super::{
     SessionError,
+    config::OnReject,
     core::{Core, Credential},
     source::Source,
     token::Token,
 };
-use crate::{Personal, Problem, ProblemBody, Timestamp};
+use crate::{Personal, Problem, ProblemBody, Timestamp, refusal::Form};
 
 /// The service's response with the credential that the client has to learn; a problem in its place if the session
 /// could not be stored.
@@ -30,7 +32,9 @@ pub(super) fn answer<B>(
         }
         Err(error) => {
             // A login or a new token that was stored before holds: nobody else can tell the client.
-            let mut response = not_stored(&error).into_answer(&core.method);
+            // What the service answers with says what the client speaks.
+            let form = Form::of(&core.method, response.headers());
+            let mut response = form.answer(not_stored(&error)).map(ProblemBody::full);
             write(&mut response, credential, core, guarded);
             response
         }
@@ -50,7 +54,7 @@ pub(super) fn write<B>(response: &mut Response<B>, credential: Credential, core:
             response.extensions_mut().insert(Personal::shared(core.clone()));
         }
     } else if guarded {
-        guard(response, core);
+        guard(response, &core.config.sources);
     } else if core.is_mark_asked_for {
         // What writes the content may still look.
         response.extensions_mut().insert(Personal::shared(core.clone()));
@@ -59,21 +63,34 @@ pub(super) fn write<B>(response: &mut Response<B>, credential: Credential, core:
 
 /// Only for who was let in: layers around must not hand it to others, layers within may, because they are asked only for
 /// those who were let in.
-pub(super) fn guard<B>(response: &mut Response<B>, core: &Core) {
+pub(super) fn guard<B>(response: &mut Response<B>, sources: &[Source]) {
     let personal = Personal::default();
     personal.mark();
-    keep_private(response.headers_mut(), &core.config.sources);
+    keep_private(response.headers_mut(), sources);
     response.extensions_mut().insert(personal);
 }
 
-/// The layer's own answer, with the cookie expired that was of no use.
-pub(super) fn refuse<B>(problem: Problem, core: &Core) -> Response<ProblemBody<B>> {
-    let is_verdict = problem.status() == StatusCode::UNAUTHORIZED;
-    let mut response = problem.into_answer(&core.method);
-    if is_verdict && let Some(Credential::Expire) = core.close_quietly() {
+/// The layer's own answer to a request that it does not let in, with the cookie expired that was of no use.
+pub(super) fn refuse<Q>(
+    problem: Problem,
+    request: Request<Q>,
+    on_reject: Option<&OnReject>,
+    core: Option<&Core>,
+) -> Response<Bytes> {
+    let (status, form) = (problem.status(), Form::of_request(&request));
+    let mut response = form.write(problem);
+    if let Some(on_reject) = on_reject {
+        response = on_reject(&request.into_parts().0, response);
+        // Others may be let in.
+        guard(&mut response, core.map(|core| &*core.config.sources).unwrap_or_default());
+    }
+    if status == StatusCode::UNAUTHORIZED
+        && let Some(core) = core
+        && let Some(Credential::Expire) = core.close_quietly()
+    {
         expire(core, response.headers_mut());
     }
-    response
+    form.cut(response)
 }
 
 fn not_stored(error: &SessionError) -> Problem {

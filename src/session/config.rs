@@ -2,7 +2,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{Extensions, HeaderName};
+use bytes::Bytes;
+use http::{Extensions, HeaderName, Response, request};
 
 use super::{cookie::SessionCookie, count::Loads, keys::KeyRing, resolver::ResolverCache, source::Source};
 use crate::{
@@ -28,10 +29,13 @@ pub(super) struct Config {
     pub(super) required: Required,
     pub(super) eager: bool,
     pub(super) resolver: Option<Arc<ResolverCache>>,
+    pub(super) on_reject: Option<Arc<OnReject>>,
     pub(super) loads: Loads,
     /// None, in a map that has room for ours and for those that a router leaves: one that grows is made twice.
     pub(super) extensions: Extensions,
 }
+
+pub(super) type OnReject = dyn Fn(&request::Parts, Response<Bytes>) -> Response<Bytes> + Send + Sync;
 
 /// Which requests are answered with 401 unless they come with a live session.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +63,7 @@ impl Config {
             required: Required::default(),
             eager: false,
             resolver: None,
+            on_reject: None,
             loads: Loads::default(),
             extensions: roomy(),
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Response};
+use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
@@ -16,7 +16,7 @@ use super::{
     answer::{answer, write},
     core::Core,
 };
-use crate::{Problem, ProblemBody};
+use crate::ProblemBody;
 
 pin_project! {
     /// The future of a [`SessionService`](super::SessionService).
@@ -32,7 +32,8 @@ pin_project! {
 pin_project! {
     #[project = StateProject]
     enum State<F, B, E> {
-        Refused { refused: Option<(Problem, Method)> },
+        // Boxed: hardly any is.
+        Refused { answer: Option<Box<Response<Bytes>>> },
         Passing { #[pin] inner: F },
         Inside { #[pin] inner: F, core: Arc<Core> },
         After { whole: Whole<B, E> },
@@ -43,8 +44,8 @@ type Whole<B, E> = Pin<Box<dyn Future<Output = Result<Response<ProblemBody<B>>, 
 
 impl<F, B, E> ResponseFuture<F, B, E> {
     /// The layer itself answers.
-    pub(super) fn refused(problem: Problem, method: &Method) -> Self {
-        Self { state: State::Refused { refused: Some((problem, method.clone())) } }
+    pub(super) fn refused(answer: Response<Bytes>) -> Self {
+        Self { state: State::Refused { answer: Some(Box::new(answer)) } }
     }
 
     /// Nothing is to be done.
@@ -75,9 +76,9 @@ where
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                StateProject::Refused { refused } => {
-                    let (problem, method) = refused.take().expect("polled after it was ready");
-                    return Poll::Ready(Ok(problem.into_answer(&method)));
+                StateProject::Refused { answer } => {
+                    let answer = answer.take().expect("polled after it was ready");
+                    return Poll::Ready(Ok(answer.map(ProblemBody::full)));
                 }
                 StateProject::Passing { inner } => {
                     return Poll::Ready(ready!(inner.poll(cx)).map(|response| response.map(ProblemBody::inner)));

@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::HeaderName;
+use bytes::Bytes;
+use http::{HeaderName, Response, request};
 use tower_layer::Layer;
 
 use super::{
@@ -20,8 +21,8 @@ use crate::{Backend, backend::Lifetime, bounds::within};
 /// See [the module](super) for what it does and how. Clones share everything.
 ///
 /// Around a part of the application it may stand once more, to require more there: `layer.clone().required()`. Of the
-/// inner one only what it requires counts, with the session that the outer one has found; with another backend or
-/// another key that signs, the answer is a 500 that says so.
+/// inner one only what it requires and how it refuses counts, with the session that the outer one has found; with
+/// another backend or another key that signs, the answer is a 500 that says so.
 ///
 /// ```
 /// use std::time::Duration;
@@ -130,6 +131,49 @@ impl SessionLayer {
     #[must_use]
     pub fn required_with_user(self) -> Self {
         self.with(|config| config.required.user = true)
+    }
+
+    /// Shapes the answer to requests that are not let in, such as a redirect to a login page. The function gets the head
+    /// of the request and the answer as it would be: 401, 400, 503 or 500 with problem details; or a gRPC status. What it
+    /// answers with is `private` unless it says for whom it is.
+    ///
+    /// Where the session could not be stored after the handler has answered, it is not called.
+    ///
+    /// ```
+    /// use http::{HeaderValue, StatusCode, header};
+    /// use tower_gatehouse::{Backend, session::{KeyRing, SessionLayer}};
+    ///
+    /// let sessions = SessionLayer::new(&Backend::memory(), KeyRing::ephemeral()).required();
+    /// let sessions = sessions.on_reject(|request, mut answer| {
+    ///     let accept = request.headers.get(header::ACCEPT).map_or("", |accept| accept.to_str().unwrap_or_default());
+    ///     // A page that somebody wants to see, not a call of its script.
+    ///     if answer.status() == StatusCode::UNAUTHORIZED && accept.contains("text/html") {
+    ///         answer = http::Response::new("log in first".into());
+    ///         *answer.status_mut() = StatusCode::SEE_OTHER;
+    ///         answer.headers_mut().insert(header::LOCATION, HeaderValue::from_static("/login"));
+    ///     }
+    ///     answer
+    /// });
+    /// # use tower::{Layer as _, ServiceExt as _};
+    /// # type Answer = http::Response<http_body_util::Empty<bytes::Bytes>>;
+    /// # let account = tower::service_fn(async |_: http::Request<()>| Ok::<_, std::io::Error>(Answer::default()));
+    /// # let account = sessions.layer(account);
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let request = http::Request::get("/account").header("accept", "text/html,*/*;q=0.8").body(())?;
+    /// let answer = account.clone().oneshot(request).await?;
+    /// assert_eq!(answer.status(), 303);
+    /// assert_eq!(answer.headers()["location"], "/login");
+    /// let request = http::Request::get("/account").header("accept", "application/json").body(())?;
+    /// assert_eq!(account.oneshot(request).await?.status(), 401);
+    /// # Ok::<(), tower_gatehouse::BoxError>(())
+    /// # }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn on_reject(
+        self,
+        shape: impl Fn(&request::Parts, Response<Bytes>) -> Response<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|config| config.on_reject = Some(Arc::new(shape)))
     }
 
     /// Loads the session of every request that has a token before the handler is called, not only when it is asked

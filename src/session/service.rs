@@ -68,7 +68,14 @@ where
         let presented = match credentials {
             Credentials::Some => match config.presented(request.headers()) {
                 Ok(presented) => presented,
-                Err(detail) => return ResponseFuture::refused(bad_request(detail), request.method()),
+                Err(detail) => {
+                    return ResponseFuture::refused(refuse(
+                        bad_request(detail),
+                        request,
+                        config.on_reject.as_deref(),
+                        None,
+                    ));
+                }
             },
             Credentials::None => Presented::Nothing,
         };
@@ -90,7 +97,9 @@ where
         let mut inner = take_ready(&mut self.inner);
         ResponseFuture::after(Box::pin(async move {
             if let Err(problem) = core.admit(demand).await {
-                return Ok(refuse(problem, &core));
+                return Ok(
+                    refuse(problem, request, core.config.on_reject.as_deref(), Some(&core)).map(ProblemBody::full)
+                );
             }
             let response = inner.call(request).await?;
             let finished = core.finish().await;
@@ -116,19 +125,19 @@ impl<S> SessionService<S> {
         if !self.config.shares_sessions_with(&outer.config) {
             tracing::error!("{OTHER_SESSIONS}");
             let problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, OTHER_SESSIONS);
-            return ResponseFuture::refused(problem, request.method());
+            return ResponseFuture::refused(refuse(problem, request, self.config.on_reject.as_deref(), None));
         }
         let Some(demand) = self.config.demand(&request) else {
             return ResponseFuture::passing(self.inner.call(request));
         };
-        let (mut inner, method) = (take_ready(&mut self.inner), request.method().clone());
+        let (mut inner, on_reject) = (take_ready(&mut self.inner), self.config.on_reject.clone());
         ResponseFuture::after(Box::pin(async move {
             let mut response = match outer.admit(Some(demand)).await {
                 // The outer one expires the cookie.
-                Err(problem) => problem.into_answer(&method),
+                Err(problem) => refuse(problem, request, on_reject.as_deref(), None).map(ProblemBody::full),
                 Ok(()) => inner.call(request).await?.map(ProblemBody::inner),
             };
-            guard(&mut response, &outer);
+            guard(&mut response, &outer.config.sources);
             Ok(response)
         }))
     }

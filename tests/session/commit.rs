@@ -8,12 +8,15 @@ use std::sync::{
 use axum::routing::post;
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::join_all};
-use http::StatusCode;
+use http::{StatusCode, header};
 use serde_json::{Map, Value};
 use tower_gatehouse::{
-    Backend,
+    Backend, CacheLayer, HttpCache,
     backend::{Changes, Saved},
-    session::{KeyRing, Session, SessionError, SessionLayer, Sessions},
+    session::{
+        BearerToken, ForwardSessionLayer, KeyRing, ResolveError, Resolved, Session, SessionError, SessionLayer,
+        Sessions, Source, TokenResolver, VerifySessionLayer,
+    },
 };
 
 use crate::app::{App, Shop, backends, routes};
@@ -306,4 +309,98 @@ async fn what_is_staged_while_a_strict_update_is_tried_again_is_stored() {
     client.ok("POST", "/both").await;
     let all: Map<String, Value> = client.json("/all").await;
     assert_eq!((&all["visits"], &all["other"], all.get("a")), (&2.into(), &1.into(), Some(&true.into())));
+}
+
+/// A call, or the same request of a client that speaks something else.
+fn call(path: &str, content_type: &str, fields: &[(&str, &str)]) -> http::Request<axum::body::Body> {
+    let mut request = http::Request::post(path).header(header::CONTENT_TYPE, content_type);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(axum::body::Body::empty()).unwrap()
+}
+
+struct Down;
+
+impl TokenResolver for Down {
+    async fn resolve(&self, _: &BearerToken) -> Result<Option<Resolved>, ResolveError> {
+        Err("down".into())
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_refused_gets_a_grpc_status() {
+    let backend = Backend::memory();
+    let keys = || KeyRing::new([7; 32]).unwrap();
+    let layer = || SessionLayer::new(&backend, keys()).sources([Source::Bearer, Source::Cookie]);
+    let strange = SessionLayer::new(&backend, KeyRing::ephemeral());
+    let admin = Sessions::new(&backend);
+    let ends = post(async move |s: Session| {
+        s.insert("key", "value").await?;
+        admin.revoke_all("ann").await.map_err(SessionError::from)?;
+        Ok::<_, SessionError>([(header::CONTENT_TYPE, "application/grpc+proto")])
+    });
+    let ended = App(routes().route("/ends", ends).layer(layer()));
+    let ann = ended.client();
+    ann.ok("POST", "/login/ann").await;
+    let cookie = format!("__Host-sid={}", ann.token().unwrap());
+    let twice = [("authorization", "Bearer x"), ("authorization", "Bearer y")];
+    for (app, path, fields, status, code) in [
+        (App::with(layer().required()), "/me", &[][..], 401, "16"),
+        (App(routes().layer(layer().required()).layer(layer())), "/me", &[], 401, "16"),
+        (App::with(layer().resolver(Down).required()), "/me", &twice[..1], 503, "14"),
+        (App::with(layer()), "/me", &twice[..], 400, "3"),
+        (App(routes().layer(strange).layer(layer())), "/me", &[], 500, "13"),
+        (App(routes().layer(ForwardSessionLayer::new("up", &keys()))), "/me", &[], 500, "13"),
+        (App(routes().layer(VerifySessionLayer::new(keys().for_audience("up")))), "/me", &[], 401, "16"),
+        (ended, "/ends", &[("cookie", &*cookie)], 200, "16"),
+    ] {
+        let answer = app.send(call(path, "application/grpc", fields)).await;
+        assert_eq!(answer.status(), 200, "{path} {code}");
+        let field = |name: &str| answer.headers()[name].to_str().unwrap();
+        assert_eq!((field("grpc-status"), field("content-type")), (code, "application/grpc"), "{path}");
+        assert!(!field("grpc-message").is_empty() && answer.body().is_empty());
+        assert_eq!(field("cache-control"), "no-store");
+        assert_eq!(answer.headers().contains_key(header::WWW_AUTHENTICATE), ["3", "16"].contains(&code), "{path}");
+        if path == "/me" {
+            let answer = app.send(call(path, "application/json", fields)).await;
+            assert_eq!((answer.status().as_u16(), answer.headers().get("grpc-status")), (status, None));
+            assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/problem+json");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_user_shapes_the_answer_to_those_who_are_not_let_in() {
+    let backend = Backend::memory();
+    let layer = SessionLayer::new(&backend, KeyRing::ephemeral());
+    let to_login = |request: &http::request::Parts, refusal: http::Response<Bytes>| {
+        assert_eq!((refusal.status(), request.method.as_str()), (StatusCode::UNAUTHORIZED, "GET"));
+        let to = format!("/login?next={}", request.uri.path());
+        http::Response::builder()
+            .status(StatusCode::SEE_OTHER)
+            .header(header::LOCATION, to)
+            .body("log in".into())
+            .unwrap()
+    };
+    let shaped = layer.clone().required_under("/me").on_reject(to_login);
+    let around = CacheLayer::new(HttpCache::new(&Backend::memory()).default_ttl(std::time::Duration::from_mins(1)));
+    for app in [App::with(shaped.clone()), App(routes().layer(shaped).layer(layer))]
+        .map(|app| App(app.0.layer(around.clone())))
+    {
+        let (ann, nobody) = (app.client(), app.client());
+        let answer = nobody.get("/me").await;
+        assert_eq!((answer.status(), &**answer.body()), (StatusCode::SEE_OTHER, "log in"));
+        assert_eq!(answer.headers()[header::LOCATION], "/login?next=/me");
+        assert_eq!(answer.headers()[header::CACHE_CONTROL], "private");
+        ann.ok("POST", "/login/ann").await;
+        let gone = ann.twin();
+        assert_eq!(ann.ok("GET", "/me").await, "ann", "it is no answer for others");
+        ann.ok("POST", "/logout").await;
+        let answer = gone.get("/me").await;
+        assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+        assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store");
+        assert_eq!(gone.token(), None, "the cookie of no use is expired");
+        assert_eq!(nobody.ok("GET", "/").await, "hello");
+    }
 }

@@ -17,7 +17,7 @@ use crate::{
         Reason, Rejection,
         count::{self, By, Decided},
         head::Head,
-        reject::{self, Form},
+        reject,
     },
     ready::take_ready,
 };
@@ -69,7 +69,7 @@ impl ConcurrencyLimitLayer {
         let (reason, retry_after) =
             if self.key.is_everybodys(head) { (Reason::Overload, Some(BUSY)) } else { (Reason::Concurrency, None) };
         let rejection = Rejection { reason, policies: vec![self.name.clone()], retry_after };
-        let form = Form::of(head);
+        let form = head.form();
         Box::new(self.hooks.answer(&rejection, rejection.answer(form), form))
     }
 

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     Problem, ProblemBody,
     ready::take_ready,
+    refusal::Form,
     session::{
         Session, SessionError,
         open::Open,
@@ -66,7 +67,7 @@ where
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
             if let Err(problem) = config.tell(&mut parts).await {
-                return Ok(problem.into_answer(&parts.method));
+                return Ok(Form::of(&parts.method, &parts.headers).answer(problem).map(ProblemBody::full));
             }
             Ok(inner.call(Request::from_parts(parts, ForwardedBody::new(body))).await?.map(ProblemBody::inner))
         })

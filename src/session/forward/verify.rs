@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
@@ -22,6 +22,7 @@ use super::{
 use crate::{
     Backend, Problem, ProblemBody, TestClock, Timestamp,
     http_cache::original_uri,
+    refusal::Form,
     session::strip::{FORWARDED, is_look_alike},
 };
 
@@ -142,7 +143,7 @@ where
             }
             Err(detail) => {
                 tracing::debug!(detail, "a request was refused");
-                VerifyFuture { state: State::Refused { detail, method: parts.method } }
+                VerifyFuture { state: State::Refused { detail, form: Form::of(&parts.method, &parts.headers) } }
             }
         }
     }
@@ -162,7 +163,7 @@ pin_project! {
     #[project = StateProject]
     enum State<F> {
         Inner { #[pin] inner: F },
-        Refused { detail: &'static str, method: Method },
+        Refused { detail: &'static str, form: Form },
     }
 }
 
@@ -175,10 +176,11 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProject::Inner { inner } => Poll::Ready(Ok(ready!(inner.poll(cx))?.map(ProblemBody::inner))),
-            StateProject::Refused { detail, method } => {
+            StateProject::Refused { detail, form } => {
                 let challenge = HeaderValue::from_static(r#"Bearer error="invalid_token""#);
                 let problem = Problem::new(StatusCode::UNAUTHORIZED, *detail);
-                Poll::Ready(Ok(problem.header(header::WWW_AUTHENTICATE, challenge).into_answer(method)))
+                let problem = problem.header(header::WWW_AUTHENTICATE, challenge);
+                Poll::Ready(Ok(form.answer(problem).map(ProblemBody::full)))
             }
         }
     }
