@@ -132,7 +132,8 @@ pub struct Taken {
     /// When, on the store's clock; for [`Settle::taken`].
     pub at: Timestamp,
     /// The state of every counter afterwards: the first key's in order, then the second's, and so on. `None` for
-    /// keys that were not asked for, because it was known that another one denies.
+    /// keys that were not asked for, because it was known that another one denies, or that could not be asked while
+    /// another one denied.
     pub levels: Levels,
 }
 
@@ -220,7 +221,7 @@ pub trait Limits {
     /// has taken all or nothing.
     ///
     /// Where keys lie on different servers, others may for a moment see as taken what is given back at once because
-    /// another key had nothing left.
+    /// another key had nothing left. If a server cannot be asked, the answer is an error unless another one denies.
     fn take(&self, takes: &[Take<'_>]) -> impl Future<Output = Result<Taken, BackendError>> + Send;
 
     /// The same, where the answer is known without waiting for anything: in memory, or for what was denied a moment

@@ -16,7 +16,7 @@ use tower_gatehouse::{
     backend::{
         Acquire, Acquired, Ask, BackendError, CasBackend, CasStore, Changes, Commit, Committed, Create, Entry,
         ErrorKind, Lease, LeaseKey, LeaseKind, Lifetime, Limit, LimitKey, Mode, PrimaryKey, RecordKey, Release, Saved,
-        Scope, Take, Ticket, Variant, VarySpec, Versioned,
+        Scope, Take, Ticket, Variant, VarySpec, Verdict, Versioned,
         conformance::{Facts, Harness, Loss},
     },
 };
@@ -295,6 +295,31 @@ async fn what_was_denied_is_not_asked_for_again() {
         assert!(!backend.take_now(&take).expect("it is remembered").admitted);
     }
     assert_eq!(table.0.calls.load(Ordering::Relaxed), calls);
+}
+
+#[tokio::test]
+async fn a_limit_that_is_denied_stays_so_although_another_key_cannot_be_asked() {
+    let table = Table::default();
+    let connect = || Backend::from(CasBackend::builder(table.clone()).build());
+    let asks = |burst| [Ask { limit: Limit::rate(Duration::from_hours(1), burst), cost: 1 }];
+    let (one, many) = (asks(1), asks(100));
+    // They differ at the end as well, so that they do not wait for each other's turn.
+    let key = |first, last| LimitKey::from_bytes(std::array::from_fn(|i| if i < 15 { first } else { last }));
+    let (denied, away, free) = (key(0xdd, 1), key(0xaa, 2), key(0xff, 3));
+    assert!(connect().take(&[Take { key: denied, asks: &one }]).await.unwrap().admitted);
+    for (part, kind) in [(&table.0.broken, ErrorKind::Unavailable), (&table.0.mute, ErrorKind::Timeout)] {
+        *part.lock().unwrap() = Some("/n/aaaa");
+        let backend = connect();
+        let takes = [(away, &many), (denied, &one), (free, &many)].map(|(key, asks)| Take { key, asks });
+        let answer = backend.take(&takes).await.expect("a denial");
+        assert!(!answer.admitted);
+        let [None, Some(level), Some(other)] = answer.levels[..] else { panic!("{answer:?}") };
+        assert!(matches!(level.verdict, Verdict::Wait(_)), "{level:?}");
+        assert_eq!((other.verdict, other.remaining), (Verdict::Within, 100), "it was given back");
+        let error = backend.take(&[takes[2], takes[0]]).await.expect_err("nobody denies, and one does not answer");
+        assert_eq!(error.kind(), kind, "{error}");
+        *part.lock().unwrap() = None;
+    }
 }
 
 #[tokio::test]

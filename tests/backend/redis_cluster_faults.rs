@@ -9,8 +9,8 @@ use bytes::Bytes;
 use tower_gatehouse::{
     Backend, Tag, TagDigest,
     backend::{
-        BackendError, Commit, Committed, Entry, ErrorKind, InvalidateError, Lookup, Mode, PrimaryKey, Scope, Variant,
-        VarySpec,
+        Ask, BackendError, Commit, Committed, Entry, ErrorKind, InvalidateError, Limit, LimitKey, Lookup, Mode,
+        PrimaryKey, Scope, Take, Variant, VarySpec, Verdict,
     },
 };
 
@@ -151,6 +151,40 @@ async fn a_node_that_is_frozen_and_one_that_is_dead_cost_their_own_keys_only() {
     }
     cluster.node_mut(1).kill();
     only_its_own_keys_are_missed(&backend, &keys, &owners).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_one_node_denies_is_denied_although_another_one_is_away() {
+    let settings = RedisServer::builder().config("cluster-replica-no-failover yes");
+    let mut cluster = RedisCluster::start_with(settings.config("cluster-require-full-coverage no"));
+    let connect = async || {
+        let builder = Backend::redis(cluster.url()).operation_timeout(TIMEOUT).limit_timeout(TIMEOUT);
+        builder.connect().await.expect("a connection")
+    };
+    // One that remembers no denial.
+    let (backend, fresh) = (connect().await, connect().await);
+    let (one, many) =
+        [1, 100].map(|burst| [Ask { limit: Limit::rate(Duration::from_hours(1), burst), cost: 1 }]).into();
+    let keys: Vec<_> = (0..30).map(|n| LimitKey::from_bytes(*key(n).as_bytes())).collect();
+    for key in &keys {
+        assert!(backend.take(&[Take { key: *key, asks: &one }]).await.expect("an answer").admitted);
+    }
+    let names: Vec<_> = cluster.nodes()[..3].iter().map(RedisServer::keys).collect();
+    let on = |node: usize| {
+        let is_on = |key: &LimitKey| names[node].iter().any(|name| name.ends_with(&format!(":n:{key}")));
+        keys.iter().copied().find(is_on).expect("each node has some")
+    };
+    let (denied, free, away) = (on(0), on(2), on(1));
+    cluster.node_mut(1).pause();
+    let ask = async |keys: [(LimitKey, &[Ask; 1]); 3]| fresh.take(&keys.map(|(key, asks)| Take { key, asks })).await;
+    let taken = ask([(away, &many), (denied, &one), (free, &many)]).await.expect("a denial");
+    assert!(!taken.admitted);
+    let [None, Some(level), Some(other)] = taken.levels[..] else { panic!("{taken:?}") };
+    assert!(matches!(level.verdict, Verdict::Wait(_)), "{level:?}");
+    assert_eq!((other.verdict, other.remaining), (Verdict::Within, 99), "it was given back");
+    // Where nobody denies, nobody knows.
+    fresh.take(&[Take { key: away, asks: &many }, Take { key: free, asks: &many }]).await.expect_err("one is away");
+    cluster.node_mut(1).resume();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -79,7 +79,8 @@ impl<S: CasStore> Inner<S> {
 /// Whether it was admitted, when, and the state of the counters.
 type Answer = Result<(bool, Timestamp, Vec<Level>), BackendError>;
 
-/// Takes from several keys, and gives back where one has denied or failed.
+/// Takes from several keys, and gives back where one has denied or failed. A denial stands, whoever else cannot be
+/// asked; the levels of those are not known.
 ///
 /// In a task of its own, so that what is to be given back is, also when the caller has gone.
 async fn take_several<S: CasStore>(inner: &Arc<Inner<S>>, takes: &[Take<'_>]) -> Result<Taken, BackendError> {
@@ -89,6 +90,7 @@ async fn take_several<S: CasStore>(inner: &Arc<Inner<S>>, takes: &[Take<'_>]) ->
         let each = takes.iter().map(async |(key, asks)| inner.timed(inner.take_one(&Take { key: *key, asks })).await);
         let answers = future::join_all(each).await;
         let all_admitted = answers.iter().all(|answer| matches!(answer, Ok((true, ..))));
+        let is_denied = answers.iter().any(|answer| matches!(answer, Ok((false, ..))));
         if !all_admitted {
             let give_back = async |((key, asks), answer): (&(LimitKey, Box<[Ask]>), &Answer)| {
                 if let Ok((true, taken, _)) = answer {
@@ -104,7 +106,15 @@ async fn take_several<S: CasStore>(inner: &Arc<Inner<S>>, takes: &[Take<'_>]) ->
         }
         let (mut at, mut levels) = (None::<Timestamp>, Levels::default());
         for ((_, asks), answer) in takes.iter().zip(answers) {
-            let (admitted, taken_at, mut known) = answer?;
+            let (admitted, taken_at, mut known) = match answer {
+                Ok(answer) => answer,
+                Err(error) if is_denied => {
+                    tracing::debug!(%error, "a limit could not be asked, and another one denies");
+                    levels.extend(asks.iter().map(|_| None));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             if admitted && !all_admitted {
                 known.iter_mut().zip(asks).for_each(|(level, ask)| level.remaining += u64::from(ask.cost));
             }

@@ -98,7 +98,8 @@ async fn take_in(rates: &Rates, bucket: Bucket, takes: &[Take<'_>]) -> Answer {
     Ok((admitted, at, levels))
 }
 
-/// Takes from several buckets at the same time, and gives back where one has denied or failed.
+/// Takes from several buckets at the same time, and gives back where one has denied or failed. A denial stands,
+/// whoever else cannot be asked; the levels of those are not known.
 ///
 /// In a task of its own, so that what is to be given back is, also when the caller has gone.
 async fn take_apart(rates: &Rates, takes: &[Take<'_>]) -> Result<Taken, BackendError> {
@@ -110,6 +111,7 @@ async fn take_apart(rates: &Rates, takes: &[Take<'_>]) -> Result<Taken, BackendE
         };
         let answers = future::join_all(takes.iter().map(take_one)).await;
         let all_admitted = answers.iter().all(|answer| matches!(answer, Ok((true, ..))));
+        let is_denied = answers.iter().any(|answer| matches!(answer, Ok((false, ..))));
         if !all_admitted {
             let give_back = async |((key, asks), answer): (&(LimitKey, Box<[Ask]>), &Result<_, _>)| {
                 if let Ok((true, taken, _)) = answer {
@@ -125,7 +127,15 @@ async fn take_apart(rates: &Rates, takes: &[Take<'_>]) -> Result<Taken, BackendE
         }
         let (mut at, mut levels) = (Timestamp::EPOCH, Levels::default());
         for ((_, asks), answer) in takes.iter().zip(answers) {
-            let (admitted, taken_at, mut known) = answer?;
+            let (admitted, taken_at, mut known) = match answer {
+                Ok(answer) => answer,
+                Err(error) if is_denied => {
+                    tracing::debug!(%error, "a limit could not be asked, and another one denies");
+                    levels.extend(asks.iter().map(|_| None));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             if admitted && !all_admitted {
                 known.iter_mut().zip(asks).for_each(|(level, ask)| level.remaining += u64::from(ask.cost));
             }
