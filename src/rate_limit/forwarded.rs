@@ -3,7 +3,10 @@
 //! Every proxy appends on the right what it saw; what stands on the left may be invented by the client. So the lines
 //! are read from the right, and nothing that a client wrote changes how what is right of it is read.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -72,10 +75,10 @@ fn is_escaped(before: &[u8]) -> bool {
     before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
 
-/// The address in one element of `Forwarded`: pairs that are separated by semicolons (RFC 7239 §4).
+/// The address in one element of `Forwarded`: pairs that are separated by semicolons, and may be empty (RFC 7239 §4).
 fn parse_element(element: &str) -> Option<IpAddr> {
     let mut address = None;
-    for pair in split_unquoted(element) {
+    for pair in split_unquoted(element).filter(|pair| !pair.trim_ascii().is_empty()) {
         let (name, value) = pair.split_once('=')?;
         if name.trim_ascii().eq_ignore_ascii_case("for") {
             if address.is_some() {
@@ -83,14 +86,29 @@ fn parse_element(element: &str) -> Option<IpAddr> {
             }
             let value = value.trim_ascii();
             let node = match value.strip_prefix('"') {
-                Some(value) => value.strip_suffix('"')?,
+                Some(quoted) => unescape(quoted)?,
                 // A colon or a bracket has to be quoted (§6), but is not always.
-                None => value,
+                None => value.into(),
             };
-            address = Some(parse_node(node)?);
+            address = Some(parse_node(&node)?);
         }
     }
     address
+}
+
+/// What stands before the closing quote, which is the end (RFC 9110 §5.6.4).
+fn unescape(quoted: &str) -> Option<Cow<'_, str>> {
+    if !quoted.contains('\\') {
+        return quoted.strip_suffix('"').map(Cow::Borrowed);
+    }
+    let (mut text, mut rest) = (String::new(), quoted.chars());
+    loop {
+        match rest.next()? {
+            '"' => return rest.as_str().is_empty().then_some(Cow::Owned(text)),
+            '\\' => text.push(rest.next()?),
+            other => text.push(other),
+        }
+    }
 }
 
 fn split_unquoted(element: &str) -> impl Iterator<Item = &str> {
