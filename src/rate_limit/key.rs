@@ -108,6 +108,11 @@ impl Key {
     }
 
     /// What a function makes of the head of a request; `None` is no key.
+    ///
+    /// It may want to know who is asking ([`Identity::of`](crate::Identity::of)). So within a `SessionLayer` the session of
+    /// a request is looked up before, with one read, even if the function does not look at it. While the store of
+    /// sessions cannot be asked, a rate limit does what [`OnError`](super::OnError) says of it, and a
+    /// [`ConcurrencyLimitLayer`](super::ConcurrencyLimitLayer) refuses with 503.
     pub fn from_fn<T: AsRef<[u8]>>(function: impl Fn(&Parts) -> Option<T> + Send + Sync + 'static) -> Self {
         Self::of(Part::Function(Box::new(move |parts| function(parts).map(|key| key.as_ref().to_vec()))))
     }

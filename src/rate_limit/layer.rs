@@ -13,7 +13,8 @@ use crate::Backend;
 
 /// Refuses requests that are beyond a limit; see the [module](super).
 ///
-/// Services that are made from one layer, and layers with the same backend, policy names and keys, share the counters.
+/// Services that are made from one layer share the counters, and so do layers with the same backend and policies;
+/// [`Policy`] has what that means.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct RateLimitLayer {

@@ -13,8 +13,11 @@ use crate::backend::Limit;
 
 /// A limit with a name: who is limited, and to what.
 ///
-/// Policies with the same name, quota and key share their counters, in all layers and processes that share a backend.
-/// With another quota, as after a deployment that changes it, a policy counts anew.
+/// The policies that a layer has by one key keep their counters together. They share them with the layers and processes
+/// on the same backend whose policies by this key are the same ones: names, quotas and order. Where one of them is added,
+/// removed, moved or gets another quota, all of them begin anew; while that is rolled out, processes of the old and of
+/// the new version count apart, and admit up to both quotas. A policy with [tiers](Self::quota_by) is by itself, and
+/// those in [shadow](Self::shadow) mode are among themselves: what changes there does not touch the others.
 ///
 /// ```
 /// use http::StatusCode;
@@ -71,6 +74,9 @@ impl Policy {
     /// Each quota has counters of its own: a key that comes under another one begins there anew, and has still used of
     /// the first what it had when it comes back. So a client that can choose between them, as by the path, has all of
     /// them; a policy without tiers beside this one counts its requests together.
+    ///
+    /// The function is called for requests that have a key. Who is asking is looked up before, as for
+    /// [`Key::from_fn`].
     #[must_use]
     pub fn quota_by(mut self, tier: impl Fn(&request::Parts) -> Option<Quota> + Send + Sync + 'static) -> Self {
         self.tier = Some(Arc::new(tier));
@@ -78,6 +84,9 @@ impl Policy {
     }
 
     /// What a request costs; 1 by default. A cost of 0 is admitted always.
+    ///
+    /// The function is called for requests that have a key. Who is asking is looked up before, as for
+    /// [`Key::from_fn`].
     #[must_use]
     pub fn cost(mut self, cost: impl Fn(&request::Parts) -> u32 + Send + Sync + 'static) -> Self {
         self.cost = Some(Arc::new(cost));
@@ -154,7 +163,8 @@ impl fmt::Debug for Policy {
 /// What a policy does while the backend cannot be asked.
 ///
 /// Where a session has to be looked up and the store of sessions cannot be asked, nobody knows who it is: a policy by
-/// user or session with [`Deny`](Self::Deny) refuses with 503, any other takes the request for one of nobody.
+/// user, session or a function ([`Key::from_fn`]) with [`Deny`](Self::Deny) refuses with 503; any other, also one with
+/// tiers or a cost, takes the request for one of nobody.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum OnError {
