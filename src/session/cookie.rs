@@ -22,6 +22,9 @@ pub struct SessionCookie {
     path: Box<str>,
     secure: bool,
     same_site: SameSite,
+    partitioned: bool,
+    /// Whether it has no `Max-Age`.
+    until_browser_closes: bool,
 }
 
 /// On which requests from other sites browsers send the cookie.
@@ -47,6 +50,8 @@ impl SessionCookie {
                 path: "/".into(),
                 secure: true,
                 same_site: SameSite::Lax,
+                partitioned: false,
+                until_browser_closes: false,
             },
             insecure: false,
         }
@@ -94,16 +99,15 @@ impl SessionCookie {
 
     /// `Set-Cookie` with a token that ends after `max_age`.
     pub(super) fn set(&self, token: &str, max_age: Duration) -> Option<HeaderValue> {
-        self.field(token, max_age)
+        self.field(token, Some(max_age).filter(|_| !self.until_browser_closes))
     }
 
     /// `Set-Cookie` by which the browser forgets it.
     pub(super) fn expire(&self) -> Option<HeaderValue> {
-        self.field("", Duration::ZERO)
+        self.field("", Some(Duration::ZERO))
     }
 
-    fn field(&self, value: &str, max_age: Duration) -> Option<HeaderValue> {
-        let seconds = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
+    fn field(&self, value: &str, max_age: Option<Duration>) -> Option<HeaderValue> {
         let mut cookie = cookie::Cookie::build((&*self.name, value))
             .path(&*self.path)
             .secure(self.secure)
@@ -113,7 +117,11 @@ impl SessionCookie {
                 SameSite::Lax => cookie::SameSite::Lax,
                 SameSite::None => cookie::SameSite::None,
             })
-            .max_age(cookie::time::Duration::seconds(seconds));
+            .partitioned(self.partitioned);
+        if let Some(max_age) = max_age {
+            let seconds = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
+            cookie = cookie.max_age(cookie::time::Duration::seconds(seconds));
+        }
         if let Some(domain) = &self.domain {
             cookie = cookie.domain(&**domain);
         }
@@ -176,6 +184,20 @@ impl SessionCookieBuilder {
         self
     }
 
+    /// Only within the site that embeds this one: each embedding site has a session of its own (`Partitioned`, CHIPS). For
+    /// widgets in frames of other sites, with [`SameSite::None`].
+    pub fn partitioned(mut self) -> Self {
+        self.cookie.partitioned = true;
+        self
+    }
+
+    /// Without `Max-Age`: the browser forgets it when it is closed, unless it restores its windows. The session ends by
+    /// its lifetime in any case.
+    pub fn until_browser_closes(mut self) -> Self {
+        self.cookie.until_browser_closes = true;
+        self
+    }
+
     /// Without `Secure`, and therefore without the prefix of the name, for development over plain HTTP on this
     /// machine. The one way to drop `Secure`.
     pub fn insecure_for_localhost(mut self) -> Self {
@@ -208,6 +230,9 @@ impl SessionCookieBuilder {
         }
         if cookie.same_site == SameSite::None && !cookie.secure {
             return Err(CookieError("browsers refuse SameSite=None without Secure"));
+        }
+        if cookie.partitioned && !cookie.secure {
+            return Err(CookieError("browsers refuse Partitioned without Secure"));
         }
         let is_attribute = |b: u8| b.is_ascii_graphic() && b != b';' && b != b',';
         if !cookie.path.starts_with('/') || !cookie.path.bytes().all(is_attribute) {
@@ -271,6 +296,7 @@ mod tests {
             build().name("sid").domain("com"),
             build().name("sid").domain("exa mple.com"),
             build().same_site(SameSite::None).insecure_for_localhost(),
+            build().partitioned().insecure_for_localhost(),
         ] {
             assert!(refused.clone().build().is_err(), "{refused:?}");
         }
@@ -289,6 +315,26 @@ mod tests {
         let field = cookie.expire().unwrap();
         assert!(field.to_str().unwrap().starts_with("sid=; ") && !field.to_str().unwrap().contains("Secure"));
         assert!(field.to_str().unwrap().contains("Max-Age=0"));
+    }
+
+    #[test]
+    fn the_names_of_those_for_localhost_lose_their_prefix_in_any_case() {
+        for name in ["__host-sid", "__Host-sid", "__SECURE-sid", "sid"] {
+            let cookie = SessionCookie::builder().name(name).insecure_for_localhost().build().unwrap();
+            assert_eq!(cookie.name(), "sid");
+        }
+    }
+
+    #[test]
+    fn a_cookie_may_end_with_the_browser_and_be_of_one_embedding_site() {
+        let cookie = SessionCookie::builder().until_browser_closes().partitioned().same_site(SameSite::None);
+        let cookie = cookie.build().unwrap();
+        let of = |field: Option<HeaderValue>| field.unwrap().to_str().unwrap().to_owned();
+        let (set, expired) = (of(cookie.set("t0ken", Duration::from_hours(12))), of(cookie.expire()));
+        assert!(!set.contains("Max-Age") && expired.contains("Max-Age=0"), "{set} {expired}");
+        for field in [set, expired] {
+            assert!(field.contains("; Partitioned") && field.contains("; Secure"), "{field}");
+        }
     }
 
     #[test]
