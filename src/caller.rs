@@ -59,21 +59,15 @@ pub(crate) trait Caller: Any + Marked {
     fn identity(&self) -> Pin<Box<dyn Future<Output = Result<Identity, BackendError>> + Send + '_>>;
 }
 
-/// A caller as one of several requests sees them that are made for it: with a mark of its own.
+/// A caller with another mark than its own; without one, a layer knows by itself who it is.
 pub(crate) struct Apart {
-    caller: Option<Arc<dyn Caller>>,
-    mark: Mark,
-}
-
-impl Apart {
-    pub(crate) fn new(caller: Option<Arc<dyn Caller>>) -> Arc<Self> {
-        Arc::new(Self { caller, mark: Mark::default() })
-    }
+    pub(crate) caller: Option<Arc<dyn Caller>>,
+    pub(crate) personal: Personal,
 }
 
 impl Marked for Apart {
     fn mark(&self) -> &Mark {
-        &self.mark
+        self.personal.own()
     }
 }
 
@@ -87,25 +81,6 @@ impl Caller for Apart {
             Some(caller) => caller.identity(),
             None => Box::pin(async { Ok(Identity::anonymous()) }),
         }
-    }
-}
-
-/// A caller of whom a layer knows by itself who it is, with the mark that the request has.
-pub(crate) struct Told(pub(crate) Personal);
-
-impl Marked for Told {
-    fn mark(&self) -> &Mark {
-        self.0.own()
-    }
-}
-
-impl Caller for Told {
-    fn needs_lookup(&self) -> bool {
-        false
-    }
-
-    fn identity(&self) -> Pin<Box<dyn Future<Output = Result<Identity, BackendError>> + Send + '_>> {
-        Box::pin(async { Ok(Identity::anonymous()) })
     }
 }
 

@@ -7,7 +7,7 @@ use http::{Extensions, request::Parts};
 use crate::{
     Personal,
     backend::BackendError,
-    caller::{Apart, Caller, Session, Told},
+    caller::{Apart, Caller, Session},
 };
 
 /// Who is asking, as an authenticating layer found it.
@@ -61,7 +61,7 @@ impl Identity {
             extensions.insert(own.clone());
             own
         });
-        self.caller = Some(Arc::new(Told(personal)));
+        self.caller = Some(Arc::new(Apart { caller: None, personal }));
         extensions.insert(self);
     }
 
@@ -72,9 +72,9 @@ impl Identity {
 
     /// The same for one of several requests that are made for this one, with the mark of its own answer.
     pub(crate) fn apart(mut self) -> (Self, Personal) {
-        let own = Apart::new(self.caller.take());
-        self.caller = Some(own.clone());
-        (self, Personal::shared(own))
+        let personal = Personal::default();
+        self.caller = Some(Arc::new(Apart { caller: self.caller.take(), personal: personal.clone() }));
+        (self, personal)
     }
 
     /// The same for layers, which do not change the answer by what they read here: it marks nothing.
