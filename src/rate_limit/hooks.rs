@@ -1,6 +1,6 @@
 //! What functions of the user's say about the requests of a layer.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use http::{Response, request};
@@ -29,5 +29,12 @@ impl Hooks {
             Some(on_reject) => on_reject(rejection, answer),
             None => answer,
         })
+    }
+}
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { exempt, on_reject } = self;
+        f.debug_struct("Hooks").field("exempt", &exempt.is_some()).field("on_reject", &on_reject.is_some()).finish()
     }
 }

@@ -1,6 +1,6 @@
 //! The layer.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Response, request};
@@ -13,7 +13,7 @@ use crate::rate_limit::{Key, Rejection, count::Decisions, hooks::Hooks};
 /// [`ConcurrencyLimit`].
 ///
 /// Services that are made from one layer share the count; other layers and other processes count for themselves.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 #[must_use]
 pub struct ConcurrencyLimitLayer {
     pub(super) name: Arc<str>,
@@ -60,16 +60,5 @@ impl<S> Layer<S> for ConcurrencyLimitLayer {
 
     fn layer(&self, inner: S) -> ConcurrencyLimit<S> {
         ConcurrencyLimit { inner, config: self.clone() }
-    }
-}
-
-impl fmt::Debug for ConcurrencyLimitLayer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConcurrencyLimitLayer")
-            .field("name", &self.name)
-            .field("key", &self.key)
-            .field("most", &self.most)
-            .field("permits", &self.permits)
-            .finish_non_exhaustive()
     }
 }
