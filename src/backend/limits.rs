@@ -75,11 +75,6 @@ impl Limit {
         Self(Rule::Window { limit: u64::from(limit), length })
     }
 
-    /// Whether it counts in windows, in units; else in time.
-    pub(crate) fn is_window(self) -> bool {
-        matches!(self.0, Rule::Window { .. })
-    }
-
     /// How far [`Limits::settle`] may charge beyond a rate, in units; without, charges beyond it are cut.
     ///
     /// The level beyond a rate has to be bounded, so that a rate that was lowered heals within the new rate's time.

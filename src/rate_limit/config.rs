@@ -34,7 +34,7 @@ pub(super) struct Config {
 pub(super) struct Group {
     pub(super) key: Key,
     pub(super) shadow: bool,
-    /// Stands for the names and quotas of the policies and for how each counts: rates and windows have different units.
+    /// Stands for the names and quotas of the policies, and so for how each counts: rates and windows have different units.
     /// Under a tier, [`signature_for`](Self::signature_for) it does.
     ///
     /// Where other policies are configured, as while a new version is rolled out, they count apart, and do not begin
@@ -100,9 +100,6 @@ impl Group {
         }
         // A shadow counts what would have been; it must not use up the quota of its enforced twin.
         hasher.update(&[u8::from(self.shadow)]).finalize_xof().fill(&mut self.signature);
-        for (n, policy) in self.policies.iter().enumerate() {
-            self.signature[n / 8 % 16] ^= u8::from(policy.limit(policy.quota).is_window()) << (n % 8);
-        }
 
         self.charges = self.policies.iter().any(|policy| policy.charge.is_some());
         let depends = self.policies.iter().any(|policy| policy.tier.is_some() || policy.cost.is_some());
