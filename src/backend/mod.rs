@@ -21,6 +21,7 @@ mod records;
 #[cfg(feature = "redis")]
 mod redis;
 mod responses;
+mod several;
 mod shard;
 mod term;
 mod wait;

@@ -6,7 +6,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::future;
 
 use super::{
     CasBackend, CasStore, Inner, Step,
@@ -14,7 +13,10 @@ use super::{
 };
 use crate::{
     Timestamp,
-    backend::{Ask, BackendError, Change, ErrorKind, Level, Levels, LimitKey, Limits, Meter, Settle, Take, Taken},
+    backend::{
+        Ask, BackendError, Levels, Limits, Meter, Settle, Take, Taken,
+        several::{Answer, EachKey, take_several},
+    },
 };
 
 impl<S: CasStore> Limits for CasBackend<S> {
@@ -31,7 +33,8 @@ impl<S: CasStore> Limits for CasBackend<S> {
                 }
                 Ok(Taken { admitted, at, levels: levels.into_iter().map(Some).collect() })
             }
-            _ => take_several(&self.0, takes).await,
+            [] => Ok(Taken { admitted: true, at: self.0.now(), levels: Levels::default() }),
+            _ => take_several(Arc::clone(&self.0), takes).await,
         }
     }
 
@@ -76,56 +79,14 @@ impl<S: CasStore> Inner<S> {
     }
 }
 
-/// Whether it was admitted, when, and the state of the counters.
-type Answer = Result<(bool, Timestamp, Vec<Level>), BackendError>;
+impl<S: CasStore> EachKey for Arc<Inner<S>> {
+    async fn take(&self, take: Take<'_>) -> Answer {
+        self.timed(self.take_one(&take)).await
+    }
 
-/// Takes from several keys, and gives back where one has denied or failed. A denial stands, whoever else cannot be
-/// asked; the levels of those are not known.
-///
-/// In a task of its own, so that what is to be given back is, also when the caller has gone.
-async fn take_several<S: CasStore>(inner: &Arc<Inner<S>>, takes: &[Take<'_>]) -> Result<Taken, BackendError> {
-    let inner = Arc::clone(inner);
-    let takes: Vec<(LimitKey, Box<[Ask]>)> = takes.iter().map(|take| (take.key, take.asks.into())).collect();
-    let task = tokio::spawn(async move {
-        let each = takes.iter().map(async |(key, asks)| inner.timed(inner.take_one(&Take { key: *key, asks })).await);
-        let answers = future::join_all(each).await;
-        let all_admitted = answers.iter().all(|answer| matches!(answer, Ok((true, ..))));
-        let is_denied = answers.iter().any(|answer| matches!(answer, Ok((false, ..))));
-        if !all_admitted {
-            let give_back = async |((key, asks), answer): (&(LimitKey, Box<[Ask]>), &Answer)| {
-                if let Ok((true, taken, _)) = answer {
-                    let change = |ask: &Ask| Change { limit: ask.limit, units: -i64::from(ask.cost) };
-                    let changes: Vec<_> = asks.iter().map(change).collect();
-                    let settle = Settle { key: *key, taken: *taken, changes: &changes };
-                    if let Err(error) = inner.timed(inner.settle(settle)).await {
-                        tracing::debug!(%error, "a limit could not be given back");
-                    }
-                }
-            };
-            future::join_all(takes.iter().zip(&answers).map(give_back)).await;
-        }
-        let (mut at, mut levels) = (None::<Timestamp>, Levels::default());
-        for ((_, asks), answer) in takes.iter().zip(answers) {
-            let (admitted, taken_at, mut known) = match answer {
-                Ok(answer) => answer,
-                Err(error) if is_denied => {
-                    tracing::debug!(%error, "a limit could not be asked, and another one denies");
-                    levels.extend(asks.iter().map(|_| None));
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            if admitted && !all_admitted {
-                known.iter_mut().zip(asks).for_each(|(level, ask)| level.remaining += u64::from(ask.cost));
-            }
-            // What is corrected later counts as taken at the earliest: nothing is given back that was refilled.
-            at = Some(at.map_or(taken_at, |at| at.min(taken_at)));
-            levels.extend(known.into_iter().map(Some));
-        }
-        Ok(Taken { admitted: all_admitted, at: at.unwrap_or_else(|| inner.now()), levels })
-    });
-    task.await
-        .unwrap_or_else(|error| Err(BackendError::with_source(ErrorKind::Unavailable, "the runtime stops", error)))
+    async fn settle(&self, settle: Settle<'_>) -> Result<(), BackendError> {
+        self.timed(Inner::settle(self, settle)).await
+    }
 }
 
 /// The counters of a key; such of another number begin anew.

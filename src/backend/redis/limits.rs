@@ -5,22 +5,14 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes};
 use fred::types::Value;
-use futures_util::future;
 
-use super::{
-    RedisBackend,
-    client::Client,
-    keys::Bucket,
-    names::hex,
-    rates::{Answer, Rates},
-    reply::Reply,
-    script::Script,
-};
+use super::{RedisBackend, client::Client, keys::Bucket, names::hex, rates::Rates, reply::Reply, script::Script};
 use crate::{
     Timestamp,
     backend::{
-        Ask, BackendError, Change, ErrorKind, Level, Levels, Limit, LimitKey, Limits, Settle, Take, Taken, Verdict,
+        Ask, BackendError, Level, Levels, Limit, LimitKey, Limits, Settle, Take, Taken, Verdict,
         limits::Rule,
+        several::{Answer, EachKey, take_several},
     },
 };
 
@@ -43,7 +35,7 @@ impl Limits for RedisBackend {
             }
             return Ok(Taken { admitted, at, levels: levels.into_iter().map(Some).collect() });
         }
-        take_apart(&self.rates, takes).await
+        take_several(self.rates.clone(), takes).await
     }
 
     fn take_now(&self, takes: &[Take<'_>]) -> Option<Taken> {
@@ -98,55 +90,14 @@ async fn take_in(rates: &Rates, bucket: Bucket, takes: &[Take<'_>]) -> Answer {
     Ok((admitted, at, levels))
 }
 
-/// Takes from several buckets at the same time, and gives back where one has denied or failed. A denial stands,
-/// whoever else cannot be asked; the levels of those are not known.
-///
-/// In a task of its own, so that what is to be given back is, also when the caller has gone.
-async fn take_apart(rates: &Rates, takes: &[Take<'_>]) -> Result<Taken, BackendError> {
-    let rates = rates.clone();
-    let takes: Vec<(LimitKey, Box<[Ask]>)> = takes.iter().map(|take| (take.key, take.asks.into())).collect();
-    let task = tokio::spawn(async move {
-        let take_one = async |(key, asks): &(LimitKey, Box<[Ask]>)| {
-            take_in(&rates, bucket_of(rates.client(), key), &[Take { key: *key, asks }]).await
-        };
-        let answers = future::join_all(takes.iter().map(take_one)).await;
-        let all_admitted = answers.iter().all(|answer| matches!(answer, Ok((true, ..))));
-        let is_denied = answers.iter().any(|answer| matches!(answer, Ok((false, ..))));
-        if !all_admitted {
-            let give_back = async |((key, asks), answer): (&(LimitKey, Box<[Ask]>), &Result<_, _>)| {
-                if let Ok((true, taken, _)) = answer {
-                    let change = |ask: &Ask| Change { limit: ask.limit, units: -i64::from(ask.cost) };
-                    let changes: Vec<_> = asks.iter().map(change).collect();
-                    let settle = Settle { key: *key, taken: *taken, changes: &changes };
-                    if let Err(error) = settle_in(rates.client(), settle).await {
-                        tracing::debug!(%error, "a limit could not be given back");
-                    }
-                }
-            };
-            future::join_all(takes.iter().zip(&answers).map(give_back)).await;
-        }
-        let (mut at, mut levels) = (Timestamp::EPOCH, Levels::default());
-        for ((_, asks), answer) in takes.iter().zip(answers) {
-            let (admitted, taken_at, mut known) = match answer {
-                Ok(answer) => answer,
-                Err(error) if is_denied => {
-                    tracing::debug!(%error, "a limit could not be asked, and another one denies");
-                    levels.extend(asks.iter().map(|_| None));
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            if admitted && !all_admitted {
-                known.iter_mut().zip(asks).for_each(|(level, ask)| level.remaining += u64::from(ask.cost));
-            }
-            // What is corrected later counts as taken at the earliest: nothing is given back that was refilled.
-            at = if at == Timestamp::EPOCH { taken_at } else { at.min(taken_at) };
-            levels.extend(known.into_iter().map(Some));
-        }
-        Ok(Taken { admitted: all_admitted, at, levels })
-    });
-    task.await
-        .unwrap_or_else(|error| Err(BackendError::with_source(ErrorKind::Unavailable, "the runtime stops", error)))
+impl EachKey for Rates {
+    async fn take(&self, take: Take<'_>) -> Answer {
+        take_in(self, bucket_of(self.client(), &take.key), &[take]).await
+    }
+
+    async fn settle(&self, settle: Settle<'_>) -> Result<(), BackendError> {
+        settle_in(self.client(), settle).await
+    }
 }
 
 async fn settle_in(client: &Client, settle: Settle<'_>) -> Result<(), BackendError> {

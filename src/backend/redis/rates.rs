@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Timestamp,
-    backend::{Ask, BackendError, Level},
+    backend::{Ask, Level, several::Answer},
 };
 
 static LIMIT_RATE: Script = Script::new("limit_rate", include_str!("lua/limit_rate.lua"));
@@ -43,7 +43,6 @@ pub(super) struct One {
 }
 
 pub(super) type Taken = (bool, Timestamp, Vec<Level>);
-pub(super) type Answer = Result<Taken, BackendError>;
 
 impl Rates {
     pub(super) fn new(client: Client) -> Self {
