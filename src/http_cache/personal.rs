@@ -8,7 +8,7 @@ use super::visit::Visit;
 use crate::Personal;
 
 /// The marks of a personal answer that a request has met on its way in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Marks {
     outside: Option<Personal>,
     /// Of layers between the one that made the visit and those within.
@@ -36,9 +36,8 @@ impl Marks {
         }
     }
 
-    /// Whether one of them makes this true.
-    fn any(&self, is: impl Fn(&Personal) -> bool) -> bool {
-        self.outside.as_ref().is_some_and(&is) || self.within().as_ref().is_some_and(is)
+    fn all(&self) -> impl Iterator<Item = Personal> {
+        self.outside.clone().into_iter().chain(self.within().clone())
     }
 }
 
@@ -51,21 +50,20 @@ impl Clone for Marks {
 /// Whether an answer is for one client alone: it may turn out to be while its content arrives.
 #[derive(Default)]
 pub(super) struct ForOne {
-    met: Marks,
-    /// Left in the answer by a layer within.
-    within: Option<Personal>,
+    /// Those that the request has met, and what a layer within has left in the answer.
+    mark: Option<Personal>,
     public: bool,
 }
 
 impl ForOne {
     /// Of an answer with these extensions, which may be `public`.
     pub(super) fn of(visit: &Visit, answer: &Extensions, public: bool) -> Self {
-        Self { met: visit.personal.clone(), within: answer.get().cloned(), public }
+        let within = answer.get::<Personal>().cloned();
+        Self { mark: visit.personal.all().chain(within).reduce(Personal::and), public }
     }
 
     /// Whether it is by now.
     pub(super) fn is(&self) -> bool {
-        let tells = |mark: &Personal| mark.is_credential() || (mark.is_marked() && !self.public);
-        self.met.any(tells) || self.within.as_ref().is_some_and(tells)
+        self.mark.as_ref().is_some_and(|mark| mark.is_credential() || (mark.is_marked() && !self.public))
     }
 }
