@@ -15,7 +15,7 @@ use super::{
     source::Source,
     token::Token,
 };
-use crate::{Personal, Problem, ProblemBody, Timestamp, refusal::Form};
+use crate::{Personal, Problem, ProblemBody, Timestamp, policy::lists, refusal::Form};
 
 /// The service's response with the credential that the client has to learn; a problem in its place if the session
 /// could not be stored.
@@ -178,9 +178,8 @@ fn vary(headers: &mut HeaderMap, sources: &[Source]) {
             Source::Bearer => "authorization",
             Source::Cookie => "cookie",
         };
-        let mut names =
-            headers.get_all(header::VARY).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-        if !names.any(|there| there.trim_ascii().eq_ignore_ascii_case(name.as_bytes()) || there.trim_ascii() == b"*") {
+        let says = |there: &[u8]| there.eq_ignore_ascii_case(name.as_bytes()) || there == b"*";
+        if !lists::field_members(headers, &header::VARY).any(says) {
             headers.append(header::VARY, HeaderValue::from_static(name));
         }
     }

@@ -118,13 +118,13 @@ impl Required {
     }
 
     pub(super) fn concerns(&self, path: &str) -> bool {
-        self.is_everywhere()
-            || self.under.iter().any(|prefix| {
-                // With dot segments resolved, and left as they are.
-                is_under(prefix, path)
-                    || is_under(prefix, &normal(path, true))
-                    || is_under(prefix, &normal(path, false))
-            })
+        if self.is_everywhere() {
+            return true;
+        }
+        // With dot segments resolved, and left as they are.
+        let (resolved, left) = (normal(path, true), normal(path, false));
+        let is_meant = |prefix: &str| [path, &resolved, &left].iter().any(|read| is_under(prefix, read));
+        self.under.iter().any(|prefix| is_meant(prefix))
     }
 }
 
