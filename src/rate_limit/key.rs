@@ -2,11 +2,17 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use http::{HeaderName, header, request::Parts};
-use smallvec::SmallVec;
+use http::{HeaderName, request::Parts};
 
+pub(super) use self::read::Unwired;
+use self::{
+    found::{Fields, Found, plain_address},
+    read::{address, bearer, identity, route},
+};
 use super::{ClientIp, head::Head};
-use crate::{Identity, backend::LimitKey};
+
+mod found;
+mod read;
 
 /// Who or what is limited: requests with the same key share a quota.
 ///
@@ -138,7 +144,7 @@ impl Key {
             }
             _ => {}
         }
-        let mut fields = Fields(SmallVec::from_slice(&[0; 16]));
+        let mut fields = Fields::new();
         Ok(self.write(head, &mut fields)?.then_some(Found::Hashed(fields)))
     }
 
@@ -157,7 +163,7 @@ impl Key {
         match &*self.0 {
             Part::Route | Part::Global => true,
             Part::All(keys) => keys.iter().all(|key| key.is_everybodys(head)),
-            Part::Or(first, second) => match first.write(head, &mut Fields(SmallVec::new())) {
+            Part::Or(first, second) => match first.write(head, &mut Fields::new()) {
                 Ok(false) => second.is_everybodys(head),
                 _ => first.is_everybodys(head),
             },
@@ -238,134 +244,16 @@ impl Key {
                 fields.end();
             }
             Part::Or(first, second) => {
-                let before = fields.0.len();
+                let before = fields.len();
                 if first.write(head, fields)? {
                     return Ok(true);
                 }
-                fields.0.truncate(before);
+                fields.truncate(before);
                 return second.write(head, fields);
             }
         }
         Ok(true)
     }
-}
-
-/// What a request is limited by. Its policies are put in later: which quotas they have is a question for a request that
-/// has a key.
-pub(super) enum Found {
-    /// The kind of an address, and the address.
-    Plain(u8, [u8; 8]),
-    Hashed(Fields),
-}
-
-impl Found {
-    /// The key under the policies that this stands for.
-    pub(super) fn under(self, policies: &[u8; 16]) -> LimitKey {
-        let mut key = *policies;
-        match self {
-            // So much of what stands for the policies that no two addresses are ever alike. Which ones a client has is
-            // not for it to choose, so that none has the hashed key of another.
-            Self::Plain(kind, address) => {
-                key[7] = kind;
-                key[8..].copy_from_slice(&address);
-            }
-            Self::Hashed(Fields(mut fields)) => {
-                fields[..16].copy_from_slice(policies);
-                key.copy_from_slice(&blake3::hash(&fields).as_bytes()[..16]);
-            }
-        }
-        LimitKey::from_bytes(key)
-    }
-}
-
-/// Room for what stands for the policies, which always has 16 bytes, then fields, each with its length. Those of most
-/// keys need no allocation.
-pub(super) struct Fields(SmallVec<[u8; 128]>);
-
-impl Fields {
-    fn push(&mut self, field: &[u8]) {
-        self.0.extend_from_slice(&(field.len() as u64).to_le_bytes());
-        self.0.extend_from_slice(field);
-    }
-
-    /// A field of a kind, so that a user never has the key of a session.
-    fn tagged(&mut self, kind: u8, field: &[u8]) {
-        let mut head = [kind; 9];
-        head[1..].copy_from_slice(&(field.len() as u64).to_le_bytes());
-        self.0.extend_from_slice(&head);
-        self.0.extend_from_slice(field);
-    }
-
-    /// The end of a list; no field is as long as that.
-    fn end(&mut self) {
-        self.0.extend_from_slice(&u64::MAX.to_le_bytes());
-    }
-}
-
-/// The address of a client, or of its network.
-fn address(client: &ClientIp, head: Head<'_>) -> Result<IpAddr, Unwired> {
-    Ok(client.mask(client.of(head).ok_or(Unwired::NO_PEER)?))
-}
-
-/// An address that is a key as it is, with its kind; `None` where it does not fit in.
-fn plain_address(address: IpAddr) -> Option<(u8, [u8; 8])> {
-    match address {
-        IpAddr::V4(address) => Some((b'4', u64::from(address.to_bits()).to_be_bytes())),
-        IpAddr::V6(address) => {
-            let octets = address.octets();
-            octets.first_chunk().filter(|_| octets[8..] == [0; 8]).map(|network| (b'6', *network))
-        }
-    }
-}
-
-fn identity(head: Head<'_>) -> Result<Identity, Unwired> {
-    Identity::of(head.extensions).map(Identity::unmarked).ok_or(Unwired::NO_IDENTITY)
-}
-
-/// The scheme is not case-sensitive (RFC 9110 §11.1); blanks around the token do not belong to it.
-fn bearer(head: Head<'_>) -> Option<&[u8]> {
-    let (scheme, token) = head.headers.get(header::AUTHORIZATION)?.as_bytes().split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii()).filter(|token| !token.is_empty())
-}
-
-/// The pattern of the route; `None` where a router has found none.
-fn route(head: Head<'_>) -> Result<Option<&str>, Unwired> {
-    if let Some(RoutePattern(pattern)) = head.extensions.get() {
-        return Ok(Some(pattern));
-    }
-    #[cfg(feature = "axum")]
-    {
-        use axum::extract::{MatchedPath, OriginalUri};
-        if let Some(path) = head.extensions.get::<MatchedPath>() {
-            return Ok(Some(path.as_str()));
-        }
-        // What every router of axum leaves; a layer around all of them sees a request that has been to none.
-        if head.extensions.get::<OriginalUri>().is_some() {
-            return Ok(None);
-        }
-    }
-    Err(Unwired::NO_ROUTE)
-}
-
-/// Something that a key needs is not wired up; the message names what to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Unwired(pub(super) &'static str);
-
-impl Unwired {
-    const NO_PEER: Self = Self(
-        "The rate limit by IP address finds no peer address: serve with \
-         `into_make_service_with_connect_info::<SocketAddr>()` (axum), or leave a `rate_limit::PeerAddr` in the \
-         extensions of each request.",
-    );
-    const NO_IDENTITY: Self = Self(
-        "The rate limit by user or session finds no session layer: put a `SessionLayer`, in a service behind a gateway a \
-         `VerifySessionLayer`, or a layer that leaves an `Identity` in the extensions of each request, outside of the \
-         `RateLimitLayer`.",
-    );
-    const NO_ROUTE: Self = Self(
-        "The rate limit by route finds no route: put it within the router (axum's `Router::layer`, with the feature \
-         `axum`), or leave a `rate_limit::RoutePattern` in the extensions of each request.",
-    );
 }
 
 macro_rules! from_tuple {
@@ -406,7 +294,7 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::rate_limit::PeerAddr;
+    use crate::{Identity, backend::LimitKey, rate_limit::PeerAddr};
 
     fn parts(build: impl FnOnce(http::request::Builder) -> http::request::Builder) -> Parts {
         build(Request::builder()).body(()).unwrap().into_parts().0
