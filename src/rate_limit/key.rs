@@ -76,7 +76,7 @@ impl Key {
     }
 
     /// The user who is logged in; anonymous requests have no key. Needs a `SessionLayer`, a `VerifySessionLayer`, or
-    /// another layer that leaves an [`Identity`], outside of this one.
+    /// another layer that leaves an [`Identity`](crate::Identity), outside of this one.
     pub fn user() -> Self {
         Self::of(Part::User)
     }
