@@ -11,13 +11,15 @@
 use std::{error::Error, net::SocketAddr};
 
 use axum::{
-    Router,
+    Form, Router,
+    extract::State,
     http::{StatusCode, request::Parts},
-    routing::get,
+    routing::{get, post},
 };
+use serde::Deserialize;
 use tower_gatehouse::{
-    Backend,
-    rate_limit::{ConcurrencyLimitLayer, Key, OnError, Policy, Quota, RateLimitLayer},
+    Backend, Problem,
+    rate_limit::{ConcurrencyLimitLayer, Key, Limiter, OnError, Policy, Quota, RateLimitLayer},
 };
 
 const TO_TRY: &str = "\
@@ -26,8 +28,9 @@ const TO_TRY: &str = "\
                                                 after five at once: 429, one more every second
   curl -i -H 'x-api-key: gold' http://ADDR/api  the quota of a paying customer: 1000 a minute
   curl -i http://ADDR/api                       everybody else's, by address: 3 a minute
-  for i in 1 2 3 4; do curl -s -o /dev/null -w '%{http_code} ' -u me:wrong http://ADDR/login; done
-                                                only failures count: 401 401 401 429
+  for i in 1 2 3 4; do curl -s -o /dev/null -w '%{http_code} ' -d 'user=me&password=wrong' http://ADDR/login; done
+                                                only failures count, by account: 401 401 401 429; with another
+                                                user too, but no more than ten a minute from one address
 ";
 
 #[tokio::main]
@@ -63,17 +66,30 @@ fn app(backend: &Backend) -> Router {
     let by_key = Policy::new("api", key, Quota::per_minute(3))
         .quota_by(move |request| is_gold(request).then(|| Quota::per_minute(1000)));
     // Failed logins only; and while the backend is out of reach, none at all.
-    let logins = Policy::new("login", Key::peer_ip(), Quota::per_minute(3))
+    let logins = Policy::new("login", Key::peer_ip(), Quota::per_minute(10))
         .only(|response| response.status == StatusCode::UNAUTHORIZED)
         .on_error(OnError::Deny);
+    // Whoever guesses has many addresses; which account it is about stands in the form.
+    let by_account = Limiter::new(backend, "account", Quota::per_hour(3)).on_error(OnError::Deny);
+    let login = post(login).with_state(by_account).layer(RateLimitLayer::with_policies(backend, [logins]));
     Router::new()
         .route("/", get(async || "hello\n").layer(by_address))
         .route("/api", get(async || "an answer\n").layer(RateLimitLayer::with_policies(backend, [by_key])))
-        .route("/login", get(login).layer(RateLimitLayer::with_policies(backend, [logins])))
+        .route("/login", login)
         .layer(ConcurrencyLimitLayer::new("in progress", Key::global(), 1000))
 }
 
-async fn login(headers: axum::http::HeaderMap) -> StatusCode {
-    let right = headers.get("authorization").is_some_and(|value| value == "Basic bWU6cmlnaHQ=");
-    if right { StatusCode::NO_CONTENT } else { StatusCode::UNAUTHORIZED }
+#[derive(Deserialize)]
+struct Login {
+    user: String,
+    password: String,
+}
+
+async fn login(State(by_account): State<Limiter>, Form(login): Form<Login>) -> Result<StatusCode, Problem> {
+    let attempt = by_account.take(login.user.to_lowercase(), 1).await?;
+    if login.password != "right" {
+        return Ok(StatusCode::UNAUTHORIZED);
+    }
+    attempt.give_back().await;
+    Ok(StatusCode::NO_CONTENT)
 }

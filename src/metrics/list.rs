@@ -50,7 +50,7 @@ metrics! {
     SESSION_WRITES = Counter "gatehouse_session_writes_total" ["write", "outcome"]
         "Changes of sessions in the store";
     RATE_LIMIT_DECISIONS = Counter "gatehouse_rate_limit_decisions_total" ["policy", "decision", "by"]
-        "Decisions on requests, for each policy";
+        "Decisions, for each policy or limiter";
 }
 
 /// Upper bounds for histograms of seconds, for exporters that need some: from half a millisecond to a minute.

@@ -92,15 +92,7 @@ impl Config {
 impl Group {
     /// Works out what follows from the policies.
     fn prepare(&mut self) {
-        let mut hasher = blake3::Hasher::new();
-        for policy in &self.policies {
-            hasher.update(&(policy.name.len() as u64).to_le_bytes()).update(policy.name.as_bytes());
-            // By a counter that a looser quota of the same name shares, a tight one would be forgotten.
-            hasher.update(&policy.quota.to_bytes());
-        }
-        // A shadow counts what would have been; it must not use up the quota of its enforced twin.
-        hasher.update(&[u8::from(self.shadow)]).finalize_xof().fill(&mut self.signature);
-
+        self.signature = signature(self.policies.iter().map(|policy| (&*policy.name, policy.quota)), self.shadow);
         self.charges = self.policies.iter().any(|policy| policy.charge.is_some());
         let depends = self.policies.iter().any(|policy| policy.tier.is_some() || policy.cost.is_some());
         self.same = (!depends).then(|| Same {
@@ -127,6 +119,20 @@ impl Group {
         }
         signature
     }
+}
+
+/// What stands for policies of these names and quotas.
+pub(super) fn signature<'a>(policies: impl IntoIterator<Item = (&'a str, Quota)>, shadow: bool) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    for (name, quota) in policies {
+        hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes());
+        // By a counter that a looser quota of the same name shares, a tight one would be forgotten.
+        hasher.update(&quota.to_bytes());
+    }
+    let mut signature = [0; 16];
+    // A shadow counts what would have been; it must not use up the quota of its enforced twin.
+    hasher.update(&[u8::from(shadow)]).finalize_xof().fill(&mut signature);
+    signature
 }
 
 impl fmt::Debug for Config {

@@ -103,7 +103,7 @@ impl Decision {
     }
 }
 
-fn span() -> Span {
+pub(super) fn span() -> Span {
     debug_span!("rate_limit", decision = Empty)
 }
 

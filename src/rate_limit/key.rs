@@ -4,9 +4,9 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use http::{HeaderName, request::Parts};
 
-pub(super) use self::read::Unwired;
+pub(super) use self::{found::Found, read::Unwired};
 use self::{
-    found::{Fields, Found, plain_address},
+    found::{Fields, plain_address},
     read::{address, bearer, identity, route},
 };
 use super::{ClientIp, head::Head};

@@ -48,6 +48,9 @@
 //! goes first; on a Redis for limits alone, `volatile-ttl` lets go first what has nearly refilled. A key whose counter
 //! was evicted begins anew. [Running on Redis](crate::guide::redis#eviction) has the rest.
 //!
+//! # Where no layer can tell
+//! [`Limiter`] is asked by code: logins by the account that a form names, or what is known only within a handler.
+//!
 //! # Many requests at once
 //! [`ConcurrencyLimitLayer`] limits how many are in progress in this process.
 
@@ -63,6 +66,7 @@ mod head;
 mod hooks;
 mod key;
 mod layer;
+mod limiter;
 mod outage;
 mod policy;
 mod quota;
@@ -76,6 +80,7 @@ pub use fields::Headers;
 pub use future::ResponseFuture;
 pub use key::{Key, RoutePattern};
 pub use layer::RateLimitLayer;
+pub use limiter::{Grant, Limiter};
 pub use policy::{OnError, Policy, ShadowDenied};
 pub use quota::Quota;
 pub use reject::{Reason, Rejection};

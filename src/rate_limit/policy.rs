@@ -55,9 +55,8 @@ pub(super) enum Charge {
 impl Policy {
     /// A policy. The name stands in header fields: visible ASCII characters and spaces, others become `_`.
     pub fn new(name: impl AsRef<str>, key: impl Into<Key>, quota: Quota) -> Self {
-        let visible = |c: char| if matches!(c, ' '..='~') { c } else { '_' };
         Self {
-            name: name.as_ref().chars().map(visible).collect::<String>().into(),
+            name: ascii(name.as_ref()),
             key: key.into(),
             quota,
             tier: None,
@@ -142,10 +141,16 @@ impl Policy {
     /// What a store counts by.
     pub(super) fn limit(&self, quota: Quota) -> Limit {
         match self.charge {
-            Some(Charge::Total(_)) => quota.to_limit().overdraft(quota.at_once().saturating_mul(9)),
+            Some(Charge::Total(_)) => quota.to_chargeable_limit(),
             _ => quota.to_limit(),
         }
     }
+}
+
+/// A name as it may stand in a header field.
+pub(super) fn ascii(name: &str) -> Arc<str> {
+    let visible = |c: char| if matches!(c, ' '..='~') { c } else { '_' };
+    name.chars().map(visible).collect::<String>().into()
 }
 
 impl fmt::Debug for Policy {

@@ -147,6 +147,11 @@ impl Quota {
         }
     }
 
+    /// The same where a charge afterwards may exceed it, up to ten times of what can be taken at once.
+    pub(super) fn to_chargeable_limit(self) -> Limit {
+        self.to_limit().overdraft(self.at_once().saturating_mul(9))
+    }
+
     /// The share of one process; at least one unit of what is not 0.
     pub(super) fn scaled(self, share: f64) -> Self {
         let share = if share > 0.0 && share <= 1.0 { share } else { 1.0 };

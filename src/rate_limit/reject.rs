@@ -1,6 +1,6 @@
 //! What clients are told where a limit refuses them.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, Response, StatusCode, header};
@@ -42,14 +42,10 @@ impl Rejection {
     /// draft-ietf-httpapi-ratelimit-headers registers, or a gRPC status.
     pub(super) fn answer(&self, form: Form) -> Response<Bytes> {
         let mut answer = form.write(self.problem());
-        if let Some(retry_after) = self.retry_after {
-            let headers = answer.headers_mut();
-            headers.insert(header::RETRY_AFTER, whole_seconds(retry_after).into());
-            if form.is_grpc() {
-                // How long clients with a retry policy wait (gRFC A6).
-                let millis = i32::try_from(retry_after.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
-                headers.insert(HeaderName::from_static("grpc-retry-pushback-ms"), millis.into());
-            }
+        if let Some(retry_after) = self.retry_after.filter(|_| form.is_grpc()) {
+            // How long clients with a retry policy wait (gRFC A6).
+            let millis = i32::try_from(retry_after.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
+            answer.headers_mut().insert(HeaderName::from_static("grpc-retry-pushback-ms"), millis.into());
         }
         answer
     }
@@ -68,8 +64,11 @@ impl Rejection {
             ),
         };
         let policies: Vec<&str> = self.policies.iter().map(|name| &**name).collect();
-        let problem = Problem::new(status, self.detail()).kind(uri, title);
-        problem.member("violated-policies", policies)
+        let problem = Problem::new(status, self.detail()).kind(uri, title).member("violated-policies", policies);
+        match self.retry_after {
+            Some(retry_after) => problem.header(header::RETRY_AFTER, whole_seconds(retry_after).into()),
+            None => problem,
+        }
     }
 
     fn detail(&self) -> &'static str {
@@ -80,6 +79,28 @@ impl Rejection {
             (Reason::Overload, _) => "The server is busy with other requests; try again after the time in Retry-After.",
             (Reason::Unavailable, _) => "The limit of requests cannot be checked at present.",
         }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.detail())
+    }
+}
+
+impl std::error::Error for Rejection {}
+
+/// The answer of a handler that a [`Limiter`](super::Limiter) has refused.
+impl From<Rejection> for Problem {
+    fn from(rejection: Rejection) -> Self {
+        rejection.problem()
+    }
+}
+
+#[cfg(feature = "axum")]
+impl axum::response::IntoResponse for Rejection {
+    fn into_response(self) -> axum::response::Response {
+        Problem::from(self).into_response()
     }
 }
 

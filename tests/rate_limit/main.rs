@@ -6,6 +6,7 @@ mod concurrency;
 mod dropped;
 #[cfg(feature = "redis")]
 mod fleet;
+mod limiter;
 #[cfg(feature = "redis")]
 mod outage;
 mod policies;

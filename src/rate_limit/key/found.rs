@@ -15,6 +15,13 @@ pub(in crate::rate_limit) enum Found {
 }
 
 impl Found {
+    /// What code says it is, which no request has.
+    pub(in crate::rate_limit) fn by_hand(key: &[u8]) -> Self {
+        let mut fields = Fields::new();
+        fields.tagged(b'l', key);
+        Self::Hashed(fields)
+    }
+
     /// The key under the policies that this stands for.
     pub(in crate::rate_limit) fn under(self, policies: &[u8; 16]) -> LimitKey {
         let mut key = *policies;
