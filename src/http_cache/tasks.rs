@@ -1,8 +1,17 @@
 //! Work that goes on without a client, and its end.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use pin_project_lite::pin_project;
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    task::TaskTracker,
+};
 
 /// The background tasks of one cache.
 #[derive(Clone, Debug, Default)]
@@ -11,22 +20,35 @@ pub(crate) struct Tasks {
     stop: CancellationToken,
 }
 
+pin_project! {
+    /// A task until it is done, or all of them are stopped. An `async` block would have room for the task twice.
+    struct UntilStopped<F> {
+        #[pin]
+        cancelled: WaitForCancellationFutureOwned,
+        #[pin]
+        task: F,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for UntilStopped<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        match this.cancelled.poll(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => this.task.poll(cx),
+        }
+    }
+}
+
 impl Tasks {
     /// Runs a task that a shutdown waits for and, at its deadline, drops. A task that holds a lease gives it back when
     /// it is dropped.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         use tracing::Instrument as _;
-        let stop = self.stop.clone();
-        self.tracker.spawn(
-            async move {
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => {}
-                    () = task => {}
-                }
-            }
-            .in_current_span(),
-        );
+        let cancelled = self.stop.clone().cancelled_owned();
+        self.tracker.spawn(UntilStopped { cancelled, task }.in_current_span());
     }
 
     /// Runs a task that even the deadline of a shutdown does not drop; it bounds its own time. Does nothing where there
