@@ -100,7 +100,7 @@ impl Required {
     /// One more path, as it is written and as it is compared with what a careless service reads.
     pub(super) fn add(&mut self, prefix: &str) {
         let written = format!("/{}", prefix.trim_start_matches('/'));
-        let normal = normal(&written, true);
+        let normal = normal(&decoded(&written));
         if written.trim_end_matches('/') != normal.trim_end_matches('/') {
             self.under.push(written.into());
         }
@@ -121,10 +121,15 @@ impl Required {
         if self.is_everywhere() {
             return true;
         }
-        // With dot segments resolved, and left as they are.
-        let (resolved, left) = (normal(path, true), normal(path, false));
-        let is_meant = |prefix: &str| [path, &resolved, &left].iter().any(|read| is_under(prefix, read));
-        self.under.iter().any(|prefix| is_meant(prefix))
+        if self.under.is_empty() {
+            return false;
+        }
+        // A proxy may decode it, and the service behind decode it again.
+        let once = decoded(path);
+        let twice = decoded(&once);
+        let is_meant = |read: &str| self.under.iter().any(|prefix| is_under(prefix, read));
+        // Where it leads up, services differ in where it ends.
+        is_meant(path) || [once, twice].iter().any(|read| climbs(read) || is_meant(&normal(read)))
     }
 }
 
@@ -133,15 +138,30 @@ fn is_under(prefix: &str, path: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The path as a careless service might read it: decoded, without the parameters of segments (as servlets do), without
-/// empty segments, and, where the service `resolves` them, without dot segments.
-fn normal(path: &str, resolves: bool) -> String {
-    let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy().replace('\\', "/");
+/// The path as who decodes it reads it, and then takes it for the beginning of a URL: that has neither control characters
+/// nor backslashes.
+fn decoded(path: &str) -> String {
+    let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+    let end = decoded.find(['?', '#']).unwrap_or(decoded.len());
+    decoded[..end].replace('\\', "/").replace(char::is_control, "")
+}
+
+fn climbs(path: &str) -> bool {
+    path.split('/').any(|segment| without_parameters(segment) == "..")
+}
+
+/// Servlets, among others, have parameters in segments.
+fn without_parameters(segment: &str) -> &str {
+    segment.split(';').next().unwrap_or_default()
+}
+
+/// A path without parameters, empty segments and dot segments.
+fn normal(path: &str) -> String {
     let mut segments: Vec<&str> = Vec::new();
-    for segment in decoded.split('/') {
-        match segment.split(';').next().unwrap_or_default() {
+    for segment in path.split('/').map(without_parameters) {
+        match segment {
             "" | "." => {}
-            ".." if resolves => drop(segments.pop()),
+            ".." => drop(segments.pop()),
             segment => segments.push(segment),
         }
     }
@@ -208,10 +228,21 @@ mod tests {
             "/account%2f..%2fx",
             "/account%5c..%5c..%5cx",
             "/%61ccount/files/a.pdf/../../../x",
+            "/a%2fb/../account/orders",
+            "/z/../account//../orders",
+            "/x/%2e%2e/account",
+            "/x%2f..%2faccount",
+            "/x/.%09./account",
+            "/x/%252e%252e/account",
+            "/%2561ccount",
+            "/account%3fx",
+            "/account%23",
+            "/account%253fx",
+            "/acc%09ount",
         ] {
             assert!(required.concerns(inside), "{inside}");
         }
-        for outside in ["/", "/accounts", "/x/account", "/accoun"] {
+        for outside in ["/", "/accounts", "/x/account", "/accoun", "/tags/c%23", "/a..b/..."] {
             assert!(!required.concerns(outside), "{outside}");
         }
     }

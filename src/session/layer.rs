@@ -119,8 +119,9 @@ impl SessionLayer {
 
     /// Answers 401 to requests for this path and those below it unless there is a live session; may be called again.
     ///
-    /// The path is also compared as a careless service might read it: decoded, without `//`, `..` and `;parameters`; and
-    /// with the feature `axum` as it was before `nest` stripped a prefix. `account` is `/account`.
+    /// The path is also compared as careless services might read it: decoded, and decoded again, without `//` and
+    /// `;parameters`, up to a `?` or `#`; and with the feature `axum` as it was before `nest` stripped a prefix. One with a
+    /// segment `..` is concerned wherever it leads, because services differ in that. `account` is `/account`.
     #[must_use]
     pub fn required_under(self, prefix: impl Into<Box<str>>) -> Self {
         self.with(|config| config.required.add(&prefix.into()))
