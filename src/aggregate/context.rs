@@ -23,7 +23,7 @@ use crate::{BoxError, Identity, Personal};
 pub struct PartContext<'a> {
     part: &'a str,
     head: &'a Head,
-    inputs: &'a [(Arc<str>, Arc<Value>)],
+    inputs: &'a [Input],
     who: Who,
     used: RefCell<Used>,
 }
@@ -63,6 +63,14 @@ impl Head {
     }
 }
 
+/// What a part that this one depends on has said.
+pub(super) struct Input {
+    pub(super) name: Arc<str>,
+    pub(super) value: Arc<Value>,
+    /// To this client alone.
+    pub(super) for_one: bool,
+}
+
 /// What of the incoming request went into the request of a part.
 #[derive(Debug, Default)]
 pub(super) struct Used {
@@ -70,10 +78,12 @@ pub(super) struct Used {
     pub(super) fields: Vec<HeaderName>,
     /// Whether something was read that tells who is asking.
     pub(super) identity: bool,
+    /// Whether something was read that another part has said to this client alone.
+    pub(super) told: bool,
 }
 
 impl<'a> PartContext<'a> {
-    pub(super) fn new(part: &'a str, head: &'a Head, inputs: &'a [(Arc<str>, Arc<Value>)]) -> Self {
+    pub(super) fn new(part: &'a str, head: &'a Head, inputs: &'a [Input]) -> Self {
         Self { part, head, inputs, who: head.who(), used: RefCell::default() }
     }
 
@@ -137,7 +147,13 @@ impl<'a> PartContext<'a> {
     /// # Errors
     /// This part does not depend on `part`.
     pub fn part(&self, part: &str) -> Result<&'a Value, AggregateError> {
-        self.inputs.iter().find_map(|(name, value)| (**name == *part).then_some(&**value)).ok_or_else(|| {
+        let Input { value, for_one, .. } = self.input(part)?;
+        self.used.borrow_mut().told |= for_one;
+        Ok(value)
+    }
+
+    fn input(&self, part: &str) -> Result<&'a Input, AggregateError> {
+        self.inputs.iter().find(|input| *input.name == *part).ok_or_else(|| {
             AggregateError::new(format!("the part `{}` reads `{part}`, but does not depend on it", self.part))
         })
     }
@@ -148,7 +164,8 @@ impl<'a> PartContext<'a> {
     /// # Errors
     /// This part does not depend on `part`; there is no such value; it is empty, or a dot segment.
     pub fn segment(&self, part: &str, pointer: &str) -> Result<String, AggregateError> {
-        let text = match self.part(part)?.pointer(pointer) {
+        // For a URL, which caches key by: it may be known what for whom.
+        let text = match self.input(part)?.value.pointer(pointer) {
             Some(Value::String(text)) => text.clone(),
             Some(value @ (Value::Number(_) | Value::Bool(_))) => value.to_string(),
             _ => String::new(),

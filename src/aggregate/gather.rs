@@ -1,6 +1,6 @@
 //! The fan-out: asks each part as soon as those that it depends on are there.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::panic::AssertUnwindSafe;
 
 use futures_util::{
     FutureExt as _,
@@ -13,7 +13,7 @@ use super::{
     blueprint::{Blueprint, Piece},
     caching::Caching,
     content::Json,
-    context::Head,
+    context::{Head, Input},
     failure::Failure,
     part::{Answer, Asked},
 };
@@ -66,25 +66,25 @@ pub(super) async fn gather(blueprint: &Blueprint, head: &Head) -> Result<Vec<Out
     Ok(outcomes.into_iter().flatten().collect())
 }
 
-type Inputs = Vec<(Arc<str>, Arc<serde_json::Value>)>;
-
 /// The JSON of what a part depends on.
-fn inputs(blueprint: &Blueprint, index: usize, outcomes: &[Option<Outcome>]) -> Result<Inputs, Failure> {
+fn inputs(blueprint: &Blueprint, index: usize, outcomes: &[Option<Outcome>]) -> Result<Vec<Input>, Failure> {
     let mut inputs = Vec::new();
     for &needed in &blueprint.plan.needs[index] {
         let piece = &blueprint.pieces[needed];
-        let json = match (&outcomes[needed], &piece.fallback) {
-            (Some(Outcome::Answered(answered)), _) => &answered.json,
-            (Some(Outcome::Failed(_)), Some(fallback)) => fallback,
+        let (json, for_one) = match (&outcomes[needed], &piece.fallback) {
+            (Some(Outcome::Answered(answered)), _) => {
+                (&answered.json, answered.caching.personal || answered.caching.private)
+            }
+            (Some(Outcome::Failed(_)), Some(fallback)) => (fallback, false),
             (Some(Outcome::Failed(failure)), None) => return Err(failure.of_dependency()),
             (None, _) => continue,
         };
-        inputs.extend(json.value.clone().map(|value| (piece.name.clone(), value)));
+        inputs.extend(json.value.clone().map(|value| Input { name: piece.name.clone(), value, for_one }));
     }
     Ok(inputs)
 }
 
-async fn ask(index: usize, piece: &Piece, head: &Head, inputs: Inputs) -> (usize, Outcome) {
+async fn ask(index: usize, piece: &Piece, head: &Head, inputs: Vec<Input>) -> (usize, Outcome) {
     // A part that panics has failed, as one does that cannot be reached; the others go on.
     let asked = AssertUnwindSafe(ask_in_time(piece, head, inputs)).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!(part = &*piece.name, "a part of an aggregate panicked");
@@ -100,7 +100,7 @@ async fn ask(index: usize, piece: &Piece, head: &Head, inputs: Inputs) -> (usize
     (index, outcome)
 }
 
-async fn ask_in_time(piece: &Piece, head: &Head, inputs: Inputs) -> Result<Answered, Failure> {
+async fn ask_in_time(piece: &Piece, head: &Head, inputs: Vec<Input>) -> Result<Answered, Failure> {
     let requested = Timestamp::system();
     let context = PartContext::new(&piece.name, head, &inputs);
     let Asked { used, personal, answer } =

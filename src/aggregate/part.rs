@@ -214,7 +214,7 @@ where
         let mut request = (self.request)(&context)?;
         let (head, who, mut used) = context.finish();
         let personal = who.personal.clone();
-        let is_told = used.identity || forward.tells;
+        let is_told = used.identity || used.told || forward.tells;
         forward.fields(&head.headers, request.headers_mut());
         used.identity |= forward.extensions(who, is_told, &head.extensions, request.extensions_mut());
         // Also where there is none: with it the answer would be another.

@@ -15,7 +15,7 @@ use http_body_util::{BodyExt as _, Full};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_gatehouse::{
     Backend, CacheLayer, HttpCache, Identity, Personal,
-    aggregate::Part,
+    aggregate::{Aggregate, Part},
     rate_limit::{Key, PeerAddr, Quota, RateLimitLayer},
     session::{Claims, ForwardSessionLayer, KeyRing, Session, SessionLayer, VerifySessionLayer},
 };
@@ -56,9 +56,13 @@ where
 
 /// What ann and bob get, who are logged in, behind a limit that has looked up who they are.
 async fn logged_in(part: Part) -> [String; 2] {
+    answers(at_root().part("me", part).flat().build().unwrap()).await
+}
+
+async fn answers(aggregate: Aggregate) -> [String; 2] {
     let backend = Backend::memory();
     let app = Router::new()
-        .route_service("/", at_root().part("me", part).flat().build().unwrap())
+        .route_service("/", aggregate)
         .route("/begin/{user}", get(log_in))
         .layer(RateLimitLayer::new(&backend, "user", Key::user().or(Key::global()), Quota::per_minute(100)))
         .layer(SessionLayer::new(&backend, KeyRing::ephemeral()));
@@ -69,6 +73,24 @@ async fn logged_in(part: Part) -> [String; 2] {
         content(app.clone(), Request::get("/").header("cookie", cookie).body(Body::empty()).unwrap()).await
     };
     [gets("ann").await, gets("bob").await]
+}
+
+/// What one part has learnt of who is asking, told to the next one in a field.
+#[tokio::test]
+async fn each_gets_their_own_where_a_part_is_told_what_another_one_has_said_to_one_client() {
+    let me = Router::new().fallback(async |request: Request<Body>| {
+        let identity = Identity::of(request.extensions()).unwrap().known().await.unwrap();
+        (MINUTE, Json(identity.user().unwrap_or("nobody").to_owned()))
+    });
+    let greeting = Part::new(says_who(), |cx| {
+        let mut request = cx.get("/")?;
+        request.headers_mut().insert("x-user", cx.part("me")?.as_str().unwrap().parse()?);
+        Ok(request)
+    });
+    let parts = at_root().part("me", Part::new(me, |cx| cx.get("/"))).part("greeting", greeting.depends_on("me"));
+    let [ann, bob] = answers(parts.flat().build().unwrap()).await;
+    assert_eq!(ann, r#"{"me":"ann","greeting":"ann"}"#);
+    assert_eq!(bob, r#"{"me":"bob","greeting":"bob"}"#);
 }
 
 #[tokio::test]
