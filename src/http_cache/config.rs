@@ -213,10 +213,10 @@ impl HttpCache {
         self.set(|config| config.policy.targeted = fields.into_iter().collect())
     }
 
-    /// Request fields that say who asks, besides `Authorization` and `Cookie`; `x-session` unless set.
+    /// Request fields that say who asks, besides `Authorization`, `Cookie` and `x-session`; none unless set.
     #[must_use]
     pub fn identity_fields(self, fields: impl IntoIterator<Item = HeaderName>) -> Self {
-        self.set(|config| config.policy.identity = fields.into_iter().collect())
+        self.set(|config| config.policy.identity = fields.into_iter().chain([Policy::SESSION]).collect())
     }
 
     /// Clients cannot force a request to the origin by `Cache-Control` or `Pragma`: useful where they are not

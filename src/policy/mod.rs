@@ -74,6 +74,8 @@ pub(crate) struct Policy {
 impl Policy {
     /// The default of [`Policy::keep_stale`].
     pub(crate) const KEEP_STALE: Duration = Duration::from_hours(1);
+    /// By which a gateway says who asks.
+    pub(crate) const SESSION: HeaderName = HeaderName::from_static("x-session");
 }
 
 impl Default for Policy {
@@ -81,7 +83,7 @@ impl Default for Policy {
         Self {
             profile: Profile::Safe,
             targeted: vec![HeaderName::from_static("cdn-cache-control")],
-            identity: vec![HeaderName::from_static("x-session")],
+            identity: vec![Self::SESSION],
             obey_requests: true,
             strict: false,
             keep_stale: Self::KEEP_STALE,

@@ -160,8 +160,15 @@ fn no_store(headers: &mut HeaderMap) {
 /// for a while is for the session, too: a browser may be another user's by then (RFC 9110 §12.5.5).
 fn keep_private(headers: &mut HeaderMap, sources: &[Source]) {
     let private = HeaderValue::from_static("private");
+    // Without another word a browser keeps what has an end or an age (RFC 9111 §4.2).
+    let may_be_kept = headers.contains_key(header::EXPIRES) || headers.contains_key(header::LAST_MODIFIED);
     match headers.entry(header::CACHE_CONTROL) {
-        Entry::Vacant(entry) => drop(entry.insert(private)),
+        Entry::Vacant(entry) => {
+            entry.insert(private);
+            if may_be_kept {
+                vary(headers, sources);
+            }
+        }
         Entry::Occupied(mut entry) => {
             let mut directives = entry.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
             if !directives.any(decides) {

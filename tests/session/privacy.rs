@@ -7,11 +7,13 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use http::header::{self, CACHE_CONTROL};
 use http_body_util::BodyExt as _;
-use tower::{ServiceExt as _, util::MapRequestLayer};
+use tower::{ServiceBuilder, ServiceExt as _, util::MapRequestLayer};
 use tower_gatehouse::{
     Backend, CacheLayer, HttpCache, Identity, Personal, SwrLayer,
     rate_limit::{ConcurrencyLimitLayer, Key, Policy, Quota, RateLimitLayer},
-    session::{KeyRing, Session, SessionError, SessionLayer},
+    session::{
+        Claims, ForwardSessionLayer, ForwardedBody, KeyRing, Session, SessionError, SessionLayer, VerifySessionLayer,
+    },
 };
 
 use crate::app::{App, routes};
@@ -310,4 +312,60 @@ async fn content_that_looks_at_the_session_while_it_streams_is_for_one_client() 
         assert!(second.is_err(), "{is_outside} {second:?}");
         assert_eq!(bob.ok("GET", "/slow").await, "hello bob");
     }
+}
+
+/// A browser that several use: without another word it keeps what has an end, or an age.
+#[tokio::test]
+async fn what_a_browser_may_keep_is_for_the_session() {
+    for (name, value) in [
+        ("cache-control", "max-age=60"),
+        ("expires", "Fri, 01 Jan 2100 00:00:00 GMT"),
+        ("last-modified", "Wed, 01 Jan 2020 00:00:00 GMT"),
+    ] {
+        let page =
+            async move |s: Session| Ok::<_, SessionError>(([(name, value)], s.user().await?.unwrap_or_default()));
+        let layer = SessionLayer::new(&Backend::memory(), KeyRing::ephemeral());
+        let client = App(routes().route("/page", get(page)).layer(layer)).client();
+        client.ok("POST", "/login/ann").await;
+        let answer = client.get("/page").await;
+        let last = answer.headers().get_all(CACHE_CONTROL).iter().next_back();
+        assert_eq!(
+            (last.unwrap(), &answer.headers()["vary"]),
+            (&"private".parse().unwrap(), &"cookie".parse().unwrap()),
+            "{name}"
+        );
+    }
+}
+
+/// A service behind the gateway, with a cache of its own within; its author forgot to say that the page is private.
+#[tokio::test]
+async fn what_a_service_learns_of_claims_is_for_one_client() {
+    const MINUTE: [(header::HeaderName, &str); 1] = [(CACHE_CONTROL, "max-age=60")];
+    let keys = KeyRing::ephemeral();
+    let user = async |claims: Claims| (MINUTE, claims.user().unwrap_or("nobody").to_owned());
+    let marks = async |claims: Claims, request: Request| {
+        let personal = Personal::of(request.extensions()).unwrap();
+        let request_id = (claims.request_id().len(), personal.is_marked());
+        let user = (claims.user().is_some(), personal.is_marked());
+        format!("{request_id:?} {user:?}")
+    };
+    let cache = HttpCache::new(&Backend::memory()).identity_fields([header::HeaderName::from_static("x-api-key")]);
+    let service = Router::new()
+        .route("/user", get(user))
+        .route("/marks", get(marks))
+        .layer(CacheLayer::new(cache))
+        .layer(VerifySessionLayer::new(keys.for_audience("orders")));
+    // In front of a service that is a process of its own.
+    let travels = MapRequestLayer::new(|mut request: http::Request<ForwardedBody<Body>>| {
+        request.extensions_mut().clear();
+        request.map(Body::new)
+    });
+    let service =
+        ServiceBuilder::new().layer(ForwardSessionLayer::new("orders", &keys)).layer(travels).service(service);
+    let gateway = App(routes().fallback_service(service).layer(SessionLayer::new(&Backend::memory(), keys)));
+    let (ann, bob) = (gateway.client(), gateway.client());
+    ann.ok("POST", "/login/ann").await;
+    bob.ok("POST", "/login/bob").await;
+    assert_eq!((ann.ok("GET", "/user").await, bob.ok("GET", "/user").await), ("ann".into(), "bob".into()));
+    assert_eq!(ann.ok("GET", "/marks").await, "(16, false) (true, true)");
 }

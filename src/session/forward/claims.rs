@@ -8,17 +8,20 @@ use serde_json::{Map, Value};
 
 use super::codec::Payload;
 use crate::{
-    Backend, Identity, Problem,
+    Backend, Identity, Personal, Problem,
     backend::{BackendError, MapOwner, RecordKey, UserKey},
     session::{SharedData, SharedMap},
 };
 
 /// What the gateway says about who is asking; in the extensions of every request that went through a
 /// [`VerifySessionLayer`](super::VerifySessionLayer), and with the feature `axum` an extractor.
+///
+/// Whoever reads of it who is asking makes the answer one for this client alone ([`Personal`]), as reading a session does.
 #[derive(Clone)]
 pub struct Claims {
     payload: Arc<Payload>,
     backend: Option<Backend>,
+    personal: Personal,
 }
 
 /// An extractor (feature `axum`) for requests of a user who is logged in; others are answered with 401.
@@ -61,7 +64,19 @@ pub enum ClaimsError {
 
 impl Claims {
     pub(super) fn new(payload: Payload, backend: Option<Backend>) -> Self {
-        Self { payload: Arc::new(payload), backend }
+        Self { payload: Arc::new(payload), backend, personal: Personal::default() }
+    }
+
+    /// Leaves it in a request, and for layers that know nothing of claims an identity.
+    pub(super) fn leave(mut self, extensions: &mut http::Extensions) {
+        self.identity().leave(extensions);
+        self.personal = Personal::of(extensions).unwrap_or_default();
+        extensions.insert(self);
+    }
+
+    fn read(&self) -> &Payload {
+        self.personal.mark();
+        &self.payload
     }
 
     /// The claims about a request.
@@ -78,34 +93,28 @@ impl Claims {
 
     /// The user who is logged in.
     pub fn user(&self) -> Option<&str> {
-        self.payload.sub.as_deref()
+        self.read().sub.as_deref()
     }
 
     /// The session's handle, which is no credential.
     pub fn session(&self) -> Option<RecordKey> {
-        self.payload.sid.as_deref().and_then(RecordKey::from_hex)
+        self.read().session()
     }
 
-    /// The same for layers that know nothing of claims.
-    pub(super) fn identity(&self) -> Identity {
+    fn identity(&self) -> Identity {
         let mut identity = Identity::anonymous();
-        if let Some(user) = self.user() {
+        if let Some(user) = self.payload.sub.as_deref() {
             identity = identity.with_user(user);
         }
-        // As it began: another token does not make it another session.
-        if let Some(session) = self.session() {
-            identity = identity.with_session(*self.began_as().unwrap_or(session).as_bytes());
+        match self.payload.began_as() {
+            Some(session) => identity.with_session(*session.as_bytes()),
+            None => identity,
         }
-        identity
-    }
-
-    fn began_as(&self) -> Option<RecordKey> {
-        self.payload.o.as_deref().and_then(RecordKey::from_hex)
     }
 
     /// How often the session has been changed.
     pub fn version(&self) -> Option<u64> {
-        self.payload.v
+        self.read().v
     }
 
     /// The request's id: what its `x-request-id` says (1 to 128 bytes of ASCII), else a new one for each service.
@@ -116,7 +125,7 @@ impl Claims {
     /// The fields of the session that the gateway shows to this service. Costs a round trip where they are too large
     /// for a field.
     pub async fn data<T: DeserializeOwned>(&self) -> Result<T, ClaimsError> {
-        let mut data = self.payload.d.clone();
+        let mut data = self.read().d.clone();
         if !self.payload.r.is_empty() {
             data.extend(self.referred().await?);
         }
@@ -143,9 +152,20 @@ impl Claims {
         let owner = if let Some(user) = self.user() {
             MapOwner::User(UserKey::of(user))
         } else {
-            MapOwner::Session(self.began_as().or_else(|| self.session()).ok_or(ClaimsError::Anonymous)?)
+            MapOwner::Session(self.payload.began_as().ok_or(ClaimsError::Anonymous)?)
         };
         Ok(SharedMap::of_owner(backend, owner))
+    }
+}
+
+impl Payload {
+    fn session(&self) -> Option<RecordKey> {
+        self.sid.as_deref().and_then(RecordKey::from_hex)
+    }
+
+    /// The session as it began: another token does not make it another one.
+    fn began_as(&self) -> Option<RecordKey> {
+        self.o.as_deref().and_then(RecordKey::from_hex).or_else(|| self.session())
     }
 }
 

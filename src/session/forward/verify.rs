@@ -137,8 +137,7 @@ where
         let (mut parts, body) = request.into_parts();
         match self.config.admit(&parts) {
             Ok(claims) => {
-                claims.identity().leave(&mut parts.extensions);
-                parts.extensions.insert(claims);
+                claims.leave(&mut parts.extensions);
                 VerifyFuture { state: State::Inner { inner: self.inner.call(Request::from_parts(parts, body)) } }
             }
             Err(detail) => {
