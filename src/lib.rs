@@ -31,7 +31,8 @@
 //! ```
 //!
 //! # The stack
-//! The documented order, outermost first. Each layer stands alone, works in any order, and needs no other.
+//! The documented order, outermost first. Each layer stands alone, works in any order (a [`SwrLayer`] within a
+//! [`CoalesceLayer`] serves nothing stale), and needs no other.
 //!
 //! ```text
 //!         request

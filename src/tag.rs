@@ -1,6 +1,10 @@
 //! Tags: names by which stored responses are invalidated together.
 
-use std::{borrow::Borrow, fmt, sync::Arc};
+use std::{
+    borrow::Borrow,
+    fmt::{self, Write as _},
+    sync::Arc,
+};
 
 /// The name of a group of stored responses, such as `product:17`.
 ///
@@ -28,10 +32,29 @@ impl Tag {
         if name.len() > Self::MAX_LEN {
             return Err(TagError("a tag has at most 256 bytes"));
         }
-        if !name.bytes().all(|b| b.is_ascii_graphic() && b != b',') {
-            return Err(TagError("a tag consists of visible ASCII characters without spaces and commas"));
+        if !name.bytes().all(is_plain) {
+            return Err(TagError(
+                "a tag consists of visible ASCII characters without spaces and commas; `Tag::encoded` takes others",
+            ));
         }
         Ok(Self(name.into()))
+    }
+
+    /// A name that ends with a value from outside, such as what a handler has read of the path: as
+    /// [`Rule::tag`](crate::Rule::tag) has it of what its pattern captures. What no tag can contain (blanks, commas, what is
+    /// not ASCII) is percent-encoded, with capital digits.
+    ///
+    /// ```
+    /// use tower_gatehouse::Tag;
+    ///
+    /// assert_eq!(Tag::encoded("product:", "rocking chair")?.as_str(), "product:rocking%20chair");
+    /// # Ok::<(), tower_gatehouse::TagError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// It is too long then, empty, or `start` is not the beginning of a tag.
+    pub fn encoded(start: &str, value: impl AsRef<str>) -> Result<Self, TagError> {
+        Self::new(format!("{start}{}", encoded(value.as_ref().bytes())))
     }
 
     /// The name.
@@ -43,6 +66,23 @@ impl Tag {
     pub fn digest(&self) -> TagDigest {
         TagDigest::of(b"tag", &[self.0.as_bytes()])
     }
+}
+
+fn is_plain(octet: u8) -> bool {
+    octet.is_ascii_graphic() && octet != b','
+}
+
+/// What no tag can contain is encoded.
+pub(crate) fn encoded(octets: impl IntoIterator<Item = u8>) -> String {
+    let mut text = String::new();
+    for octet in octets {
+        if is_plain(octet) {
+            text.push(octet.into());
+        } else {
+            let _ = write!(text, "%{octet:02X}");
+        }
+    }
+    text
 }
 
 impl fmt::Display for Tag {

@@ -18,7 +18,9 @@
 //! A gateway behind another one needs a [scope](crate::HttpCache::scope) or a namespace of its own: with the same keys in
 //! the same store, each of its requests would wait for the one that it is a part of
 //! ([`HttpCache::wait`](crate::HttpCache::wait)). So would those of a second `CoalesceLayer` of the same
-//! cache behind something that makes requests anew without their extensions.
+//! cache behind something that makes requests anew without their extensions. Two caches in one stack that share keys and
+//! store do not wait for each other, and are warned of: a setter on a clone of an [`HttpCache`](crate::HttpCache) makes
+//! another cache.
 //!
 //! While the store is out of its reach, a process sends one request at a time for each key. Who comes after the origin
 //! was asked waits for the next one, together with all who come meanwhile: another process may have invalidated.

@@ -110,7 +110,7 @@ impl HttpCache {
                 visit
             }
         };
-        if visit.is_claimed() || self.state.tasks.is_stopped() || !self.may_collapse(&visit) {
+        if visit.is_claimed() || visit.is_nested() || self.state.tasks.is_stopped() || !self.may_collapse(&visit) {
             return self.ask_alone(&visit, inner, request).await;
         }
         let lookup = self.with_clock(&visit).await;

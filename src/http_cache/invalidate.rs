@@ -157,6 +157,8 @@ impl Invalidate {
             self.fail("prefixes can be invalidated only where `tag_path_prefixes` is set".to_owned());
         } else if !prefix.starts_with('/') {
             self.fail(format!("the prefix `{}` does not begin with `/`", shown(prefix)));
+        } else if prefix.ends_with('*') {
+            self.fail(format!("the prefix `{}` is written without `*`", shown(prefix)));
         } else if prefix.matches('/').count() > MAX_PREFIXES {
             self.fail(format!("the prefix has more than {MAX_PREFIXES} segments"));
         } else {

@@ -365,8 +365,12 @@ impl HttpCache {
         }
         let ticket = asked.ticket.unwrap_or(NO_TICKET);
         let headless = self.entry(&plan, ticket, &as_stored, Content::plain(Bytes::new()));
+        let (method, headers) = (&visit.head.method, &visit.head.headers);
+        let becomes_304 = validation::not_modified(method, headers, as_stored.status(), as_stored.headers());
         let report = Report {
             forward: Some(self.why(visit)),
+            // Else it is taken for that of the answer (RFC 9211 §2.3).
+            forward_status: becomes_304.then(|| as_stored.status()),
             ttl: Some(seconds_left(&plan.store.meta, plan.store.meta.response_time)),
             stored: store,
             detail: asked.ticket.is_none().then_some(Reason::BACKEND.detail),

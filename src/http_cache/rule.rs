@@ -106,7 +106,8 @@ impl Rule {
     }
 
     /// A tag of the responses, besides those that they bring themselves; `{name}` stands for the part of the path
-    /// that the pattern captures under that name, as it was sent.
+    /// that the pattern captures under that name, decoded as handlers read it; what no tag can contain is encoded as
+    /// [`Tag::encoded`] does.
     #[must_use]
     pub fn tag(mut self, template: impl Into<String>) -> Self {
         self.parts.tags.push(Template(template.into().into()));

@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     sync::{
-        Arc,
+        Arc, Once,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -51,6 +51,8 @@ pub(crate) struct Visit {
     conditional: AtomicBool,
     /// The request to the inner service was counted.
     counted: AtomicBool,
+    /// It is a part of a flight of another cache, which has the same keys.
+    nested: bool,
     /// The client has got a stale answer, and what is still to come is for the store alone.
     answered: AtomicBool,
 }
@@ -188,7 +190,9 @@ impl HttpCache {
     }
 
     pub(crate) fn visit<B>(&self, request: &Request<B>, admitted: Admitted, lookup: Option<Lookup>) -> Visit {
+        let around = request.extensions().get::<Arc<Visit>>().filter(|around| around.cache != self.id());
         Visit {
+            nested: around.is_some_and(|around| around.key == admitted.key && around.is_claimed()),
             id: VisitId::next(),
             cache: self.id(),
             key: admitted.key,
@@ -238,6 +242,17 @@ impl Visit {
     /// The right and the duty to store the answer; `true` for the first who asks.
     pub(crate) fn claim(&self) -> bool {
         !self.claimed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether it would wait for the request that it is a part of; that is told once in a process.
+    pub(crate) fn is_nested(&self) -> bool {
+        static ONCE: Once = Once::new();
+        if self.nested {
+            ONCE.call_once(|| {
+                tracing::warn!("a cache stands around another one with the same keys: give one of them a scope");
+            });
+        }
+        self.nested
     }
 
     pub(crate) fn is_claimed(&self) -> bool {
@@ -301,6 +316,7 @@ impl Visit {
         Self {
             id: self.id,
             cache: self.cache,
+            nested: self.nested,
             key: self.key,
             head: Head { method: Method::GET, ..self.head.clone() },
             rule: self.rule.clone(),

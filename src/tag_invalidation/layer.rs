@@ -34,7 +34,8 @@ impl TagInvalidationLayer {
     }
 
     /// One more rule: a successful request of this method and path (`PUT /products/{id}`; a path alone means every
-    /// unsafe method) invalidates these tags. `{name}` in a tag is what the pattern captured.
+    /// unsafe method) invalidates these tags. `{name}` in a tag is what the pattern captured, as in
+    /// [`Rule::tag`](crate::Rule::tag).
     pub fn on<'a>(mut self, request: &str, tags: impl IntoIterator<Item = &'a str>) -> Result<Self, RuleError> {
         let (method, pattern) = match request.split_once(' ') {
             Some((method, pattern)) => {

@@ -140,3 +140,20 @@ async fn what_the_origin_says_in_x_cache_does_not_stay() {
         }
     }
 }
+
+/// Of a 304 that says nothing else, one takes it that the origin has said it (RFC 9211 §2.3).
+#[tokio::test]
+async fn a_304_that_the_cache_makes_says_what_the_origin_has_said() {
+    for world in World::all().await {
+        let origin = Origin::with(&[("cache-control", "max-age=60"), ("etag", "\"v\"")]);
+        let app = app(&world.cache(), &origin);
+        for (path, known, status, said) in [
+            ("/a", "\"v\"", 304, "gatehouse; fwd=uri-miss; fwd-status=200; ttl"),
+            ("/b", "\"u\"", 200, "gatehouse; fwd=uri-miss; ttl"),
+        ] {
+            let answer = get_with(&app, &format!("http://example.com{path}"), &[("if-none-match", known)]).await;
+            let cache_status = answer.headers["cache-status"].to_str().unwrap();
+            assert!(answer.status == status && cache_status.starts_with(said), "{}: {cache_status}", world.name);
+        }
+    }
+}

@@ -250,6 +250,7 @@ async fn what_is_malformed_is_an_error_and_invalidates_nothing() {
             cache.invalidate().tag("t").url("/a"),
             cache.invalidate().tag("t").url("not a url"),
             cache.invalidate().tag("t").prefix("/a"),
+            cache.clone().tag_path_prefixes().invalidate().tag("t").prefix("/a/*"),
         ];
         for order in orders {
             let error: InvalidationError = order.await.unwrap_err();

@@ -144,3 +144,22 @@ fn serves_stale(kinds: &[Kind]) -> bool {
     let at = |kind| kinds.iter().position(|k| *k == kind);
     at(Kind::Swr).is_some_and(|swr| at(Kind::Coalesce).is_none_or(|coalesce| swr < coalesce))
 }
+
+/// A setter on a clone makes another cache, whose keys are the same ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cache_around_another_one_with_the_same_keys_does_not_wait_for_itself() {
+    for store in Store::both() {
+        let cache = patient(HttpCache::new(&store.process().await)).wait(Duration::from_mins(10));
+        let inner = cache.clone().default_ttl(Duration::from_mins(1));
+        for cache_control in ["max-age=60", "no-store"] {
+            let origin = Origin::new(move |_, n| {
+                respond(200, &[("cache-control", cache_control), ("etag", "\"v\"")], format!("answer {n}"))
+            });
+            let app = boxed(cache.layers().layer(inner.layers().layer(origin.clone())));
+            let url = format!("http://example.com/{cache_control}");
+            let asked = tokio::time::timeout(Duration::from_mins(1), get(&app, &url)).await;
+            let answer = asked.unwrap_or_else(|_| panic!("{}: {cache_control}: it waits", store.name()));
+            assert_eq!((answer.status, origin.count()), (200, 1), "{}: {cache_control}", store.name());
+        }
+    }
+}
