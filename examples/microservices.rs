@@ -167,10 +167,10 @@ fn upstream(
 async fn login(session: Session, Path(user): Path<String>) -> Result<StatusCode, Problem> {
     let visitor = SharedMap::<Cart>::of(&session);
     let login = session.begin_login(user.clone()).await?;
-    // A real application checks a password here.
-    login.finish(|data| drop(data.insert("name".into(), user.to_uppercase().into()))).await?;
-    // What the visitor has put into the cart is the user's.
+    // A real application checks a password here. What the visitor has put into the cart is the user's; before the login,
+    // because nobody comes back to the visitor's cart if the client leaves after it.
     visitor.merge_into(&user, |_, users, visitors| (users + visitors).min(99)).await?;
+    login.finish(|data| drop(data.insert("name".into(), user.to_uppercase().into()))).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -22,8 +22,7 @@ use tower_gatehouse::{
     rate_limit::{ConcurrencyLimitLayer, Key, Limiter, OnError, Policy, Quota, RateLimitLayer},
 };
 
-const TO_TRY: &str = "\
-  curl -i http://ADDR/                          RateLimit: \"burst\";r=4;t=1, \"ip\";r=599;t=6
+const TO_TRY: &str = "  curl -i http://ADDR/                          RateLimit: \"burst\";r=4;t=1, \"ip\";r=599;t=6
   for i in 1 2 3 4 5 6; do curl -s -o /dev/null -w '%{http_code} ' http://ADDR/; done
                                                 after five at once: 429, one more every second
   curl -i -H 'x-api-key: gold' http://ADDR/api  the quota of a paying customer: 1000 a minute

@@ -16,12 +16,12 @@ use tower_gatehouse::{Backend, HttpCache, SwrLayer};
 
 static ASKED: AtomicUsize = AtomicUsize::new(0);
 
-/// Takes 300 ms; its answers are fresh for a second, and may be served for a minute while they are refreshed.
+/// Takes 300 ms; its answers are fresh for two seconds, and may be served for a minute while they are refreshed.
 async fn origin(_: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Infallible> {
     let n = ASKED.fetch_add(1, Ordering::SeqCst) + 1;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let mut response = Response::new(Full::from(format!("version {n}")));
-    let fresh = http::HeaderValue::from_static("max-age=1, stale-while-revalidate=60");
+    let fresh = http::HeaderValue::from_static("max-age=2, stale-while-revalidate=60");
     response.headers_mut().insert("cache-control", fresh);
     Ok(response)
 }
@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     cache.invalidate().url("http://example.com/slow").await?;
     let service = ServiceBuilder::new().layer(SwrLayer::new(&cache)).service(service_fn(origin));
     for (pause, what) in
-        [(0, "first"), (100, "soon after"), (1500, "when it is stale"), (3000, "when it was refreshed")]
+        [(0, "first"), (100, "soon after"), (2500, "when it is stale"), (1800, "when it was refreshed")]
     {
         tokio::time::sleep(Duration::from_millis(pause)).await;
         let start = Instant::now();

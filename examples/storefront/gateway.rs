@@ -156,9 +156,10 @@ async fn begin(session: &Session<()>, name: &str) -> Result<StatusCode, Problem>
     }
     let visitor = SharedMap::<Cart>::of(session);
     let login = session.view::<serde_json::Map<String, serde_json::Value>>().begin_login(name.to_lowercase()).await?;
-    login.finish(|data| drop(data.insert("name".into(), name.into()))).await?;
-    // What the visitor has put into the cart is the user's.
+    // What the visitor has put into the cart is the user's; before the login, because nobody comes back to the visitor's
+    // cart if the client leaves after it.
     visitor.merge_into(&name.to_lowercase(), |_, users, visitors| (users + visitors).min(99)).await?;
+    login.finish(|data| drop(data.insert("name".into(), name.into()))).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -11,7 +11,7 @@ use base64::Engine as _;
 ///
 /// All gateways of a fleet need the same keys. A token is bound to nothing else: where two applications beside each other
 /// have the same keys and the same store, a token of the one is good in the other, whatever their cookies are called.
-/// Give each its own keys. From each master, keys for single purposes are derived
+/// Give each its own keys, and each cookie its own name: an unknown token is expired in the browser. From each master, keys for single purposes are derived
 /// (`blake3::derive_key`); the master itself is not kept.
 ///
 /// ```

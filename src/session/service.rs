@@ -144,7 +144,7 @@ impl<S> SessionService<S> {
 }
 
 const OTHER_SESSIONS: &str = "a SessionLayer with another backend or another key stands inside of a SessionLayer; \
-                              make both from clones of one, or put them beside each other";
+                              make both from clones of one, or put them beside each other, each with a cookie name of its own";
 
 /// What a request must have to be let in.
 #[derive(Clone, Copy, Debug)]

@@ -26,6 +26,8 @@ use crate::session::KeyRing;
 ///         Ok::<_, std::io::Error>(http::Response::new(String::new()))
 ///     });
 /// ```
+/// What is signed is for this method and path: a proxy that strips a prefix does it outside of this layer, not within.
+///
 /// A service that takes one type of body, as most proxies do, takes it from there:
 ///
 /// ```

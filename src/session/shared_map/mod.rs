@@ -201,13 +201,17 @@ impl<D: SharedData> SharedMap<D> {
         Err(MapError::Busy)
     }
 
-    /// Moves what an anonymous visitor has gathered into the user's map; to be called at login, before or after
-    /// [`Session::login`]. `both` decides about fields that are in both: it gets the field, the user's value and the
-    /// visitor's ([`merge`] has the usual ones).
+    /// Moves what an anonymous visitor has gathered into the user's map; to be called at login, once it is known who it is
+    /// and before [`Session::login`] (or [`finish`](super::Login::finish)). If it is called after it, and the client
+    /// has left in between, nobody has a session any more that knows the visitor's map. `both` decides about fields that
+    /// are in both: it gets the field, the user's value and the visitor's ([`merge`] has the usual ones).
     ///
-    /// May be repeated, also after a crash in between: nothing is moved twice, and nothing is lost. What another request
-    /// of the visitor, which was under way, puts in after this is moved by the next call; those that come later change
-    /// the user's map.
+    /// May be repeated, also after a crash in between: of one user, nothing is moved twice, and nothing is lost. What another
+    /// request of the visitor, which was under way, puts in after this is moved by the next call; those that come later
+    /// change the user's map.
+    ///
+    /// Where both do not fit into one map, the answer is [`MapError::TooLarge`]: what the visitor had stays put aside for as
+    /// long as the map lives, and a call that succeeds later moves it.
     pub async fn merge_into(
         &self,
         user: &str,
