@@ -14,6 +14,7 @@ mod fixation;
 mod forward;
 #[cfg(feature = "jwt")]
 mod jwt;
+mod late;
 mod lifetime;
 mod limits;
 mod maps;

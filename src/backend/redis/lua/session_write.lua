@@ -12,6 +12,7 @@
 --       then, with a user: the user's index (sorted set: key of a record, when it began) and epoch
 -- ARGV  1 mode         create | commit | cycle | succeed (create with the numbers of a record elsewhere)
 --       2 expected     version, '' = any                        (commit)
+--         until_ms     from then on nobody waits for it any more, and nothing is done      (others)
 --       3 idle_ms  4 absolute_ms   a new beginning; '' = as it is
 --       5 user         '' = none
 --       6 epoch        what the user's epoch must be, '' = any
@@ -21,7 +22,8 @@
 --      11 began as     16 bytes, '' = as it is
 --      12 base         the record elsewhere, without fields       (succeed)
 --      13 n, then n times name value, of which the last of a name counts, then names to delete
--- Returns { 'done', version, expires_ms, deadline_ms } or { gone | exists | conflict | revoked | field | fields | size }
+-- Returns { 'done', version, expires_ms, deadline_ms } or { gone | exists | conflict | revoked | field | fields | size } or
+-- { 'late', now_ms }
 -- Complexity O(size of the record), with a user O(sessions of the user). Nothing is written unless 'done'; refused as a
 -- whole when out of memory. Price: the sessions that a user has too many, and those that a commit looks for to clear the
 -- index, are not in KEYS (same slot).
@@ -36,6 +38,11 @@ local index, epoch_key = KEYS[#KEYS - 1], KEYS[#KEYS]
 
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
+
+if mode ~= 'commit' then
+  if now >= tonumber(expected) then return { 'late', string.format('%.0f', now) } end
+  expected = ''
+end
 
 -- all that may refuse comes before anything is written
 local changed = {}

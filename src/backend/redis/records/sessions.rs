@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fred::types::Value;
 
 use super::{
-    super::{RedisBackend, reply::Reply, responses::unreadable, script::Script},
+    super::{RedisBackend, keys::Bucket, reply::Reply, responses::unreadable, script::Script},
     names::Home,
     record::{from_millis, head, read},
 };
@@ -24,6 +24,8 @@ static LIST: Script = Script::new("session_list", include_str!("../lua/session_l
 const EPOCH_LIFE: Duration = Duration::from_hours(24);
 /// How often a record that is moved between homes may change meanwhile.
 const MOVES: u32 = 32;
+/// Which argument of `session_write` says until when somebody waits for it.
+const UNTIL: usize = 1;
 
 /// A call of `session_write`; what is not named is empty.
 #[derive(Default)]
@@ -86,38 +88,36 @@ impl RedisBackend {
             let record = reply.next().and_then(Reply::into_bytes).and_then(read);
             let Some(record) = record else { return Ok(Saved::Gone) };
             let version = record.version;
-            // The new one first: whatever fails, there is one. Nobody has its token yet.
-            let saved = match self.succeed_record(&cycle, record).await {
-                Ok(saved @ Saved::Done(_)) => saved,
-                Ok(refused) => return Ok(refused),
-                Err(error) => return Err(self.not_moved(&to, error).await),
+            // The new one first: whatever fails, there is one. Nobody has its token yet; if nobody asks for it, it ends by
+            // itself.
+            let saved = match self.succeed_record(&cycle, record).await? {
+                saved @ Saved::Done(_) => saved,
+                refused => return Ok(refused),
             };
             // A server that was frozen would do it when the login has failed long since.
             let until = from_millis(server_millis).plus(asked.elapsed() + self.client.timeout()).as_micros() / 1000;
             let args = vec![version.to_string().into(), until.to_string().into()];
             let left = self.client.eval(&MOVE, old.bucket, keys, args, self.client.timeout()).await;
-            match left.map(|reply| reply.as_int()) {
-                Ok(Some(1)) => return Ok(saved),
+            // Where it is not known whether the old one has gone, the new one stays.
+            match left?.as_int() {
+                Some(1) => return Ok(saved),
                 // Logged out meanwhile.
-                Ok(Some(0)) => return self.destroy_record(&to).await.map(|_| Saved::Gone),
+                Some(0) => return self.destroy_record(&to).await.map(|_| Saved::Gone),
                 // Changed meanwhile, and that is to come along.
-                Ok(Some(-1)) => drop(self.destroy_record(&to).await?),
-                Ok(_) => {
-                    let late = BackendError::new(ErrorKind::Timeout, "Redis did not move the session in time");
-                    return Err(self.not_moved(&to, late).await);
-                }
-                Err(error) => return Err(self.not_moved(&to, error).await),
+                Some(-1) => drop(self.destroy_record(&to).await?),
+                Some(-2) => return Err(self.not_moved(&to).await),
+                _ => return Err(unreadable(&MOVE)),
             }
         }
         Ok(Saved::Conflict)
     }
 
-    /// Takes back what may have been created; if not even that can be done, it ends by itself.
-    async fn not_moved(&self, to: &RecordKey, error: BackendError) -> BackendError {
+    /// Takes back what was created; if not even that can be done, it ends by itself.
+    async fn not_moved(&self, to: &RecordKey) -> BackendError {
         if let Err(error) = self.destroy_record(to).await {
             tracing::debug!(session = %to, %error, "half of a move could not be undone");
         }
-        error
+        late()
     }
 
     /// Creates what becomes of a record under its new key.
@@ -190,7 +190,11 @@ impl RedisBackend {
             args.extend([Value::from(&**name), Value::Bytes(value.clone())]);
         }
         args.extend(changes.remove.iter().map(|name| Value::from(&**name)));
-        let reply = self.client.eval(&WRITE, home.bucket, keys, args, self.client.timeout()).await?;
+        let reply = if mode == "commit" {
+            self.client.eval(&WRITE, home.bucket, keys, args, self.client.timeout()).await?
+        } else {
+            self.write_in_time(home.bucket, keys, args).await?
+        };
         let reply = reply.into_array().unwrap_or_default();
         match reply.first().and_then(Reply::as_str) {
             Some("done") => receipt(&reply).map(Saved::Done).ok_or_else(|| unreadable(&WRITE)),
@@ -198,12 +202,51 @@ impl RedisBackend {
             Some("exists") => Ok(Saved::Exists),
             Some("conflict") => Ok(Saved::Conflict),
             Some("revoked") => Ok(Saved::Revoked),
+            Some("late") => Err(late()),
             Some("field") => Err(too_large("a field of a session has at most 4 KiB")),
             Some("fields") => Err(too_large("a session has at most 256 fields")),
             Some("size") => Err(too_large("a session has at most 16 KiB")),
             _ => Err(unreadable(&WRITE)),
         }
     }
+
+    /// Writes, or has nothing written: a server that was frozen would give a session another key, or end another one, when
+    /// the client has been told long since that it failed.
+    async fn write_in_time(
+        &self,
+        bucket: Bucket,
+        keys: Vec<Value>,
+        mut args: Vec<Value>,
+    ) -> Result<Reply, BackendError> {
+        let deadline = Instant::now() + self.client.timeout();
+        let mut call = async || {
+            let (asked, left) = (Instant::now(), deadline.saturating_duration_since(Instant::now()));
+            let until = self.client.now().plus(left).as_micros() / 1000;
+            args[UNTIL] = until.to_string().into();
+            let reply = self.client.eval(&WRITE, bucket, keys.clone(), args.clone(), left).await?;
+            let is_late = self.learn_if_late(&reply, asked);
+            Ok((reply, is_late))
+        };
+        match call().await? {
+            // It answers in time, so its clock was set.
+            (_, true) => call().await.map(|(reply, _)| reply),
+            (reply, false) => Ok(reply),
+        }
+    }
+
+    /// Whether the script was too late by the server's clock, which is known then.
+    fn learn_if_late(&self, reply: &Reply, asked: Instant) -> bool {
+        let Reply::Array(items) = reply else { return false };
+        let is_late = items.first().and_then(Reply::as_str) == Some("late");
+        if let (true, Some(now)) = (is_late, items.get(1).and_then(Reply::as_u64)) {
+            self.client.learn_time(from_millis(now), asked);
+        }
+        is_late
+    }
+}
+
+fn late() -> BackendError {
+    BackendError::new(ErrorKind::Timeout, "Redis did not write the session in time")
 }
 
 fn receipt(reply: &[Reply]) -> Option<Receipt> {
