@@ -64,7 +64,7 @@ impl Mark {
         self.personal.load(Ordering::Acquire) || self.is_credential()
     }
 
-    fn is_credential(&self) -> bool {
+    pub(crate) fn is_credential(&self) -> bool {
         self.credential.load(Ordering::Acquire)
     }
 }

@@ -11,7 +11,7 @@ use http::{
 use super::{
     SessionError,
     config::OnReject,
-    core::{Core, Credential},
+    core::{Core, Credential, Unsaved},
     source::Source,
     token::Token,
 };
@@ -21,16 +21,18 @@ use crate::{Personal, Problem, ProblemBody, Timestamp, policy::lists, refusal::F
 /// could not be stored.
 pub(super) fn answer<B>(
     mut response: Response<B>,
-    (credential, saved): (Credential, Result<(), SessionError>),
+    (credential, saved): (Credential, Result<(), Unsaved>),
     core: &Arc<Core>,
     guarded: bool,
 ) -> Response<ProblemBody<B>> {
-    match saved {
-        Ok(()) => {
+    // That it is not stored the handler may say itself.
+    let unsaid = saved.err().filter(|unsaved| !(unsaved.is_known && response.status().is_server_error()));
+    match unsaid {
+        None => {
             write(&mut response, credential, core, guarded);
             response.map(ProblemBody::inner)
         }
-        Err(error) => {
+        Some(Unsaved { error, .. }) => {
             // A login or a new token that was stored before holds: nobody else can tell the client.
             // What the service answers with says what the client speaks.
             let form = Form::of(&core.method, response.headers());
@@ -43,12 +45,18 @@ pub(super) fn answer<B>(
 
 /// Writes into the service's response what the client has to learn, and for whom it is.
 pub(super) fn write<B>(response: &mut Response<B>, credential: Credential, core: &Arc<Core>, guarded: bool) {
+    // The layer alone has begun the session: layers within know nothing of it, those around do.
+    let is_ours = matches!(credential, Credential::Issue(..)) && !core.mark.is_credential();
     match credential {
         Credential::Keep => {}
         Credential::Issue(token, receipt) => issue(&token, receipt.deadline, core, response.headers_mut()),
         Credential::Expire => expire(core, response.headers_mut()),
     }
-    if core.mark.is_set() {
+    if is_ours {
+        let personal = Personal::default();
+        personal.mark_credential();
+        response.extensions_mut().insert(personal.and(Personal::shared(core.clone())));
+    } else if core.mark.is_set() {
         keep_private(response.headers_mut(), &core.config.sources);
         if core.is_mark_asked_for || response.headers().keys().any(is_targeted) {
             response.extensions_mut().insert(Personal::shared(core.clone()));

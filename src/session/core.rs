@@ -12,7 +12,7 @@ use super::{
     token::Token,
 };
 use crate::{
-    backend::{BackendError, Receipt, Record, RecordKey},
+    backend::{BackendError, Epoch, Receipt, Record, RecordKey, UserKey},
     exchange::Mark,
     span::{debug_span, record},
 };
@@ -36,6 +36,10 @@ pub(super) struct State {
     pub(super) pending: Pending,
     /// The token of a session that is to be created.
     pub(super) new: Option<Token>,
+    /// Something else hangs on that session, as a shared map does.
+    pub(super) needed: bool,
+    /// How the store failed at what the handler, who knows, has asked of it last.
+    pub(super) told: Option<BackendError>,
     /// The session is on its way to a new token, or was when the future was dropped.
     ///
     /// Boxed, so that the others have no room for it.
@@ -69,6 +73,13 @@ pub(super) struct Live {
 /// Changed fields; `None` removes.
 pub(super) type Pending = BTreeMap<Box<str>, Option<Bytes>>;
 
+/// Why changes are not stored when the head of the response is ready.
+pub(super) struct Unsaved {
+    pub(super) error: SessionError,
+    /// If the handler answers with an error, it has met the store's failure itself.
+    pub(super) is_known: bool,
+}
+
 /// What the response tells the client.
 #[derive(Debug)]
 pub(super) enum Credential {
@@ -97,9 +108,6 @@ impl Core {
         count::presented(&presented, config.resolver.is_some());
         let begin = config.begin_at_once && matches!(presented, Presented::Nothing);
         let new = begin.then(|| Token::mint(&config.keys, None));
-        if new.is_some() {
-            mark.set_credential();
-        }
         Arc::new(Self {
             config: config.clone(),
             presented,
@@ -110,6 +118,8 @@ impl Core {
                 loaded,
                 pending: BTreeMap::new(),
                 new,
+                needed: false,
+                told: None,
                 moving: None,
                 credential: Credential::Keep,
                 renewed: false,
@@ -171,6 +181,10 @@ impl Core {
     /// Ends the session of the request without loading it.
     pub(super) async fn destroy(&self) -> Result<(), SessionError> {
         self.mark.set_credential();
+        if let Presented::Foreign(_) = self.presented {
+            // Whether it is good, and then cannot be ended here.
+            self.loaded().await?;
+        }
         let mut state = self.state.lock().await;
         self.catch_up(&mut state).await?;
         let key = match (&state.loaded, &self.presented) {
@@ -180,10 +194,17 @@ impl Core {
             _ => None,
         };
         if let Some(key) = key {
-            count::wrote("destroy", self.config.backend.destroy(&key).await)?;
+            let destroyed = count::wrote("destroy", self.config.backend.destroy(&key).await);
+            state.heard(destroyed)?;
         }
         state.forget();
         Ok(())
+    }
+
+    /// Of a user who is about to log in.
+    pub(super) async fn epoch(&self, user: &UserKey) -> Result<Epoch, SessionError> {
+        let epoch = self.config.backend.epoch(user).await.map_err(SessionError::from);
+        self.state.lock().await.heard(epoch)
     }
 
     /// At the head of the response, if it is known without waiting that there is nothing to do.
@@ -196,13 +217,13 @@ impl Core {
     }
 
     /// Stores what is not stored yet, before the head of the response goes out.
-    pub(super) async fn finish(&self) -> (Credential, Result<(), SessionError>) {
+    pub(super) async fn finish(&self) -> (Credential, Result<(), Unsaved>) {
         let mut state = self.state.lock().await;
         if let Err(error) = self.catch_up(&mut state).await {
             tracing::debug!(%error, "whether a session has moved is not known");
         }
         let mut open = Open::new(self, state);
-        let saved = open.save().await;
+        let saved = open.save_at_last().await;
         let credential = self.close(open.state_mut());
         (credential, saved)
     }
@@ -245,6 +266,15 @@ impl Loaded {
 }
 
 impl State {
+    /// Remembers whether the store has failed.
+    pub(super) fn heard<T>(&mut self, said: Result<T, SessionError>) -> Result<T, SessionError> {
+        self.told = match &said {
+            Err(SessionError::Backend(error)) => Some(error.clone()),
+            _ => None,
+        };
+        said
+    }
+
     pub(super) fn forget(&mut self) {
         self.loaded = Loaded::Nothing { unknown: false };
         self.pending.clear();

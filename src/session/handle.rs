@@ -116,7 +116,8 @@ impl<T> Session<T> {
     ///
     /// # Errors
     /// What the store did not take because it could not be reached stays staged: another call tries again, and so does the
-    /// layer when the response's head is ready, which becomes a 500 if that fails, too.
+    /// layer when the response's head is ready, unless the store was waited for in vain. If it is not stored then either,
+    /// the response becomes a 500; one that is an error of the server already, as this one is, stays as it is.
     pub async fn save(&self) -> Result<(), SessionError> {
         self.core()?.open().await?.save().await
     }
@@ -145,9 +146,8 @@ impl<T> Session<T> {
         let core = self.core()?;
         core.mark.set();
         let user = user.into();
-        let backend = &core.config.backend;
-        let epoch = backend.epoch(&UserKey::of(&user)).await?;
-        Ok(Login { session: self.view(), user, epoch, began: backend.now() })
+        let epoch = core.epoch(&UserKey::of(&user)).await?;
+        Ok(Login { session: self.view(), user, epoch, began: core.config.backend.now() })
     }
 }
 
@@ -192,7 +192,8 @@ impl<T: Serialize + DeserializeOwned + Default> Session<T> {
     /// Logs a user in: the session becomes the user's, with the change, under a new token; the token from before is
     /// dead at once. Lives as long as the layer says.
     ///
-    /// The data of an anonymous session stays; that of another user's does not.
+    /// The data of an anonymous session stays; that of another user's does not. A login that is sent twice makes two
+    /// sessions, both with that data.
     ///
     /// The user's name is what [`Key::user()`](crate::rate_limit::Key::user), services behind and shared maps go by: 1
     /// to 256 bytes.

@@ -106,18 +106,29 @@ impl SessionLayer {
     /// Whoever comes without a credential gets a session at once, not only when a handler writes something. Every
     /// visitor, and every bot, then costs a write. Who comes with a token whose session has ended is told so first, and
     /// gets a new one with the next request.
+    ///
+    /// - Layers within do not see it: caches share what the handler has not read the session for. Layers around see an
+    ///   answer that brings a credential, and do not store it.
+    /// - While the store is out of reach, no session begins, and the answer passes without one; it becomes a 500 only where
+    ///   something hangs on the session: the handler has changed it, or asked for a [`SharedMap`](super::SharedMap), or
+    ///   a request that is not safe (RFC 9110 §9.2.1) was [forwarded](super::ForwardSessionLayer) with it.
+    /// - Every stranger has a session then, so [`required`](Self::required) and [`required_under`](Self::required_under)
+    ///   let strangers in. Where only users may come, use [`required_with_user`](Self::required_with_user).
     #[must_use]
     pub fn begin_at_once(self) -> Self {
         self.with(|config| config.begin_at_once = true)
     }
 
-    /// Answers 401 unless there is a live session (RFC 6750).
+    /// Answers 401 unless there is a live session (RFC 6750). An anonymous one is enough, which with
+    /// [`begin_at_once`](Self::begin_at_once) every stranger has; for users there is
+    /// [`required_with_user`](Self::required_with_user).
     #[must_use]
     pub fn required(self) -> Self {
         self.with(|config| config.required.everywhere = true)
     }
 
-    /// Answers 401 to requests for this path and those below it unless there is a live session; may be called again.
+    /// Answers 401 to requests for this path and those below it unless there is a live session, of whoever it is, as for
+    /// [`required`](Self::required); may be called again.
     ///
     /// The path is also compared as careless services might read it: decoded, and decoded again, without `//` and
     /// `;parameters`, up to a `?` or `#`; and with the feature `axum` as it was before `nest` stripped a prefix. One with a

@@ -65,7 +65,8 @@ impl Core {
     pub(super) async fn catch_up(&self, state: &mut State) -> Result<(), SessionError> {
         if state.moving.is_some() {
             // Boxed, so that the others have no room for it.
-            Box::pin(self.see_end(state)).await?;
+            let seen = Box::pin(self.see_end(state)).await;
+            return state.heard(seen);
         }
         Ok(())
     }

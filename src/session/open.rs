@@ -8,14 +8,14 @@ use futures_util::lock::MutexGuard;
 
 use super::{
     SessionError,
-    core::{Core, Credential, Live, Loaded, Pending, State},
+    core::{Core, Credential, Live, Loaded, Pending, State, Unsaved},
     count,
     fields::Fields,
     moving::OwnLink,
     token::Token,
 };
 use crate::backend::{
-    Changes, Create, Cycle, Epoch, Lifetime, Link, MapOwner, Receipt, Record, RecordKey, Saved, UserKey,
+    Changes, Create, Cycle, Epoch, ErrorKind, Lifetime, Link, MapOwner, Receipt, Record, RecordKey, Saved, UserKey,
 };
 
 /// A session that is loaded, held by one handle at a time.
@@ -52,7 +52,7 @@ impl<'a> Open<'a> {
         {
             self.state.pending = before;
         }
-        result
+        self.state.heard(result)
     }
 
     pub(super) fn state_mut(&mut self) -> &mut State {
@@ -191,11 +191,42 @@ impl<'a> Open<'a> {
         self.answered(committed)
     }
 
+    /// Stores what is left when the head of the response is ready.
+    pub(super) async fn save_at_last(&mut self) -> Result<(), Unsaved> {
+        if self.state.pending.is_empty() && self.state.new.is_none() {
+            return Ok(());
+        }
+        let changes_nothing = self.state.pending.is_empty();
+        let told = self.state.told.take();
+        let saved = match &told {
+            // It was waited for once.
+            Some(error) if error.kind() == ErrorKind::Timeout => Err(error.clone().into()),
+            _ => self.save().await,
+        };
+        match saved {
+            Err(SessionError::Backend(error)) if changes_nothing && !self.state.needed => {
+                // The next request begins it.
+                if error.is_outage() {
+                    tracing::debug!(%error, "a session could not begin");
+                } else {
+                    tracing::warn!(%error, "a session could not begin");
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let is_known = matches!(error, SessionError::Backend(_)) && (told.is_some() || changes_nothing);
+                Err(Unsaved { error, is_known })
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
     /// Reads the session again; what is staged stays staged.
     pub(super) async fn reload(&mut self) -> Result<(), SessionError> {
         let Some(live) = self.live() else { return Ok(()) };
         let key = live.key;
-        if let Some(record) = self.core.config.backend.load(&key).await? {
+        let loaded = self.core.config.backend.load(&key).await.map_err(SessionError::from);
+        if let Some(record) = self.state.heard(loaded)? {
             self.state.loaded = Loaded::Live(Live { key, record });
             Ok(())
         } else {
@@ -282,7 +313,8 @@ impl<'a> Open<'a> {
             && live.record.user.as_deref().is_some_and(|other| other != user)
         {
             let key = live.key;
-            count::wrote("destroy", self.core.config.backend.destroy(&key).await)?;
+            let destroyed = count::wrote("destroy", self.core.config.backend.destroy(&key).await);
+            self.state.heard(destroyed)?;
             self.state.forget();
         }
         if self.state.new.is_some() {
@@ -305,8 +337,8 @@ impl<'a> Open<'a> {
         };
         let token = Token::mint(&config.keys, Some(key.home()));
         let moved = match self.move_to(&live, token, &pending, Some(lifetime), Some(link)).await {
-            // Two logins at once from one anonymous session: the second gets a session of its own.
-            Err(SessionError::Ended) => self.create(&pending, lifetime, Some(link)).await,
+            // Two logins at once from one anonymous session: the second gets a session of its own, with the same data.
+            Err(SessionError::Ended) => self.create(&whole(&live.record, pending), lifetime, Some(link)).await,
             moved => moved,
         };
         self.answered(moved)
@@ -378,14 +410,15 @@ impl<'a> Open<'a> {
         let backend = &self.core.config.backend;
         let ended = match &self.state.loaded {
             Loaded::Live(Live { record, key }) => match &record.user {
-                Some(user) => count::wrote("revoke-all", backend.revoke_all(&UserKey::of(user)).await)?,
-                None => u64::from(count::wrote("destroy", backend.destroy(key).await)?),
+                Some(user) => count::wrote("revoke-all", backend.revoke_all(&UserKey::of(user)).await),
+                None => count::wrote("destroy", backend.destroy(key).await).map(u64::from),
             },
             Loaded::Foreign(resolved) => {
                 return count::wrote("revoke-all", backend.revoke_all(&UserKey::of(resolved.name())).await);
             }
-            _ => 0,
+            _ => Ok(0),
         };
+        let ended = self.state.heard(ended)?;
         self.state.forget();
         Ok(ended)
     }
@@ -415,14 +448,25 @@ impl<'a> Open<'a> {
     }
 
     fn anonymous_owner(&mut self) -> Result<MapOwner, SessionError> {
+        if self.live().is_none() {
+            self.check_writable()?;
+            self.brings_credential();
+            self.state.needed = true;
+        }
         if let Some(owner) = self.known_anonymous_owner() {
             return Ok(owner);
         }
-        self.check_writable()?;
-        self.brings_credential();
         let keys = &self.core.config.keys;
         let token = self.state.new.insert(Token::mint(keys, None));
         Ok(MapOwner::Session(token.key()))
+    }
+
+    /// Services are told of the session: they may keep maps of it where that is to change something.
+    pub(super) fn tell(&mut self) {
+        if self.live().is_none() && self.state.new.is_some() {
+            self.core.mark.set();
+            self.state.needed |= !self.core.method.is_safe();
+        }
     }
 }
 
@@ -432,6 +476,13 @@ impl Drop for Open<'_> {
             self.state.pending = before;
         }
     }
+}
+
+/// All fields of a record with what is to be changed in them.
+fn whole(record: &Record, pending: Pending) -> Pending {
+    let mut whole: Pending = record.fields.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).collect();
+    whole.extend(pending);
+    whole
 }
 
 type Split = (Vec<(Box<str>, Bytes)>, Vec<Box<str>>);

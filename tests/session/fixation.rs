@@ -1,12 +1,16 @@
 //! Nobody can make somebody else use a session that he knows.
 
+use std::sync::Arc;
+
+use axum::routing::post;
 use http::{Request, StatusCode, header};
+use tokio::sync::Barrier;
 use tower_gatehouse::{
     Backend,
-    session::{KeyRing, SessionLayer, Source},
+    session::{KeyRing, Session, SessionLayer, Source},
 };
 
-use crate::app::{App, Shop, backends};
+use crate::app::{App, Login, Shop, backends, routes};
 
 fn key(n: u8) -> KeyRing {
     KeyRing::new([n; 32]).unwrap()
@@ -49,6 +53,31 @@ async fn another_user_s_login_takes_nothing_over() {
         assert_eq!(client.ok("GET", "/me").await, "bob");
         assert!(!client.ok("GET", "/all").await.contains("secret"));
         assert_eq!(ann.ok("GET", "/me").await, "", "and ends hers on this machine");
+    }
+}
+
+/// As a form that is sent twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_logins_at_once_both_keep_what_the_visitor_has_done() {
+    for backend in backends().await {
+        let both = Arc::new(Barrier::new(2));
+        let twice = post(async move |s: Session<Login>| {
+            let login = s.begin_login("ann").await?;
+            s.load().await?;
+            both.wait().await;
+            login.finish(|login| login.since = 7).await
+        });
+        let app = App(routes().route("/twice", twice).layer(SessionLayer::new(&backend, key(7))));
+        let one = app.client();
+        one.ok("POST", "/visit").await;
+        let (old, two) = (one.twin(), one.twin());
+        tokio::join!(one.ok("POST", "/twice"), two.ok("POST", "/twice"));
+        for client in [one, two] {
+            assert_eq!(client.ok("GET", "/me").await, "ann", "{}", backend.name());
+            assert_eq!(client.json::<Shop>("/read").await.visits, 1, "{}", backend.name());
+            assert!(client.ok("GET", "/all").await.contains(r#""since":7"#));
+        }
+        assert_eq!(old.json::<Shop>("/read").await.visits, 0);
     }
 }
 

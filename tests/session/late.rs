@@ -9,7 +9,7 @@ use std::{
 };
 
 use axum::{Json, Router, extract::Path, routing::post};
-use http::StatusCode;
+use http::{Response, StatusCode};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{
@@ -60,10 +60,16 @@ impl Frozen {
         let go = async move |s: Session, Path(what): Path<String>| {
             // A password is hashed meanwhile.
             let login = s.begin_login("ann").await?;
-            s.user().await?;
+            match &*what {
+                "load" => {}
+                "save" => s.insert("k", 1).await?,
+                _ => drop(s.user().await?),
+            }
             reached.notify_one();
             gate.notified().await;
             match &*what {
+                "load" => s.user().await.map(drop),
+                "save" => s.save().await,
                 "cycle" => s.cycle().await,
                 _ => login.finish(|_| {}).await,
             }
@@ -73,16 +79,18 @@ impl Frozen {
         Self { server, app: App(routes().merge(more).layer(layer)), half_way, goes_on }
     }
 
-    /// A request for which Redis is frozen half-way is answered with 503.
-    async fn go(&self, client: &Client, what: &str) {
+    /// The answer to a request for which Redis is frozen half-way, and how long it was waited for.
+    async fn go(&self, client: &Client, what: &str) -> (Response<String>, Duration) {
         let (client, path) = (client.clone(), format!("/go/{what}"));
         let going = tokio::spawn(async move { client.post(&path).await });
         self.half_way.notified().await;
         self.server.pause();
+        let begun = Instant::now();
         self.goes_on.notify_one();
         let answer = going.await.unwrap();
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{what}: {}", answer.body());
         assert!(!answer.headers().contains_key("set-cookie"), "{what}");
+        (answer, begun.elapsed())
     }
 
     /// Redis goes on, and with what it was asked for meanwhile.
@@ -124,6 +132,19 @@ async fn a_login_that_was_refused_takes_nothing_from_the_visitor_later_and_ends_
     assert_eq!(visitor.json::<Shop>("/read").await.visits, 1);
     assert_eq!(visitor.ok("POST", "/cart/mug").await, "2", "its cart is where it was");
     assert_eq!(phone.ok("GET", "/me").await, "ann");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_waits_for_a_frozen_redis_once() {
+    // Where a token is on its way, what came of it is asked for, too.
+    for (what, times) in [("load", 1), ("save", 1), ("login", 2)] {
+        let frozen = Frozen::new(100).await;
+        let client = frozen.app.client();
+        client.ok("POST", "/visit").await;
+        let (answer, waited) = frozen.go(&client, what).await;
+        assert!(waited < TIMEOUT * times + TIMEOUT * 4 / 5, "{what}: {waited:?}");
+        assert!(answer.body().contains("the session store is not available"), "{what}: the handler's own answer");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@
 mod support;
 
 mod app;
+mod begun;
 mod caches;
 mod commit;
 mod cookies;

@@ -90,3 +90,20 @@ async fn for_how_long_a_refusal_is_remembered_is_for_the_resolver_to_say_up_to_a
         assert_eq!(count.load(Ordering::SeqCst), asked, "{seconds} s");
     }
 }
+
+#[tokio::test]
+async fn a_foreign_token_cannot_be_ended_here_whether_it_was_looked_at_or_not() {
+    let layer = SessionLayer::new(&Backend::memory(), KeyRing::ephemeral()).resolver(Authority(Arc::default()));
+    for layer in [layer.clone(), layer.eager()] {
+        let app = App::with(layer);
+        for (token, status) in [
+            ("ann", StatusCode::INTERNAL_SERVER_ERROR),
+            ("unknown", StatusCode::OK),
+            ("down", StatusCode::SERVICE_UNAVAILABLE),
+        ] {
+            let request = Request::post("/logout").header(header::AUTHORIZATION, format!("Bearer {token}"));
+            let answer = app.send(request.body(axum::body::Body::empty()).unwrap()).await;
+            assert_eq!(answer.status(), status, "{token}: {}", answer.body());
+        }
+    }
+}

@@ -84,6 +84,7 @@ impl Config {
             core.mark.set();
         }
         let mut open = core.loaded().await?;
+        open.tell();
         core.config.cookie.remove(&mut parts.headers);
         let ours = match core.presented {
             Presented::Token(_, source) | Presented::Bad(source) => source == Source::Bearer,
