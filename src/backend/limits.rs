@@ -127,8 +127,7 @@ pub struct Taken {
     /// When, on the store's clock; for [`Settle::taken`].
     pub at: Timestamp,
     /// The state of every counter afterwards: the first key's in order, then the second's, and so on. `None` for
-    /// keys that were not asked for, because it was known that another one denies, or that could not be asked while
-    /// another one denied.
+    /// keys that were not asked for because another one denies, or that could not be asked while another one denied.
     pub levels: Levels,
 }
 

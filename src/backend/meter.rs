@@ -187,6 +187,38 @@ impl Limit {
         }
     }
 
+    /// The level as it was before so much was taken.
+    pub(super) fn give_back(self, level: &mut Level, cost: u32) {
+        level.remaining += u64::from(cost);
+        level.refilled = match self.0 {
+            Rule::Rate { interval, .. } => {
+                level.refilled.saturating_sub(Duration::from_nanos(interval.saturating_mul(cost.into())))
+            }
+            Rule::Window { limit, .. } if level.remaining >= limit => Duration::ZERO,
+            Rule::Window { .. } => level.refilled,
+        };
+    }
+
+    /// The verdict on a higher cost than the one that this level was told for.
+    pub(crate) fn verdict_for_more(self, level: &Level, told: u32, cost: u32) -> Verdict {
+        if cost == told || level.verdict == Verdict::Never {
+            return level.verdict;
+        }
+        match self.0 {
+            Rule::Rate { interval, capacity, .. } => {
+                let need = interval.saturating_mul(cost.into());
+                match nanos(level.refilled).saturating_add(need).saturating_sub(capacity) {
+                    _ if need > capacity => Verdict::Never,
+                    0 => Verdict::Within,
+                    over => Verdict::Wait(Duration::from_nanos(over)),
+                }
+            }
+            Rule::Window { limit, .. } if u64::from(cost) > limit => Verdict::Never,
+            Rule::Window { .. } if u64::from(cost) > level.remaining => Verdict::Wait(level.refilled),
+            Rule::Window { .. } => level.verdict,
+        }
+    }
+
     /// The level of the time `at` as it is now. A clock that was set back neither gives nor takes.
     fn aged(self, level: u64, at: Timestamp, now: Timestamp) -> u64 {
         match self.0 {

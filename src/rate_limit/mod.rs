@@ -36,9 +36,11 @@
 //!   admits anew what it had counted.
 //! - **All or nothing.** Of several policies ([`RateLimitLayer::with_policies`]), none counts a request that one of them
 //!   denies.
-//! - **Cheap under attack.** What was denied costs no round trip until it may pass (for 10 ms to 5 s, for 65,536 keys);
-//!   only a layer by several keys, or with tiers, that lie on different nodes asks each time.
-//! - **Honest.** Who waits for as long as `Retry-After` says is not denied again, unless others use the same key.
+//! - **Cheap under attack.** What was denied costs no round trip until it may pass (for 5 s at most, for 65,536 keys);
+//!   only a layer by several keys, or with tiers, that lie on different nodes asks each time: the key that has denied, and
+//!   the others if it does not deny again, so that a client with nothing left does not use up what is everybody's.
+//! - **Honest.** Who waits for as long as `Retry-After` says is not denied again, unless others use the same key. Of
+//!   several keys, it is that of those that are known to deny: another one may then deny for longer.
 //! - **Never in the way.** While the backend is out of reach, each policy does what its [`OnError`] says.
 //!
 //! # Bounds

@@ -10,13 +10,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tower_gatehouse::{
     Backend, Tag, TagDigest, Timestamp,
     backend::{
-        Acquire, Acquired, Ask, BackendError, CasBackend, CasStore, Changes, Commit, Committed, Create, Entry,
+        Acquire, Acquired, Ask, BackendError, CasBackend, CasStore, Change, Changes, Commit, Committed, Create, Entry,
         ErrorKind, Lease, LeaseKey, LeaseKind, Lifetime, Limit, LimitKey, Mode, PrimaryKey, RecordKey, Release, Saved,
-        Scope, Take, Ticket, Variant, VarySpec, Verdict, Versioned,
+        Scope, Settle, Take, Ticket, Variant, VarySpec, Verdict, Versioned,
         conformance::{Facts, Harness, Loss},
     },
 };
@@ -320,6 +321,64 @@ async fn a_limit_that_is_denied_stays_so_although_another_key_cannot_be_asked() 
         assert_eq!(error.kind(), kind, "{error}");
         *part.lock().unwrap() = None;
     }
+}
+
+/// Of what others give back, that is missing which was refilled meanwhile.
+#[tokio::test]
+async fn a_client_with_nothing_left_does_not_use_up_what_is_everybodys() {
+    let table = Table::default();
+    let backend: Backend = CasBackend::builder(table.clone()).operation_timeout(Duration::from_secs(20)).build().into();
+    let ask = |limit| [Ask { limit, cost: 1 }];
+    let (shared, own) = (ask(Limit::rate(Duration::from_millis(50), 50)), ask(Limit::rate(Duration::from_hours(1), 1)));
+    let [everybody, client] = [1, 2].map(|n| LimitKey::from_bytes([n; 16]));
+    let both = [Take { key: everybody, asks: &shared }, Take { key: client, asks: &own }];
+    assert!(backend.take(&both).await.unwrap().admitted);
+    assert!(!backend.take(&both).await.unwrap().admitted);
+    *table.0.delay.lock().unwrap() = Duration::from_millis(10);
+    for denied in join_all((0..30).map(|_| backend.take(&both))).await {
+        let denied = denied.unwrap();
+        assert!(!denied.admitted && matches!(denied.levels[1].unwrap().verdict, Verdict::Wait(_)), "{denied:?}");
+        assert_eq!(denied.levels[0], None, "it is not asked for");
+    }
+    let left = backend.take(&both[..1]).await.unwrap().levels[0].unwrap().remaining;
+    assert!(left >= 47, "{left}");
+}
+
+#[tokio::test]
+async fn what_is_given_back_can_be_taken_although_a_denial_was_on_its_way() {
+    let table = Table::default();
+    let backend = Backend::from(CasBackend::new(table.clone()));
+    let asks = [Ask { limit: Limit::rate(Duration::from_hours(1), 1), cost: 1 }];
+    let key = LimitKey::from_bytes([1; 16]);
+    let take = [Take { key, asks: &asks }];
+    let first = backend.take(&take).await.unwrap();
+    *table.0.delay.lock().unwrap() = Duration::from_millis(50);
+    let give_back = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let changes = [Change { limit: asks[0].limit, units: -1 }];
+        backend.settle(Settle { key, taken: first.at, changes: &changes }).await
+    };
+    let (denied, settled) = tokio::join!(backend.take(&take), give_back);
+    assert!(!denied.unwrap().admitted && settled.is_ok());
+    assert!(backend.take(&take).await.unwrap().admitted);
+}
+
+#[tokio::test]
+async fn what_was_taken_for_a_moment_can_be_taken_by_who_was_denied_because_of_it() {
+    let table = Table::default();
+    let timeout = Duration::from_millis(300);
+    let backend: Backend = CasBackend::builder(table.clone()).operation_timeout(timeout).build().into();
+    let asks = [Ask { limit: Limit::rate(Duration::from_hours(1), 1), cost: 1 }];
+    let [shared, away] = [0xff, 0xaa].map(|n| Take { key: LimitKey::from_bytes([n; 16]), asks: &asks });
+    *table.0.mute.lock().unwrap() = Some("/n/aaaa");
+    let both = [shared, away];
+    let meanwhile = async {
+        tokio::time::sleep(timeout / 3).await;
+        backend.take(&[shared]).await.unwrap().admitted
+    };
+    let (failed, admitted) = tokio::join!(backend.take(&both), meanwhile);
+    assert!(failed.is_err() && !admitted, "{failed:?}");
+    assert!(backend.take(&[shared]).await.unwrap().admitted, "it was given back");
 }
 
 #[tokio::test]

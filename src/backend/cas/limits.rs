@@ -34,7 +34,7 @@ impl<S: CasStore> Limits for CasBackend<S> {
                 Ok(Taken { admitted, at, levels: levels.into_iter().map(Some).collect() })
             }
             [] => Ok(Taken { admitted: true, at: self.0.now(), levels: Levels::default() }),
-            _ => take_several(Arc::clone(&self.0), takes).await,
+            _ => take_several(Arc::clone(&self.0), takes, Arc::clone(&self.0.denials)).await,
         }
     }
 
@@ -44,7 +44,10 @@ impl<S: CasStore> Limits for CasBackend<S> {
 
     async fn settle(&self, settle: Settle<'_>) -> Result<(), BackendError> {
         self.0.denials.settling(&settle);
-        self.0.timed(self.0.settle(settle)).await
+        let settled = self.0.timed(self.0.settle(settle)).await;
+        // What was denied meanwhile.
+        self.0.denials.settling(&settle);
+        settled
     }
 }
 

@@ -123,7 +123,7 @@ struct Inner<S> {
     hints: responses::Hints,
     waits: WaitMap,
     polled: leases::Polled,
-    denials: Denials,
+    denials: Arc<Denials>,
     /// Callers of this process change one value one after the other, and do not race each other at the store.
     turns: [Mutex<()>; TURNS],
 }
@@ -215,7 +215,7 @@ impl<S: CasStore> CasBackendBuilder<S> {
             hints: responses::Hints::default(),
             waits: WaitMap::default(),
             polled: leases::Polled::default(),
-            denials: Denials::new(),
+            denials: Arc::new(Denials::new()),
             turns: std::array::from_fn(|_| Mutex::default()),
         }))
     }

@@ -142,7 +142,13 @@ pub async fn nothing_is_taken_where_another_key_denies<H: Harness>(harness: &H) 
     takes.extend(keys.iter().map(|&key| Take { key, asks: &many }));
     let mut count = 0;
     for _ in 0..20 {
-        count += usize::from(backend.take(&takes).await.expect("take").admitted);
+        let answer = backend.take(&takes).await.expect("take");
+        count += usize::from(answer.admitted);
+        // What is told of the others is told as if nobody had asked.
+        for told in answer.levels[1..].iter().flatten().filter(|_| !answer.admitted) {
+            assert_eq!((told.remaining, told.verdict), (97, Verdict::Within), "{told:?}");
+            assert!(told.refilled <= 3 * HOUR && told.refilled + Duration::from_mins(1) > 3 * HOUR, "{told:?}");
+        }
     }
     assert_eq!(count, 3);
     for n in 1..10 {
@@ -268,6 +274,23 @@ pub async fn a_charge_counts_beyond_what_is_there<H: Harness>(harness: &H) {
     // A charge for a key that took nothing counts as well.
     settle(&backend, 2, taken.at, burst(2), 2).await;
     assert!(!admitted(&backend, 2, burst(2)).await);
+}
+
+/// Whatever it costs, and also where a process remembers what it was told.
+pub async fn a_denial_tells_the_wait_for_what_was_asked<H: Harness>(harness: &H) {
+    let backend = harness.backend();
+    let limit = Limit::rate(HOUR, 10).overdraft(20);
+    let taken = take(&backend, 1, &[(limit, 10)]).await;
+    let expect = async |cost, hours| {
+        let wait = wait(&take(&backend, 1, &[(limit, cost)]).await);
+        assert!(wait <= HOUR * hours && wait + Duration::from_mins(1) > HOUR * hours, "{cost}: {wait:?}");
+    };
+    expect(1, 1).await;
+    expect(5, 5).await;
+    expect(1, 1).await;
+    assert_eq!(take(&backend, 1, &[(limit, 11)]).await.levels[0].map(|level| level.verdict), Some(Verdict::Never));
+    settle(&backend, 1, taken.at, limit, 7).await;
+    expect(1, 8).await;
 }
 
 /// Whatever they are called.

@@ -271,6 +271,7 @@ macro_rules! conformance_tests {
                 what_is_given_back_can_be_taken_again
                 what_has_refilled_is_not_given_back
                 a_charge_counts_beyond_what_is_there
+                a_denial_tells_the_wait_for_what_was_asked
                 keys_do_not_know_of_each_other
                 other_counters_under_a_key_begin_anew
                 a_limit_that_was_lowered_heals

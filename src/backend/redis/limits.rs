@@ -1,7 +1,10 @@
 //! Limits: one script for a take, or for many takes of the same moment; where the keys of one lie in several buckets,
 //! one for each and what is needed to give back.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::{BufMut, Bytes};
 use fred::types::Value;
@@ -35,7 +38,7 @@ impl Limits for RedisBackend {
             }
             return Ok(Taken { admitted, at, levels: levels.into_iter().map(Some).collect() });
         }
-        take_several(self.rates.clone(), takes).await
+        take_several(self.rates.clone(), takes, Arc::clone(&self.denials)).await
     }
 
     fn take_now(&self, takes: &[Take<'_>]) -> Option<Taken> {
@@ -44,7 +47,10 @@ impl Limits for RedisBackend {
 
     async fn settle(&self, settle: Settle<'_>) -> Result<(), BackendError> {
         self.denials.settling(&settle);
-        settle_in(&self.client, settle).await
+        let settled = settle_in(&self.client, settle).await;
+        // What was denied meanwhile.
+        self.denials.settling(&settle);
+        settled
     }
 }
 

@@ -110,7 +110,7 @@ pub(crate) struct RedisBackend {
     loads: Loads,
     hints: Hints,
     wakeups: Wakeups,
-    denials: Denials,
+    denials: Arc<Denials>,
     /// The newest tick of each bucket that an invalidation of this process has made.
     invalidated: Box<[AtomicU64]>,
     malformed: Malformed,
@@ -133,7 +133,7 @@ impl RedisBackend {
             loads,
             hints: Hints::new(),
             wakeups,
-            denials: Denials::new(),
+            denials: Arc::new(Denials::new()),
             invalidated,
             malformed,
         }
