@@ -23,6 +23,13 @@ impl LimitKey {
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
+
+    /// Another key, which follows from this one.
+    pub(crate) fn twin(&self) -> Self {
+        let mut key = [0; 16];
+        key.copy_from_slice(&blake3::hash(&self.0).as_bytes()[..16]);
+        Self(key)
+    }
 }
 
 impl fmt::Display for LimitKey {

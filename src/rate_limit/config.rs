@@ -96,7 +96,7 @@ impl Group {
         self.charges = self.policies.iter().any(|policy| policy.charge.is_some());
         let depends = self.policies.iter().any(|policy| policy.tier.is_some() || policy.cost.is_some());
         self.same = (!depends).then(|| Same {
-            asks: self.policies.iter().map(|policy| Ask { limit: policy.limit(policy.quota), cost: 1 }).collect(),
+            asks: self.policies.iter().map(|policy| Ask { limit: policy.quota.to_limit(), cost: 1 }).collect(),
             policy_field: fields::policies(self.policies.iter().map(|policy| (&*policy.name, policy.quota))),
         });
     }

@@ -111,7 +111,11 @@ impl Note {
     pub(super) fn write<R>(self, response: &mut Response<R>) {
         self.fields.write(response.headers_mut());
         if !self.shadow_denied.is_empty() {
-            response.extensions_mut().insert(ShadowDenied(self.shadow_denied.into()));
+            let extensions = response.extensions_mut();
+            let within = extensions.remove::<ShadowDenied>();
+            let within = within.iter().flat_map(|ShadowDenied(names)| names.iter().cloned());
+            let all = within.chain(self.shadow_denied).collect();
+            extensions.insert(ShadowDenied(all));
         }
     }
 }
@@ -132,7 +136,7 @@ impl Engine {
 
     /// Keys, quotas and costs of a request. No subject is left where no policy applies.
     pub(super) fn plan(&self, head: Head<'_>) -> Result<Plan, Unwired> {
-        let mut subjects = SmallVec::new();
+        let mut subjects = SmallVec::<[Subject; 2]>::new();
         let plain = self.config.backend.takes_plain_keys();
         for (index, group) in self.config.groups.iter().enumerate() {
             // Tiers and costs may count on what the key is made of.
@@ -140,19 +144,27 @@ impl Engine {
             let own = group.same.is_none().then(|| {
                 let quotas: Vec<_> = group.policies.iter().map(|policy| policy.quota_of(head)).collect();
                 let asks = group.policies.iter().zip(&quotas).map(|(policy, quota)| Ask {
-                    limit: policy.limit(*quota),
+                    limit: quota.to_limit(),
                     cost: policy.cost.as_ref().zip(head.whole).map_or(1, |(cost, whole)| cost(whole)),
                 });
                 Box::new(Own { asks: asks.collect(), quotas })
             });
             let signature = own.as_ref().map_or(group.signature, |own| group.signature_for(&own.quotas));
-            let key = found.under(&signature);
-            let subject = Subject { group: index, key, own };
+            let mut subject = Subject { group: index, key: found.under(&signature), own };
+            let twin = |key| subjects.iter().find(move |other: &&Subject| other.key == key);
             // Two policies of one name and quota have found the same key by different ways: one counter, one request.
-            let is_same = |other: &Subject| other.key == key && other.asks(self.group(other)) == subject.asks(group);
-            if group.charges || !subjects.iter().any(is_same) {
-                subjects.push(subject);
+            let counts_the_same = |other: &Subject| {
+                let others = self.group(other);
+                !others.charges && !group.charges && other.asks(others) == subject.asks(group)
+            };
+            if twin(subject.key).is_some_and(counts_the_same) {
+                continue;
             }
+            // Where they take or give back different amounts, each counts by itself.
+            while twin(subject.key).is_some() {
+                subject.key = subject.key.twin();
+            }
+            subjects.push(subject);
         }
         Ok(Plan(subjects))
     }
@@ -185,9 +197,11 @@ impl Engine {
 
     async fn decide_each(&self, Plan(subjects): Plan, form: Form) -> Decision {
         let (enforced, shadow) = subjects.split_at(subjects.partition_point(|subject| !self.group(subject).shadow));
-        let mut admission = Admission::default();
+        let (mut admission, mut is_away) = (Admission::default(), false);
         if !enforced.is_empty() {
-            let outcome = match self.take(enforced).await {
+            let taken = self.take(enforced).await;
+            is_away = taken.is_err();
+            let outcome = match taken {
                 Ok(taken) => self.conclude(enforced, &taken, false),
                 Err(()) => self.decide_alone(enforced),
             };
@@ -196,8 +210,9 @@ impl Engine {
                 Err(denied) => return self.refuse(*denied, form),
             }
         }
-        // Only what is admitted would have been counted.
+        // Only what is admitted would have been counted; and nobody waits twice for a store that does not answer.
         if !shadow.is_empty()
+            && !is_away
             && let Ok(taken) = self.take(shadow).await
         {
             match self.conclude(shadow, &taken, false) {
@@ -279,7 +294,7 @@ impl Engine {
             };
             let quota = subject.quota(group, i).scaled(share);
             own.quotas.push(quota);
-            own.asks.push(Ask { limit: policy.limit(quota), cost });
+            own.asks.push(Ask { limit: quota.to_limit(), cost });
         }
         let applies = group.policies.iter().any(|policy| matches!(policy.on_error, OnError::Local { .. }));
         applies.then_some(Subject { group: subject.group, key: subject.key, own: Some(Box::new(own)) })

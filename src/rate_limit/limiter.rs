@@ -123,7 +123,7 @@ impl Limiter {
     }
 
     async fn take_for(&self, key: LimitKey, units: u32) -> Result<Grant, Rejection> {
-        let ask = Ask { limit: self.quota.to_chargeable_limit(), cost: units };
+        let ask = Ask { limit: self.quota.to_limit(), cost: units };
         let (taken, ask, by) = match self.backend.take(&[Take { key, asks: &[ask] }]).await {
             Ok(taken) => {
                 self.outage.answered();
@@ -133,7 +133,7 @@ impl Limiter {
                 self.outage.failed(&error);
                 match self.on_error {
                     OnError::Local { share } => {
-                        let ask = Ask { limit: self.quota.scaled(share).to_chargeable_limit(), cost: units };
+                        let ask = Ask { limit: self.quota.scaled(share).to_limit(), cost: units };
                         (self.outage.local().take(&[Take { key, asks: &[ask] }]), ask, By::Process)
                     }
                     OnError::Allow => {
@@ -169,7 +169,7 @@ impl Limiter {
     /// The backend could not be asked, or did not answer: then it may be done or not, and can be done again.
     pub async fn reset(&self, key: impl AsRef<[u8]>) -> Result<(), BackendError> {
         let key = self.key(key.as_ref());
-        let limit = self.quota.to_chargeable_limit();
+        let limit = self.quota.to_limit();
         let Taken { at, .. } = self.backend.take(&[Take { key, asks: &[Ask { limit, cost: 0 }] }]).await?;
         // More than any counter holds.
         let changes = [Change { limit, units: -(1 << 52) }];

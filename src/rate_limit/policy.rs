@@ -9,7 +9,6 @@ use super::{
     count::{self, By, Decided, Decisions},
     head::Head,
 };
-use crate::backend::Limit;
 
 /// A limit with a name: who is limited, and to what.
 ///
@@ -137,14 +136,6 @@ impl Policy {
     pub(super) fn quota_of(&self, head: Head<'_>) -> Quota {
         self.tier.as_ref().zip(head.whole).and_then(|(tier, whole)| tier(whole)).unwrap_or(self.quota)
     }
-
-    /// What a store counts by.
-    pub(super) fn limit(&self, quota: Quota) -> Limit {
-        match self.charge {
-            Some(Charge::Total(_)) => quota.to_chargeable_limit(),
-            _ => quota.to_limit(),
-        }
-    }
 }
 
 /// A name as it may stand in a header field.
@@ -192,6 +183,7 @@ impl Default for OnError {
     }
 }
 
-/// In the extensions of a response: the names of the shadow policies that would have refused the request.
+/// In the extensions of a response: the names of the shadow policies that would have refused the request, those of inner
+/// layers first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShadowDenied(pub Arc<[Arc<str>]>);

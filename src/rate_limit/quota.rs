@@ -133,9 +133,12 @@ impl Quota {
         bytes
     }
 
-    /// What a store counts by.
+    /// What a store counts by. A charge afterwards may exceed it, up to ten times of what can be taken at once.
+    ///
+    /// So it is for all policies, also for those that charge nothing: they share their counters, and one would forget
+    /// what another has charged.
     pub(super) fn to_limit(self) -> Limit {
-        match self.kind {
+        let limit = match self.kind {
             Kind::Fixed => Limit::window(self.limit, self.window),
             Kind::Even => Limit::rate(self.interval(self.limit), self.at_once()),
             // After the burst there is room for `limit - burst` in a window, both of its ends included.
@@ -144,12 +147,8 @@ impl Quota {
             }
             // No room at all: what was taken at the beginning of a window comes back after its end.
             Kind::Strict => Limit::rate(self.window.saturating_add(Duration::from_micros(1)), self.at_once()),
-        }
-    }
-
-    /// The same where a charge afterwards may exceed it, up to ten times of what can be taken at once.
-    pub(super) fn to_chargeable_limit(self) -> Limit {
-        self.to_limit().overdraft(self.at_once().saturating_mul(9))
+        };
+        limit.overdraft(self.at_once().saturating_mul(9))
     }
 
     /// The share of one process; at least one unit of what is not 0.

@@ -150,6 +150,21 @@ async fn a_refusal_for_want_of_redis_is_a_503_that_says_so() {
 }
 
 #[tokio::test]
+async fn nobody_waits_a_second_time_because_of_a_shadow() {
+    let server = RedisServer::start();
+    let backend = Backend::redis(server.url()).operation_timeout(2 * TIMEOUT).limit_timeout(TIMEOUT);
+    let quota = Quota::per_hour(100);
+    let policies = [Policy::new("all", Key::global(), quota), Policy::new("new", Key::global(), quota).shadow()];
+    let app = App::new(&RateLimitLayer::with_policies(&backend.connect().await.unwrap(), policies));
+    assert_eq!(app.get().await, 200);
+    server.pause();
+    let (status, took) = timed(&app).await;
+    server.resume();
+    assert_eq!(status, 200);
+    assert!(took < TIMEOUT * 19 / 10, "{took:?}");
+}
+
+#[tokio::test]
 async fn policies_of_one_layer_differ_in_what_they_do() {
     let mut server = RedisServer::start();
     let backend = Backend::redis(server.url()).connect().await.unwrap();

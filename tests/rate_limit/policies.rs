@@ -1,8 +1,9 @@
 //! What policies can say: costs, charges, failures only, tiers, shadows, exemptions, several at once.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{Request, Response, StatusCode};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_gatehouse::{
     Backend, TestClock,
     rate_limit::{Key, Policy, Quota, RateLimitLayer, ShadowDenied},
@@ -123,6 +124,24 @@ async fn a_charge_beyond_the_quota_ends_at_ten_times_of_it() {
     assert_eq!(header(&denied, "retry-after"), "541");
     clock.advance(Duration::from_secs(541));
     assert_eq!(app.ask(with("x-tokens", "1")).await.status(), 200);
+}
+
+/// Layers with the same policies share the counters, whether they charge or not.
+#[tokio::test]
+async fn what_was_charged_is_not_forgotten_because_of_a_layer_that_does_not_charge() {
+    let clock = TestClock::new();
+    let backend = Backend::memory_with(&clock);
+    let policy = || Policy::new("tokens", Key::global(), Quota::per_minute(60));
+    let [heavy, light] = [policy().charge_after(|_| 600), policy()]
+        .map(|policy| App::new(&RateLimitLayer::with_policies(&backend, [policy])));
+    assert_eq!(heavy.get().await, 200);
+    for seconds in [541, 540] {
+        for app in [&heavy, &light, &heavy] {
+            let denied = app.ask(Request::new(())).await;
+            assert_eq!(header(&denied, "retry-after"), seconds.to_string());
+        }
+        clock.advance(Duration::from_secs(1));
+    }
 }
 
 fn logins(backend: &Backend, delay: Duration) -> App {
@@ -299,6 +318,23 @@ async fn a_shadow_refuses_nothing_and_tells_what_it_would_have_refused() {
     // What the shadow has counted is not taken from the policy, should it be enforced.
     let enforced = Policy::new("shadow", Key::global(), Quota::per_hour(2));
     assert_eq!(App::new(&RateLimitLayer::with_policies(&backend, [enforced])).admits(5).await, 2);
+}
+
+#[tokio::test]
+async fn shadows_of_several_layers_are_all_named() {
+    let backend = Backend::memory();
+    let layer = |name: &str| {
+        let policy = Policy::new(name, Key::global(), Quota::per_hour(1)).shadow();
+        RateLimitLayer::with_policies(&backend, [policy])
+    };
+    let handler = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
+    let service = layer("outer").layer(layer("inner").layer(handler));
+    let mut named = Vec::new();
+    for _ in 0..2 {
+        let Ok(answer) = service.clone().oneshot(Request::new(())).await;
+        named.push(answer.extensions().get::<ShadowDenied>().map(|ShadowDenied(names)| names.to_vec()));
+    }
+    assert_eq!(named, [None, Some(vec![Arc::from("inner"), Arc::from("outer")])]);
 }
 
 #[tokio::test]

@@ -91,6 +91,46 @@ async fn a_request_whose_key_is_found_in_two_ways_counts_once() {
     }
 }
 
+/// Each of two policies gives back what it has taken, of one key that both have found.
+#[tokio::test]
+async fn bad_logins_between_good_ones_are_as_many_as_the_quota_says() {
+    let server = RedisServer::start();
+    for backend in [Backend::memory(), patient(server.url()).await] {
+        let keys = [user().or(Key::global()), Key::global()];
+        let policies =
+            keys.map(|key| Policy::new("login", key, Quota::per_hour(5)).only(|answer| answer.status == 401));
+        let app = App::with(&RateLimitLayer::with_policies(&backend, policies), async |request| {
+            let status = if request.uri().path() == "/good" { 200 } else { 401 };
+            Response::builder().status(status).body(String::new()).unwrap()
+        });
+        let mut bad = 0;
+        for _ in 0..20 {
+            bad += usize::from(app.get().await == 401);
+            app.ask(Request::builder().uri("/good").body(()).unwrap()).await;
+        }
+        assert_eq!(bad, 5, "{}", backend.name());
+    }
+}
+
+#[tokio::test]
+async fn what_a_request_costs_by_one_policy_it_costs_whatever_another_one_of_the_key_says() {
+    let server = RedisServer::start();
+    for backend in [Backend::memory(), patient(server.url()).await] {
+        let either = || user().or(Key::global());
+        let policy = |name: &str, key| Policy::new(name, key, Quota::per_hour(100));
+        let of_ten = |name: &str, key| policy(name, key).cost(|_| 10);
+        for twins in [
+            [of_ten("a", either()), policy("a", Key::global())],
+            [policy("b", either()), of_ten("b", Key::global())],
+            // What the first one gives back, the second one keeps.
+            [of_ten("c", either()).only(|answer| answer.status == 500), of_ten("c", Key::global())],
+        ] {
+            let app = App::new(&RateLimitLayer::with_policies(&backend, twins));
+            assert_eq!(app.admits(40).await, 10, "{}", backend.name());
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_loose_tier_of_the_same_key_does_not_make_a_tight_one_forget() {
     let server = RedisServer::start();
