@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response};
 
 use super::{
-    Headers, Key, OnError, Policy, Quota, Rejection,
+    Headers, Key, Policy, Quota, Rejection,
     fields::{self, Fields},
     hooks::Hooks,
 };
@@ -73,12 +73,6 @@ impl Config {
         }
         self.asks_who = self.groups.iter().any(|group| group.same.is_none() || group.key.asks_who());
         self.reads_whole |= self.groups.iter().any(|group| group.same.is_none() || group.key.calls_function());
-    }
-
-    /// Whether a request is refused where it cannot be told who asks.
-    pub(super) fn denies_unknown(&self) -> bool {
-        let denies = |group: &Group| group.policies.iter().any(|policy| policy.on_error == OnError::Deny);
-        self.groups.iter().any(|group| group.key.asks_who() && !group.shadow && denies(group))
     }
 
     pub(super) fn refuse(&self, rejection: &Rejection, fields: Fields, form: Form) -> Response<Bytes> {

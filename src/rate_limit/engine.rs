@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use tracing::{Instrument as _, Span, field::Empty};
 
 use super::{
-    Headers, OnError, Quota, Reason, Rejection, ShadowDenied,
+    Headers, OnError, Policy, Quota, Reason, Rejection, ShadowDenied,
     config::{Config, Group},
     count::{By, Decided},
     fields::{Fields, Reported},
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Identity,
-    backend::{Ask, LimitKey, Take, Taken, Verdict},
+    backend::{Ask, BackendError, LimitKey, Take, Taken, Verdict},
     refusal::Form,
     span::{debug_span, record},
 };
@@ -101,6 +101,15 @@ impl Decision {
             Self::Refused(_) => Decided::Denied,
         }
     }
+}
+
+/// What those refuse that say so for when a store cannot be asked.
+fn unavailable<'a>(policies: impl Iterator<Item = &'a Policy>) -> Option<Rejection> {
+    let denying = policies.filter(|policy| policy.on_error == OnError::Deny);
+    let denying = denying.inspect(|policy| policy.count(Decided::Denied, By::OnError));
+    let policies: Vec<_> = denying.map(|policy| Arc::clone(&policy.name)).collect();
+    let retry_after = Some(Duration::from_secs(1));
+    (!policies.is_empty()).then_some(Rejection { reason: Reason::Unavailable, policies, retry_after })
 }
 
 pub(super) fn span() -> Span {
@@ -256,17 +265,18 @@ impl Engine {
         }
     }
 
+    /// The answer where nobody can tell who asks, and a policy that depends on it refuses then.
+    pub(super) fn refuse_unknown(&self, error: &BackendError, form: Form) -> Option<Box<Response<Bytes>>> {
+        let groups = self.config.groups.iter().filter(|group| group.key.asks_who() && !group.shadow);
+        let rejection = unavailable(groups.flat_map(|group| &group.policies))?;
+        tracing::debug!(%error, "a request could not be identified");
+        Some(Box::new(self.config.refuse(&rejection, Fields::None, form)))
+    }
+
     /// Each policy as its [`OnError`] says.
     fn decide_alone(&self, subjects: &[Subject]) -> Result<Admission, Box<Denied>> {
         let policies = || subjects.iter().flat_map(|subject| &self.group(subject).policies);
-        let denying: Vec<_> =
-            policies().filter(|policy| policy.on_error == OnError::Deny).map(|policy| policy.name.clone()).collect();
-        if !denying.is_empty() {
-            for policy in policies().filter(|policy| policy.on_error == OnError::Deny) {
-                policy.count(Decided::Denied, By::OnError);
-            }
-            let retry_after = Some(Duration::from_secs(1));
-            let rejection = Rejection { reason: Reason::Unavailable, policies: denying, retry_after };
+        if let Some(rejection) = unavailable(policies()) {
             return Err(Box::new(Denied { rejection, fields: Fields::None }));
         }
         let scaled: Vec<_> = subjects.iter().filter_map(|subject| self.scale(subject)).collect();

@@ -194,13 +194,18 @@ fn list<T>(items: impl Iterator<Item = T>, push: impl Fn(T, &mut Text)) -> Heade
         }
         push(item, &mut out);
     }
-    HeaderValue::from_bytes(&out).unwrap_or_else(|_| unreachable!("names have visible characters only"))
+    HeaderValue::from_bytes(&out).unwrap_or_else(|_| unreachable!("names are written in visible characters"))
 }
 
-/// A string (RFC 9651 §3.3.3); the name has visible characters only.
+/// A name as it may stand in a header field: what is neither a visible ASCII character nor a space becomes `_`.
+pub(super) fn visible(name: &str) -> impl Iterator<Item = u8> {
+    name.chars().map(|c| u8::try_from(c).ok().filter(|byte| matches!(byte, b' '..=b'~')).unwrap_or(b'_'))
+}
+
+/// A string (RFC 9651 §3.3.3).
 fn push_quoted(out: &mut Text, name: &str) {
     out.push(b'"');
-    for byte in name.bytes() {
+    for byte in visible(name) {
         if matches!(byte, b'"' | b'\\') {
             out.push(b'\\');
         }
@@ -288,6 +293,13 @@ mod tests {
         write(Headers::Draft, &[&forever], &mut headers);
         assert_eq!(parse(&headers, "ratelimit-policy")[0].1, [param("q", i64::from(u32::MAX))]);
         assert_eq!(parse(&headers, "ratelimit")[0].1[0], param("r", 999_999_999_999_999));
+    }
+
+    #[test]
+    fn names_are_written_in_visible_characters() {
+        let mut headers = HeaderMap::new();
+        write(Headers::Draft, &[&reported("é\n a~", Quota::per_minute(1), 1, 0, Verdict::Within)], &mut headers);
+        assert_eq!(headers["ratelimit"], r#""__ a~";r=1;t=0"#);
     }
 
     #[test]

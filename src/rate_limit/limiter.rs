@@ -11,7 +11,6 @@ use super::{
     engine::span,
     key::Found,
     outage::Outage,
-    policy::ascii,
 };
 use crate::{
     Backend, Timestamp,
@@ -82,14 +81,13 @@ struct Counted {
 }
 
 impl Limiter {
-    /// A limit with a name, under which metrics and rejections have it: visible ASCII characters and spaces, others become
-    /// `_`.
+    /// A limit with a name, under which metrics and rejections have it.
     pub fn new(backend: &Backend, name: impl AsRef<str>, quota: Quota) -> Self {
-        let name = ascii(name.as_ref());
+        let name = name.as_ref();
         Self {
             backend: backend.clone(),
-            signature: signature([(&*name, quota)], false),
-            name,
+            signature: signature([(name, quota)], false),
+            name: name.into(),
             quota,
             on_error: OnError::default(),
             outage: Arc::new(Outage::new()),

@@ -52,10 +52,11 @@ pub(super) enum Charge {
 }
 
 impl Policy {
-    /// A policy. The name stands in header fields: visible ASCII characters and spaces, others become `_`.
+    /// A policy. Its name stands in header fields and problem details, where characters become `_` that are neither
+    /// visible ASCII characters nor spaces.
     pub fn new(name: impl AsRef<str>, key: impl Into<Key>, quota: Quota) -> Self {
         Self {
-            name: ascii(name.as_ref()),
+            name: name.as_ref().into(),
             key: key.into(),
             quota,
             tier: None,
@@ -136,12 +137,6 @@ impl Policy {
     pub(super) fn quota_of(&self, head: Head<'_>) -> Quota {
         self.tier.as_ref().zip(head.whole).and_then(|(tier, whole)| tier(whole)).unwrap_or(self.quota)
     }
-}
-
-/// A name as it may stand in a header field.
-pub(super) fn ascii(name: &str) -> Arc<str> {
-    let visible = |c: char| if matches!(c, ' '..='~') { c } else { '_' };
-    name.chars().map(visible).collect::<String>().into()
 }
 
 impl fmt::Debug for Policy {

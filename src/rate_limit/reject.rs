@@ -5,7 +5,11 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderName, Response, StatusCode, header};
 
-use super::{fields::whole_seconds, head::Head, key::Unwired};
+use super::{
+    fields::{visible, whole_seconds},
+    head::Head,
+    key::Unwired,
+};
 use crate::{Problem, backend::BackendError, refusal::Form};
 
 /// A refusal, for those who shape the answer ([`RateLimitLayer::on_reject`](super::RateLimitLayer::on_reject),
@@ -63,7 +67,8 @@ impl Rejection {
                 "Request cannot be satisfied due to temporary server capacity constraints",
             ),
         };
-        let policies: Vec<&str> = self.policies.iter().map(|name| &**name).collect();
+        // As the header fields name them.
+        let policies: Vec<String> = self.policies.iter().map(|name| visible(name).map(char::from).collect()).collect();
         let problem = Problem::new(status, self.detail()).kind(uri, title).member("violated-policies", policies);
         match self.retry_after {
             Some(retry_after) => problem.header(header::RETRY_AFTER, whole_seconds(retry_after).into()),

@@ -99,10 +99,10 @@ fn identified<B>(engine: &Engine, known: Known, request: Request<B>) -> (Next, R
             parts.extensions.insert(identity);
             Identity::for_layers(&mut parts, |parts| next(engine, Head::whole(parts)))
         }
-        Err(error) if engine.config.denies_unknown() => {
-            Next::Refused(Box::new(reject::unidentified(&error, Head::whole(&parts))))
-        }
         Err(error) => {
+            if let Some(answer) = engine.refuse_unknown(&error, Head::whole(&parts).form()) {
+                return (Next::Refused(answer), Request::from_parts(parts, body));
+            }
             tracing::debug!(%error, "a request is limited as one of nobody");
             // For us alone: whoever is within asks for himself, and learns of the outage.
             let asking = parts.extensions.insert(Identity::anonymous());

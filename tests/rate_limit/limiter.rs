@@ -61,6 +61,9 @@ async fn limiters_of_one_name_and_quota_count_together_and_others_do_not() {
     assert_eq!(admits(&limiter("login", Quota::per_hour(5)), "ann", 4).await, 1);
     assert_eq!(admits(&limiter("other", Quota::per_hour(5)), "ann", 9).await, 5);
     assert_eq!(admits(&limiter("login", Quota::per_hour(6)), "ann", 9).await, 6);
+    for name in ["検索", "登録"] {
+        assert_eq!(admits(&limiter(name, Quota::per_hour(5)), "ann", 9).await, 5, "{name}");
+    }
 }
 
 /// A client that can choose a header must not reach what code counts.

@@ -51,6 +51,10 @@ async fn layers_with_the_same_name_and_key_share_the_counters_and_others_do_not(
     assert_eq!(one.admits(2).await, 2);
     assert_eq!(same.admits(2).await, 1);
     assert_eq!(other.admits(5).await, 3);
+    // Of these, header fields and problems have only `__`.
+    for name in ["検索", "登録"] {
+        assert_eq!(App::new(&layer(name)).admits(5).await, 3, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use tower_gatehouse::{
     Backend,
-    rate_limit::{ConcurrencyLimitLayer, Key, OnError, Policy, Quota, RateLimitLayer},
+    rate_limit::{ConcurrencyLimitLayer, Key, OnError, Policy, Quota, RateLimitLayer, Reason},
     session::{KeyRing, SessionLayer},
 };
 
@@ -63,6 +63,28 @@ async fn while_the_store_of_sessions_is_away_a_limit_by_user_does_what_its_polic
         assert_eq!(client.get("/").await.status(), expected, "{on_error:?}: who needs no session");
         assert_eq!(client.get("/me").await.status(), StatusCode::SERVICE_UNAVAILABLE, "never taken for nobody");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_because_nobody_can_tell_who_asks_is_shaped_as_other_refusals() {
+    let mut server = RedisServer::start();
+    let sessions = patient(server.url()).connect().await.unwrap();
+    let policy = Policy::new("user", Key::user(), Quota::per_minute(5)).on_error(OnError::Deny);
+    let limit = RateLimitLayer::with_policies(&Backend::memory(), [policy]).on_reject(|rejection, mut answer| {
+        assert_eq!((rejection.reason, &*rejection.policies[0]), (Reason::Unavailable, "user"));
+        answer.headers_mut().insert("x-shaped", "yes".parse().unwrap());
+        answer
+    });
+    let app = App(routes().layer(limit).layer(SessionLayer::new(&sessions, KeyRing::ephemeral())));
+    let client = app.client();
+    client.ok("POST", "/login/ann").await;
+    server.kill();
+    let answer = client.get("/").await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(
+        (&answer.headers()["retry-after"], &answer.headers()["x-shaped"]),
+        (&"1".parse().unwrap(), &"yes".parse().unwrap())
+    );
 }
 
 #[tokio::test]
