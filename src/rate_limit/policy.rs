@@ -84,6 +84,9 @@ impl Policy {
 
     /// What a request costs; 1 by default. A cost of 0 is admitted always.
     ///
+    /// What is reserved and not used ([`charge_after`](Self::charge_after), [`only`](Self::only)) is given back without
+    /// what was refilled meanwhile; reserve about as much as a request will cost.
+    ///
     /// The function is called for requests that have a key. Who is asking is looked up before, as for
     /// [`Key::from_fn`].
     #[must_use]
@@ -98,6 +101,12 @@ impl Policy {
     /// before it is handed on; its header fields tell what was reserved. A charge may exceed the quota, up to ten times
     /// of what can be taken at once; the key then waits that much longer. Where there is no response (an error, a panic,
     /// a client that left), the reservation stays.
+    ///
+    /// Of a quota that refills evenly, what was refilled while the answer was on its way is not given back: where answers
+    /// take longer than one unit does, requests are refused although they have cost less. Give such a quota a
+    /// [burst](Quota::burst), or a longer window.
+    ///
+    /// Instead of [`only`](Self::only): of the two, the later one counts.
     #[must_use]
     pub fn charge_after(mut self, cost: impl Fn(&response::Parts) -> u32 + Send + Sync + 'static) -> Self {
         self.charge = Some(Charge::Total(Arc::new(cost)));
@@ -109,6 +118,12 @@ impl Policy {
     /// The cost is reserved before and given back where the response is another one, so that of any number of parallel
     /// requests no more reach the handler than the quota allows; the response's header fields tell what was reserved.
     /// Where there is no response, the request counts.
+    ///
+    /// Of a quota that refills evenly, what was refilled while the answer was on its way is not given back: where answers
+    /// take longer than one unit does, some requests are refused although none counts. Give such a quota a
+    /// [burst](Quota::burst), or a longer window.
+    ///
+    /// Instead of [`charge_after`](Self::charge_after): of the two, the later one counts.
     #[must_use]
     pub fn only(mut self, counts: impl Fn(&response::Parts) -> bool + Send + Sync + 'static) -> Self {
         self.charge = Some(Charge::Only(Arc::new(counts)));
@@ -162,7 +177,8 @@ pub enum OnError {
     /// This process counts by itself, up to its share of the quota: each layer, with its clones.
     Local {
         /// Above 0 and up to 1 (other values count as 1): one divided by the number of processes keeps the fleet
-        /// within the quota.
+        /// within the quota, as long as each has a unit of it. A share is one unit at least, so that of 5 an hour, 20
+        /// processes have 20.
         share: f64,
     },
     /// Requests pass, uncounted.
