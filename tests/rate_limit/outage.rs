@@ -40,7 +40,10 @@ fn log() -> (Log, tracing::subscriber::DefaultGuard) {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    (log, tracing::subscriber::set_default(subscriber))
+    let guard = tracing::subscriber::set_default(subscriber);
+    // Another test may have been at the same line of the crate just now, where nobody listened.
+    tracing::callsite::rebuild_interest_cache();
+    (log, guard)
 }
 
 fn app(backend: &Backend, on_error: OnError) -> App {
