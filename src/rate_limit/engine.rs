@@ -108,8 +108,7 @@ fn unavailable<'a>(policies: impl Iterator<Item = &'a Policy>) -> Option<Rejecti
     let denying = policies.filter(|policy| policy.on_error == OnError::Deny);
     let denying = denying.inspect(|policy| policy.count(Decided::Denied, By::OnError));
     let policies: Vec<_> = denying.map(|policy| Arc::clone(&policy.name)).collect();
-    let retry_after = Some(Duration::from_secs(1));
-    (!policies.is_empty()).then_some(Rejection { reason: Reason::Unavailable, policies, retry_after })
+    (!policies.is_empty()).then(|| Rejection::unavailable(policies))
 }
 
 pub(super) fn span() -> Span {

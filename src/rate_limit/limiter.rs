@@ -140,7 +140,7 @@ impl Limiter {
                     }
                     OnError::Deny => {
                         self.count(Decided::Denied, By::OnError);
-                        return Err(self.rejection(Reason::Unavailable, Some(Duration::from_secs(1))));
+                        return Err(self.refuse(Rejection::unavailable));
                     }
                 }
             }
@@ -152,11 +152,11 @@ impl Limiter {
             return Ok(Grant { limiter: self.clone(), key, ask, counted: Some(Counted { by, at, level }) });
         }
         self.count(Decided::Denied, by);
-        let wait = level.and_then(|level| match level.verdict {
+        let retry_after = level.and_then(|level| match level.verdict {
             Verdict::Wait(wait) => Some(wait),
             Verdict::Within | Verdict::Never => None,
         });
-        Err(self.rejection(Reason::Quota, wait))
+        Err(self.refuse(|policies| Rejection { reason: Reason::Quota, policies, retry_after }))
     }
 
     /// Makes a key as if nobody had ever taken anything, such as an account that an operator unlocks.
@@ -182,9 +182,10 @@ impl Limiter {
         decided(&self.decisions, &self.name, what, by);
     }
 
-    fn rejection(&self, reason: Reason, retry_after: Option<Duration>) -> Rejection {
-        tracing::debug!(?reason, policy = &*self.name, "a limiter refuses");
-        Rejection { reason, policies: vec![Arc::clone(&self.name)], retry_after }
+    fn refuse(&self, rejection: impl FnOnce(Vec<Arc<str>>) -> Rejection) -> Rejection {
+        let rejection = rejection(vec![Arc::clone(&self.name)]);
+        tracing::debug!(reason = ?rejection.reason, policy = &*self.name, "a limiter refuses");
+        rejection
     }
 }
 

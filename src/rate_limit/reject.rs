@@ -42,6 +42,11 @@ pub enum Reason {
 }
 
 impl Rejection {
+    /// Of policies that refuse while the backend cannot be asked. When it can nobody knows.
+    pub(super) fn unavailable(policies: Vec<Arc<str>>) -> Self {
+        Self { reason: Reason::Unavailable, policies, retry_after: Some(Duration::from_secs(1)) }
+    }
+
     /// The answer unless the user shapes it: problem details with the types that
     /// draft-ietf-httpapi-ratelimit-headers registers, or a gRPC status.
     pub(super) fn answer(&self, form: Form) -> Response<Bytes> {
