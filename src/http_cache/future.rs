@@ -35,7 +35,9 @@ pin_project! {
         /// A hit that nothing had to be waited for; `None` once it is given.
         Ready { answer: Option<Response<CacheBody<R>>> },
         /// None of this layer's business, but for what is left to do when the answer comes.
-        Passed { #[pin] future: F, passing: Option<Passing> },
+        ///
+        /// Boxed, so that hits have no room for it, through every layer around.
+        Passed { #[pin] future: F, passing: Option<Box<Passing>> },
         Waiting { future: Pin<Box<dyn Future<Output = Answer<R, E>> + Send>> },
     }
 }
@@ -49,7 +51,7 @@ impl<F, R, E> CacheFuture<F, R, E> {
         Self { kind: Kind::Ready { answer: Some(answer) } }
     }
 
-    pub(super) fn passed(future: F, passing: Option<Passing>) -> Self {
+    pub(super) fn passed(future: F, passing: Option<Box<Passing>>) -> Self {
         Self { kind: Kind::Passed { future, passing } }
     }
 }

@@ -56,7 +56,7 @@ impl HttpCache {
         let config = Arc::clone(&self.config);
         let passing = Passing { config, bypass, is_first: outer.is_none(), asked };
         if is_safe {
-            return pass_on(inner, request, Some(passing));
+            return pass_on(inner, request, Some(Box::new(passing)));
         }
         // The client may leave: what it changed is invalidated all the same.
         let changed = Changed {
@@ -159,7 +159,7 @@ impl HttpCache {
 pub(super) fn pass_on<S, B, R>(
     inner: &mut S,
     request: Request<B>,
-    passing: Option<Passing>,
+    passing: Option<Box<Passing>>,
 ) -> CacheFuture<S::Future, R, S::Error>
 where
     S: Origin<B, R>,

@@ -34,6 +34,7 @@ pub(super) struct Engine {
 /// What is to be taken for a request, of each group that applies; that of shadow policies last.
 ///
 /// Hardly anyone limits by more than two keys at once; they need no allocation.
+#[derive(Default)]
 pub(super) struct Plan(SmallVec<[Subject; 2]>);
 
 pub(super) struct Subject {
@@ -48,10 +49,8 @@ struct Own {
     quotas: Vec<Quota>,
 }
 
-pub(super) enum Decision {
-    Admitted(Admission),
-    Refused(Box<Response<Bytes>>),
-}
+/// The answer to a request that is not admitted.
+pub(super) type Refusal = Box<Response<Bytes>>;
 
 /// What is left to do for a request that is admitted, once its response is there.
 #[derive(Default)]
@@ -88,18 +87,25 @@ impl Subject {
         }
     }
 
-    fn quota(&self, group: &Group, policy: usize) -> Quota {
-        self.own.as_ref().map_or(group.policies[policy].quota, |own| own.quotas[policy])
+    fn quota<'a>(&'a self, group: &'a Group, policy: usize) -> &'a Quota {
+        self.own.as_ref().map_or(&group.policies[policy].quota, |own| &own.quotas[policy])
     }
 }
 
-impl Decision {
+impl Own {
+    fn of(group: &Group, head: Head<'_>) -> Self {
+        let quotas: Vec<_> = group.policies.iter().map(|policy| policy.quota_of(head)).collect();
+        let asks = group.policies.iter().zip(&quotas).map(|(policy, quota)| Ask {
+            limit: quota.to_limit(),
+            cost: policy.cost.as_ref().zip(head.whole).map_or(1, |(cost, whole)| cost(whole)),
+        });
+        Self { asks: asks.collect(), quotas }
+    }
+}
+
+impl Admission {
     fn decided(&self) -> Decided {
-        match self {
-            Self::Admitted(admission) if !admission.note.shadow_denied.is_empty() => Decided::WouldDeny,
-            Self::Admitted(_) => Decided::Admitted,
-            Self::Refused(_) => Decided::Denied,
-        }
+        if self.note.shadow_denied.is_empty() { Decided::Admitted } else { Decided::WouldDeny }
     }
 }
 
@@ -116,13 +122,14 @@ pub(super) fn span() -> Span {
 }
 
 impl Note {
-    pub(super) fn write<R>(self, response: &mut Response<R>) {
-        self.fields.write(response.headers_mut());
+    /// Only once: what is written is gone from the note.
+    pub(super) fn write<R>(&mut self, response: &mut Response<R>) {
+        std::mem::take(&mut self.fields).write(response.headers_mut());
         if !self.shadow_denied.is_empty() {
             let extensions = response.extensions_mut();
             let within = extensions.remove::<ShadowDenied>();
             let within = within.iter().flat_map(|ShadowDenied(names)| names.iter().cloned());
-            let all = within.chain(self.shadow_denied).collect();
+            let all = within.chain(self.shadow_denied.drain(..)).collect();
             extensions.insert(ShadowDenied(all));
         }
     }
@@ -142,23 +149,19 @@ impl Engine {
         Identity::of(head.extensions).filter(Identity::needs_lookup)
     }
 
-    /// Keys, quotas and costs of a request. No subject is left where no policy applies.
-    pub(super) fn plan(&self, head: Head<'_>) -> Result<Plan, Unwired> {
-        let mut subjects = SmallVec::<[Subject; 2]>::new();
+    /// Keys, quotas and costs of a request, added to an empty plan: where it is, because a move of it costs more than a
+    /// key. No subject is added where no policy applies.
+    pub(super) fn plan(&self, head: Head<'_>, Plan(subjects): &mut Plan) -> Result<(), Unwired> {
         let plain = self.config.backend.takes_plain_keys();
         for (index, group) in self.config.groups.iter().enumerate() {
+            let mut own = None;
             // Tiers and costs may count on what the key is made of.
-            let Some(found) = group.key.of_request(head, plain)? else { continue };
-            let own = group.same.is_none().then(|| {
-                let quotas: Vec<_> = group.policies.iter().map(|policy| policy.quota_of(head)).collect();
-                let asks = group.policies.iter().zip(&quotas).map(|(policy, quota)| Ask {
-                    limit: quota.to_limit(),
-                    cost: policy.cost.as_ref().zip(head.whole).map_or(1, |(cost, whole)| cost(whole)),
-                });
-                Box::new(Own { asks: asks.collect(), quotas })
-            });
-            let signature = own.as_ref().map_or(group.signature, |own| group.signature_for(&own.quotas));
-            let mut subject = Subject { group: index, key: found.under(&signature), own };
+            let mut policies = || match group.same {
+                Some(_) => group.signature,
+                None => group.signature_for(&own.insert(Own::of(group, head)).quotas),
+            };
+            let Some(key) = group.key.of_request(head, plain, &mut policies)? else { continue };
+            let mut subject = Subject { group: index, key, own: own.map(Box::new) };
             let twin = |key| subjects.iter().find(move |other: &&Subject| other.key == key);
             // Two policies of one name and quota have found the same key by different ways: one counter, one request.
             let counts_the_same = |other: &Subject| {
@@ -174,11 +177,17 @@ impl Engine {
             }
             subjects.push(subject);
         }
-        Ok(Plan(subjects))
+        Ok(())
     }
 
-    /// The decision, if the store makes it without being waited for.
-    pub(super) fn decide_now(&self, Plan(subjects): &Plan, head: Head<'_>) -> Option<Decision> {
+    /// Whether a request is admitted, if the store says so without being waited for. What is left to do is written into
+    /// the admission.
+    pub(super) fn decide_now(
+        &self,
+        Plan(subjects): &Plan,
+        head: Head<'_>,
+        admission: &mut Admission,
+    ) -> Option<Result<(), Refusal>> {
         if subjects.last().is_some_and(|subject| self.group(subject).shadow) {
             return None; // It takes two steps.
         }
@@ -187,35 +196,30 @@ impl Engine {
             several => self.config.backend.take_now(&self.takes(several)),
         }?;
         let span = span();
-        let decision = match self.conclude(subjects, &taken, false) {
-            Ok(admission) => Decision::Admitted(admission),
-            Err(denied) => self.refuse(*denied, head.form()),
-        };
-        record(&span, "decision", decision.decided().as_str());
-        Some(decision)
+        let decision = self.conclude(subjects, &taken, false, admission);
+        let decided = decision.as_ref().map_or(Decided::Denied, |()| admission.decided());
+        record(&span, "decision", decided.as_str());
+        Some(decision.map_err(|denied| span.in_scope(|| self.refuse(*denied, head.form()))))
     }
 
     /// Takes what was planned.
-    pub(super) async fn decide(&self, plan: Plan, form: Form) -> Decision {
+    pub(super) async fn decide(&self, plan: Plan, form: Form) -> Result<Admission, Refusal> {
         let span = span();
-        let decision = self.decide_each(plan, form).instrument(span.clone()).await;
-        record(&span, "decision", decision.decided().as_str());
-        decision
+        let decision = self.decide_each(plan).instrument(span.clone()).await;
+        let decided = decision.as_ref().map_or(Decided::Denied, Admission::decided);
+        record(&span, "decision", decided.as_str());
+        decision.map_err(|denied| span.in_scope(|| self.refuse(*denied, form)))
     }
 
-    async fn decide_each(&self, Plan(subjects): Plan, form: Form) -> Decision {
+    async fn decide_each(&self, Plan(subjects): Plan) -> Result<Admission, Box<Denied>> {
         let (enforced, shadow) = subjects.split_at(subjects.partition_point(|subject| !self.group(subject).shadow));
         let (mut admission, mut is_away) = (Admission::default(), false);
         if !enforced.is_empty() {
             let taken = self.take(enforced).await;
             is_away = taken.is_err();
-            let outcome = match taken {
-                Ok(taken) => self.conclude(enforced, &taken, false),
-                Err(()) => self.decide_alone(enforced),
-            };
-            match outcome {
-                Ok(admitted) => admission = admitted,
-                Err(denied) => return self.refuse(*denied, form),
+            match taken {
+                Ok(taken) => self.conclude(enforced, &taken, false, &mut admission)?,
+                Err(()) => self.decide_alone(enforced, &mut admission)?,
             }
         }
         // Only what is admitted would have been counted; and nobody waits twice for a store that does not answer.
@@ -223,8 +227,9 @@ impl Engine {
             && !is_away
             && let Ok(taken) = self.take(shadow).await
         {
-            match self.conclude(shadow, &taken, false) {
-                Ok(counted) => admission.reserved.extend(counted.reserved),
+            let mut counted = Admission::default();
+            match self.conclude(shadow, &taken, false, &mut counted) {
+                Ok(()) => admission.reserved.extend(counted.reserved),
                 Err(denied) => {
                     let policies = denied.rejection.policies;
                     tracing::info!(?policies, "a rate limit in shadow mode would have refused a request");
@@ -232,7 +237,7 @@ impl Engine {
                 }
             }
         }
-        Decision::Admitted(admission)
+        Ok(admission)
     }
 
     pub(super) fn group(&self, subject: &Subject) -> &Group {
@@ -247,8 +252,8 @@ impl Engine {
         subjects.iter().map(|subject| self.take_of(subject)).collect()
     }
 
-    fn refuse(&self, denied: Denied, form: Form) -> Decision {
-        Decision::Refused(Box::new(self.config.refuse(&denied.rejection, denied.fields, form)))
+    fn refuse(&self, denied: Denied, form: Form) -> Refusal {
+        Box::new(self.config.refuse(&denied.rejection, denied.fields, form))
     }
 
     async fn take(&self, subjects: &[Subject]) -> Result<Taken, ()> {
@@ -265,7 +270,7 @@ impl Engine {
     }
 
     /// The answer where nobody can tell who asks, and a policy that depends on it refuses then.
-    pub(super) fn refuse_unknown(&self, error: &BackendError, form: Form) -> Option<Box<Response<Bytes>>> {
+    pub(super) fn refuse_unknown(&self, error: &BackendError, form: Form) -> Option<Refusal> {
         let groups = self.config.groups.iter().filter(|group| group.key.asks_who() && !group.shadow);
         let rejection = unavailable(groups.flat_map(|group| &group.policies))?;
         tracing::debug!(%error, "a request could not be identified");
@@ -273,22 +278,20 @@ impl Engine {
     }
 
     /// Each policy as its [`OnError`] says.
-    fn decide_alone(&self, subjects: &[Subject]) -> Result<Admission, Box<Denied>> {
+    fn decide_alone(&self, subjects: &[Subject], admission: &mut Admission) -> Result<(), Box<Denied>> {
         let policies = || subjects.iter().flat_map(|subject| &self.group(subject).policies);
         if let Some(rejection) = unavailable(policies()) {
             return Err(Box::new(Denied { rejection, fields: Fields::None }));
         }
         let scaled: Vec<_> = subjects.iter().filter_map(|subject| self.scale(subject)).collect();
-        let admission = if scaled.is_empty() {
-            Admission::default()
-        } else {
+        if !scaled.is_empty() {
             let taken = self.outage.local().take(&self.takes(&scaled));
-            self.conclude(&scaled, &taken, true)?
-        };
+            self.conclude(&scaled, &taken, true, admission)?;
+        }
         for policy in policies().filter(|policy| policy.on_error == OnError::Allow) {
             policy.count(Decided::Admitted, By::OnError);
         }
-        Ok(admission)
+        Ok(())
     }
 
     /// What this process decides by itself. Policies that do not apply cost nothing, so that the rest keep their
@@ -310,7 +313,13 @@ impl Engine {
     }
 
     /// What is left to do for a request that is admitted, or who denied it.
-    fn conclude(&self, subjects: &[Subject], taken: &Taken, is_local: bool) -> Result<Admission, Box<Denied>> {
+    fn conclude(
+        &self,
+        subjects: &[Subject],
+        taken: &Taken,
+        is_local: bool,
+        admission: &mut Admission,
+    ) -> Result<(), Box<Denied>> {
         let mut levels = taken.levels.iter();
         let mut reported = SmallVec::<[Reported<'_>; 4]>::new();
         let by = if is_local { By::Process } else { By::Store };
@@ -323,21 +332,25 @@ impl Engine {
                 if taken.admitted && !(is_local && policy.on_error == OnError::Allow) {
                     policy.count(Decided::Admitted, by);
                 }
-                if let Some(level) = *level {
+                if let Some(level) = level {
                     if level.verdict != Verdict::Within {
                         policy.count(if policy.shadow { Decided::WouldDeny } else { Decided::Denied }, by);
                     }
                     if is_told {
                         let quota = subject.quota(group, i);
-                        reported.push(Reported { name: &policy.name, quota, limit: ask.limit, level });
+                        let (name, quoted) = (&policy.name, &*policy.quoted);
+                        reported.push(Reported { name, quoted, quota, limit: &ask.limit, level });
                     }
                 }
+            }
+            if taken.admitted && group.charges {
+                admission.reserved.push(Reserved::of(subject, group, taken.at, is_local));
             }
         }
         let fields = self.fields(subjects, &reported);
         if taken.admitted {
-            let reserved = subjects.iter().filter_map(|subject| Reserved::of(self, subject, taken.at, is_local));
-            return Ok(Admission { note: Note { fields, shadow_denied: Vec::new() }, reserved: reserved.collect() });
+            admission.note.fields = fields;
+            return Ok(());
         }
         let denied = || reported.iter().filter(|reported| reported.level.verdict != Verdict::Within);
         // The longest wait counts; one "never" is for good.

@@ -2,8 +2,8 @@
 
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use smallvec::SmallVec;
 
 use super::Quota;
 use crate::backend::{Level, Limit, Verdict};
@@ -30,10 +30,12 @@ pub enum Headers {
 #[derive(Clone, Debug)]
 pub(super) struct Reported<'a> {
     pub(super) name: &'a Arc<str>,
-    pub(super) quota: Quota,
+    /// The name as [`quoted`] writes it.
+    pub(super) quoted: &'a [u8],
+    pub(super) quota: &'a Quota,
     /// What is counted by.
-    pub(super) limit: Limit,
-    pub(super) level: Level,
+    pub(super) limit: &'a Limit,
+    pub(super) level: &'a Level,
 }
 
 /// Fields that are to be written.
@@ -78,8 +80,8 @@ impl Headers {
             _ if reported.is_empty() => Fields::None,
             Self::None => Fields::None,
             Self::Draft => Fields::Draft {
-                policy: known.cloned().unwrap_or_else(|| policies(reported.iter().map(|r| (&**r.name, r.quota)))),
-                state: list(reported.iter(), Reported::push_state),
+                policy: known.cloned().unwrap_or_else(|| policies(reported.iter().map(|r| (&**r.name, *r.quota)))),
+                state: list(reported.iter().map(Reported::state)),
             },
             Self::Triple => tightest().map_or(Fields::None, |tightest| tightest.older(&TRIPLE)),
             Self::XRateLimit => tightest().map_or(Fields::None, |tightest| tightest.older(&X_RATE_LIMIT)),
@@ -122,14 +124,11 @@ impl Reported<'_> {
     }
 
     /// `"name";r=…;t=…`.
-    fn push_state(&self, out: &mut Text) {
+    fn state(&self) -> Vec<u8> {
         let (mut remaining, mut reset) = (itoa::Buffer::new(), itoa::Buffer::new());
         let remaining = remaining.format(self.level.remaining.min(MAX_INTEGER));
         let reset = reset.format(self.more());
-        push_quoted(out, self.name);
-        for part in [";r=", remaining, ";t=", reset] {
-            out.extend_from_slice(part.as_bytes());
-        }
+        [self.quoted, b";r=", remaining.as_bytes(), b";t=", reset.as_bytes()].concat()
     }
 
     fn older(&self, names: &'static Names) -> Fields {
@@ -145,7 +144,7 @@ impl Reported<'_> {
     /// When there is more: "until additional quota … is made available" (§4.1.2 of version 10), and until then "no more
     /// than the available quota" can be used (version 11). Where the policy refuses, `Retry-After` is not earlier (§6).
     fn more(&self) -> u64 {
-        let more = self.limit.next_unit(&self.level);
+        let more = self.limit.next_unit(self.level);
         whole_seconds(match self.level.verdict {
             Verdict::Wait(wait) => more.min(wait),
             Verdict::Within | Verdict::Never => more,
@@ -163,14 +162,15 @@ impl Reported<'_> {
 
 /// `"name";q=…;w=…, …`. The window is in whole seconds; one that is none is not told.
 pub(super) fn policies<'a>(policies: impl Iterator<Item = (&'a str, Quota)>) -> HeaderValue {
-    list(policies, |(name, quota), out| {
-        push_quoted(out, name);
-        push_parameter(out, b'q', quota.limit().into());
+    list(policies.map(|(name, quota)| {
+        let mut text = quoted(name);
+        push_parameter(&mut text, b'q', quota.limit().into());
         let window = quota.window();
         if window.subsec_nanos() == 0 && window.as_secs() <= MAX_INTEGER {
-            push_parameter(out, b'w', window.as_secs());
+            push_parameter(&mut text, b'w', window.as_secs());
         }
-    })
+        text
+    }))
 }
 
 /// Rounded up, so that a client never comes too early.
@@ -182,19 +182,16 @@ pub(super) fn whole_seconds(duration: Duration) -> u64 {
 /// The largest integer of a structured field (RFC 9651 §3.3.1).
 const MAX_INTEGER: u64 = 999_999_999_999_999;
 
-/// Long enough for what is usual.
-type Text = SmallVec<[u8; 128]>;
-
 /// A list of a structured field (RFC 9651 §3.1).
-fn list<T>(items: impl Iterator<Item = T>, push: impl Fn(T, &mut Text)) -> HeaderValue {
-    let mut out = Text::new();
-    for (i, item) in items.enumerate() {
-        if i > 0 {
-            out.extend_from_slice(b", ");
-        }
-        push(item, &mut out);
+fn list(mut members: impl Iterator<Item = Vec<u8>>) -> HeaderValue {
+    // Most have one member, which is the field as it is.
+    let mut text = members.next().unwrap_or_default();
+    for member in members {
+        text.extend_from_slice(b", ");
+        text.extend_from_slice(&member);
     }
-    HeaderValue::from_bytes(&out).unwrap_or_else(|_| unreachable!("names are written in visible characters"))
+    HeaderValue::from_maybe_shared(Bytes::from(text))
+        .unwrap_or_else(|_| unreachable!("names are written in visible characters"))
 }
 
 /// A name as it may stand in a header field: what is neither a visible ASCII character nor a space becomes `_`.
@@ -202,22 +199,24 @@ pub(super) fn visible(name: &str) -> impl Iterator<Item = u8> {
     name.chars().map(|c| u8::try_from(c).ok().filter(|byte| matches!(byte, b' '..=b'~')).unwrap_or(b'_'))
 }
 
-/// A string (RFC 9651 §3.3.3).
-fn push_quoted(out: &mut Text, name: &str) {
-    out.push(b'"');
+/// A name as a string of a structured field (RFC 9651 §3.3.3).
+pub(super) fn quoted(name: &str) -> Vec<u8> {
+    let mut text = Vec::with_capacity(name.len() + 2);
+    text.push(b'"');
     for byte in visible(name) {
         if matches!(byte, b'"' | b'\\') {
-            out.push(b'\\');
+            text.push(b'\\');
         }
-        out.push(byte);
+        text.push(byte);
     }
-    out.push(b'"');
+    text.push(b'"');
+    text
 }
 
 /// A parameter that is an integer (RFC 9651 §3.1.2).
-fn push_parameter(out: &mut Text, name: u8, value: u64) {
-    out.extend_from_slice(&[b';', name, b'=']);
-    out.extend_from_slice(itoa::Buffer::new().format(value.min(MAX_INTEGER)).as_bytes());
+fn push_parameter(text: &mut Vec<u8>, name: u8, value: u64) {
+    text.extend_from_slice(&[b';', name, b'=']);
+    text.extend_from_slice(itoa::Buffer::new().format(value.min(MAX_INTEGER)).as_bytes());
 }
 
 #[cfg(test)]
@@ -233,11 +232,14 @@ mod tests {
     }
 
     fn write(headers: Headers, rows: &[&Row], map: &mut HeaderMap) {
-        let reported = rows.iter().map(|&(name, quota, level)| Reported {
+        let quoted: Vec<_> = rows.iter().map(|(name, ..)| quoted(name)).collect();
+        let limits: Vec<_> = rows.iter().map(|(_, quota, _)| quota.to_limit()).collect();
+        let reported = rows.iter().zip(&quoted).zip(&limits).map(|((&(name, quota, level), quoted), limit)| Reported {
             name,
-            quota: *quota,
-            limit: quota.to_limit(),
-            level: *level,
+            quoted,
+            quota,
+            limit,
+            level,
         });
         let reported: Vec<_> = reported.collect();
         headers.fields(&reported, None).write(map);

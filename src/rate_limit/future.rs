@@ -13,7 +13,7 @@ use http::Response;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::engine::{Admission, Decision, Engine, Note, Plan};
+use super::engine::{Admission, Engine, Note, Plan, Refusal};
 use crate::{Identity, ProblemBody, backend::BackendError, refusal::Form, unbroken::Unbroken};
 
 pin_project! {
@@ -32,10 +32,9 @@ pin_project! {
 
 /// What is done with a request.
 pub(super) enum Next {
-    /// No limit applies.
-    Pass,
-    Admitted(Admission),
-    Refused(Box<Response<Bytes>>),
+    /// The request goes on.
+    Admitted,
+    Refused(Refusal),
     /// The store has to be asked.
     Ask {
         plan: Plan,
@@ -45,7 +44,7 @@ pub(super) enum Next {
 
 pub(super) type Known = Result<Identity, BackendError>;
 /// Goes on with a request of a known identity.
-type Identified<Q> = fn(&Engine, Known, Q) -> (Next, Q);
+type Identified<Q> = fn(&Engine, Known, Q, &mut Admission) -> (Next, Q);
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -58,7 +57,7 @@ pin_project! {
         /// Who is asking is looked up.
         Identifying { known: Boxed<Known>, identified: Identified<Q>, held: Box<Held<S, Q>> },
         /// The counters are asked.
-        Deciding { decision: Boxed<Decision>, held: Box<Held<S, Q>> },
+        Deciding { decision: Boxed<Result<Admission, Refusal>>, held: Box<Held<S, Q>> },
         /// What was reserved is corrected.
         Correcting { corrected: Unbroken<()>, answer: Option<Box<(Note, Response<R>)>> },
         /// The request is refused.
@@ -132,10 +131,10 @@ where
                         unreachable!("the state was Identifying a moment ago")
                     };
                     let Held { engine, mut inner, request } = *held;
-                    let (next, request) = identified(&engine, known, request);
+                    let mut admission = Admission::default();
+                    let (next, request) = identified(&engine, known, request, &mut admission);
                     match next {
-                        Next::Pass => State::admitted(&engine, inner.call(request), Admission::default()),
-                        Next::Admitted(admission) => State::admitted(&engine, inner.call(request), admission),
+                        Next::Admitted => State::admitted(&engine, inner.call(request), admission),
                         Next::Refused(answer) => State::Refused { answer: *answer },
                         Next::Ask { plan, form } => {
                             State::deciding(Box::new(Held { engine, inner, request }), plan, form)
@@ -149,15 +148,15 @@ where
                     };
                     let Held { engine, mut inner, request } = *held;
                     match decision {
-                        Decision::Admitted(admission) => State::admitted(&engine, inner.call(request), admission),
-                        Decision::Refused(answer) => State::Refused { answer: *answer },
+                        Ok(admission) => State::admitted(&engine, inner.call(request), admission),
+                        Err(answer) => State::Refused { answer: *answer },
                     }
                 }
                 StateProject::Admitted { inner, admission, corrects: None } => {
                     // Written into where it is: a response is a few hundred bytes, and each move copies them.
                     let mut answer = inner.poll(cx);
                     if let Poll::Ready(Ok(response)) = &mut answer {
-                        std::mem::take(admission).note.write(response);
+                        admission.note.write(response);
                     }
                     return answer.map_ok(|response| response.map(ProblemBody::inner));
                 }
@@ -191,7 +190,7 @@ where
     }
 }
 
-fn finish<R>(note: Note, mut response: Response<R>) -> Response<ProblemBody<R>> {
+fn finish<R>(mut note: Note, mut response: Response<R>) -> Response<ProblemBody<R>> {
     note.write(&mut response);
     response.map(ProblemBody::inner)
 }

@@ -4,14 +4,15 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use http::{HeaderName, request::Parts};
 
-pub(super) use self::{found::Found, read::Unwired};
+pub(super) use self::{bytes::by_hand, read::Unwired};
 use self::{
-    found::{Fields, plain_address},
+    bytes::{Fields, plain, plain_address},
     read::{address, bearer, identity, route},
 };
 use super::{ClientIp, head::Head};
+use crate::backend::LimitKey;
 
-mod found;
+mod bytes;
 mod read;
 
 /// Who or what is limited: requests with the same key share a quota.
@@ -129,23 +130,29 @@ impl Key {
         Self::of(Part::Or(self, other.into()))
     }
 
-    /// The key of a request; `plain` for a store that
-    /// [takes plain keys](crate::backend::Limits::takes_plain_keys).
-    pub(super) fn of_request(&self, head: Head<'_>, plain: bool) -> Result<Option<Found>, Unwired> {
+    /// The key of a request under its policies; `as_it_is` for a store that
+    /// [takes plain keys](crate::backend::Limits::takes_plain_keys). What stands for the policies is asked for if there is
+    /// a key: which quotas a request has is a question for one that has.
+    pub(super) fn of_request(
+        &self,
+        head: Head<'_>,
+        as_it_is: bool,
+        policies: &mut impl FnMut() -> [u8; 16],
+    ) -> Result<Option<LimitKey>, Unwired> {
         match &*self.0 {
-            Part::Ip(client) if plain => {
+            Part::Ip(client) if as_it_is => {
                 if let Some((kind, address)) = plain_address(address(client, head)?) {
-                    return Ok(Some(Found::Plain(kind, address)));
+                    return Ok(Some(plain(kind, address, &policies())));
                 }
             }
             Part::Or(first, second) => {
-                let key = first.of_request(head, plain)?;
-                return if key.is_some() { Ok(key) } else { second.of_request(head, plain) };
+                let key = first.of_request(head, as_it_is, policies)?;
+                return if key.is_some() { Ok(key) } else { second.of_request(head, as_it_is, policies) };
             }
             _ => {}
         }
         let mut fields = Fields::new();
-        Ok(self.write(head, &mut fields)?.then_some(Found::Hashed(fields)))
+        Ok(if self.write(head, &mut fields)? { Some(fields.under(&policies())) } else { None })
     }
 
     /// Whether the key depends on who is asking, as far as can be told.
@@ -294,14 +301,14 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::{Identity, backend::LimitKey, rate_limit::PeerAddr};
+    use crate::{Identity, rate_limit::PeerAddr};
 
     fn parts(build: impl FnOnce(http::request::Builder) -> http::request::Builder) -> Parts {
         build(Request::builder()).body(()).unwrap().into_parts().0
     }
 
     fn key(key: impl Into<Key>, parts: &Parts) -> Option<LimitKey> {
-        key.into().of_request(Head::whole(parts), false).unwrap().map(|found| found.under(&[0; 16]))
+        key.into().of_request(Head::whole(parts), false, &mut || [0; 16]).unwrap()
     }
 
     fn name(name: &'static str) -> HeaderName {
@@ -324,7 +331,7 @@ mod tests {
         let [a, b, c] = ["a", "b", "c"].map(|n| Key::header(name(n)));
         let (left, right) = (((a.clone(), b.clone()), c.clone()), (a.clone(), (b, c)));
         assert_ne!(key(left, &three), key(right, &three));
-        let under = |policies| a.of_request(Head::whole(&three), false).unwrap().unwrap().under(&[policies; 16]);
+        let under = |policies| a.of_request(Head::whole(&three), false, &mut || [policies; 16]).unwrap().unwrap();
         assert_ne!(under(0), under(1));
     }
 
@@ -356,7 +363,7 @@ mod tests {
     #[test]
     fn what_is_not_wired_up_is_named_and_never_falls_through() {
         let bare = parts(|r| r);
-        let error = |key: Key| key.of_request(Head::whole(&bare), false).err().unwrap().0;
+        let error = |key: Key| key.of_request(Head::whole(&bare), false, &mut || [0; 16]).err().unwrap().0;
         assert!(error(Key::peer_ip()).contains("into_make_service_with_connect_info"));
         assert!(error(Key::user()).contains("SessionLayer"));
         assert!(error(Key::session().or(Key::global())).contains("SessionLayer"));
@@ -369,7 +376,7 @@ mod tests {
         let of = |key: Key, address: &str, policies: u8| {
             let mut parts = parts(|r| r);
             parts.extensions.insert(PeerAddr(address.parse().unwrap()));
-            key.of_request(Head::whole(&parts), true).unwrap().unwrap().under(&[policies; 16])
+            key.of_request(Head::whole(&parts), true, &mut || [policies; 16]).unwrap().unwrap()
         };
         let whole = || Key::ip(ClientIp::peer().ipv6_prefix(128));
         let keys = [

@@ -9,7 +9,7 @@ use super::{
     config::signature,
     count::{By, Decided, Decisions, decided},
     engine::span,
-    key::Found,
+    key::by_hand,
     outage::Outage,
 };
 use crate::{
@@ -175,7 +175,7 @@ impl Limiter {
     }
 
     fn key(&self, key: &[u8]) -> LimitKey {
-        Found::by_hand(key).under(&self.signature)
+        by_hand(key, &self.signature)
     }
 
     fn count(&self, what: Decided, by: By) {

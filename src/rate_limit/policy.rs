@@ -7,6 +7,7 @@ use http::{request, response};
 use super::{
     Key, Quota,
     count::{self, By, Decided, Decisions},
+    fields,
     head::Head,
 };
 
@@ -31,6 +32,8 @@ use super::{
 #[derive(Clone)]
 pub struct Policy {
     pub(super) name: Arc<str>,
+    /// The name as clients are told it.
+    pub(super) quoted: Arc<[u8]>,
     pub(super) key: Key,
     pub(super) quota: Quota,
     pub(super) tier: Option<Arc<Tier>>,
@@ -57,6 +60,7 @@ impl Policy {
     pub fn new(name: impl AsRef<str>, key: impl Into<Key>, quota: Quota) -> Self {
         Self {
             name: name.as_ref().into(),
+            quoted: fields::quoted(name.as_ref()).into(),
             key: key.into(),
             quota,
             tier: None,

@@ -10,7 +10,7 @@ use tower_service::Service;
 
 use super::{
     ResponseFuture,
-    engine::{Admission, Decision, Engine},
+    engine::{Admission, Engine, Plan},
     future::{Known, Next},
     head::Head,
     reject,
@@ -40,17 +40,18 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let engine = &self.engine;
+        // Written into where it is: each move of it costs more than what is written.
+        let mut admission = Admission::default();
         let next = if engine.config.reads_whole {
             let (mut parts, body) = request.into_parts();
-            let next = Identity::for_layers(&mut parts, |parts| begin(engine, Head::whole(parts)));
+            let next = Identity::for_layers(&mut parts, |parts| begin(engine, Head::whole(parts), &mut admission));
             request = Request::from_parts(parts, body);
             next
         } else {
-            begin(engine, Head::of(&request))
+            begin(engine, Head::of(&request), &mut admission)
         };
-        let admission = match next {
-            Ok(Next::Pass) => Admission::default(),
-            Ok(Next::Admitted(admission)) => admission,
+        match next {
+            Ok(Next::Admitted) => {}
             Ok(Next::Refused(answer)) => return ResponseFuture::refused(*answer),
             Ok(Next::Ask { plan, form }) => {
                 let inner = take_ready(&mut self.inner);
@@ -60,44 +61,46 @@ where
                 let inner = take_ready(&mut self.inner);
                 return ResponseFuture::identify(Arc::clone(engine), identity, identified, inner, request);
             }
-        };
+        }
         let corrects = engine.corrects(&admission);
         ResponseFuture::admitted(self.inner.call(request), admission, corrects)
     }
 }
 
 /// What is done with a request; `Err` is one of whom it has to be found out who asks.
-fn begin(engine: &Engine, head: Head<'_>) -> Result<Next, Identity> {
+fn begin(engine: &Engine, head: Head<'_>, admission: &mut Admission) -> Result<Next, Identity> {
     if engine.config.hooks.is_exempt(head) {
-        return Ok(Next::Pass);
+        return Ok(Next::Admitted);
     }
     match engine.unknown_identity(head) {
         Some(identity) => Err(identity),
-        None => Ok(next(engine, head)),
+        None => Ok(next(engine, head, admission)),
     }
 }
 
 /// What is done with a request of which all is known that keys may need.
-fn next(engine: &Engine, head: Head<'_>) -> Next {
-    let plan = match engine.plan(head) {
-        Ok(plan) if plan.is_empty() => return Next::Pass,
-        Ok(plan) => plan,
-        Err(unwired) => return Next::Refused(Box::new(reject::unwired(unwired, head))),
-    };
-    match engine.decide_now(&plan, head) {
-        Some(Decision::Admitted(admission)) => Next::Admitted(admission),
-        Some(Decision::Refused(answer)) => Next::Refused(answer),
+fn next(engine: &Engine, head: Head<'_>, admission: &mut Admission) -> Next {
+    let mut plan = Plan::default();
+    if let Err(unwired) = engine.plan(head, &mut plan) {
+        return Next::Refused(Box::new(reject::unwired(unwired, head)));
+    }
+    if plan.is_empty() {
+        return Next::Admitted;
+    }
+    match engine.decide_now(&plan, head, admission) {
+        Some(Ok(())) => Next::Admitted,
+        Some(Err(answer)) => Next::Refused(answer),
         None => Next::Ask { plan, form: head.form() },
     }
 }
 
 /// The same for a request now that it is known who asks, or that nobody can tell.
-fn identified<B>(engine: &Engine, known: Known, request: Request<B>) -> (Next, Request<B>) {
+fn identified<B>(engine: &Engine, known: Known, request: Request<B>, admission: &mut Admission) -> (Next, Request<B>) {
     let (mut parts, body) = request.into_parts();
     let next = match known {
         Ok(identity) => {
             parts.extensions.insert(identity);
-            Identity::for_layers(&mut parts, |parts| next(engine, Head::whole(parts)))
+            Identity::for_layers(&mut parts, |parts| next(engine, Head::whole(parts), admission))
         }
         Err(error) => {
             if let Some(answer) = engine.refuse_unknown(&error, Head::whole(&parts).form()) {
@@ -106,7 +109,7 @@ fn identified<B>(engine: &Engine, known: Known, request: Request<B>) -> (Next, R
             tracing::debug!(%error, "a request is limited as one of nobody");
             // For us alone: whoever is within asks for himself, and learns of the outage.
             let asking = parts.extensions.insert(Identity::anonymous());
-            let next = next(engine, Head::whole(&parts));
+            let next = next(engine, Head::whole(&parts), admission);
             match asking {
                 Some(asking) => parts.extensions.insert(asking),
                 None => parts.extensions.remove::<Identity>(),

@@ -3,6 +3,7 @@
 use http::response;
 
 use super::{
+    config::Group,
     engine::{Engine, Subject},
     policy::Charge,
 };
@@ -29,16 +30,9 @@ pub(super) struct Correction {
 }
 
 impl Reserved {
-    /// `None` if nothing can change any more.
-    pub(super) fn of(engine: &Engine, subject: &Subject, taken: Timestamp, is_local: bool) -> Option<Self> {
-        let group = engine.group(subject);
-        group.charges.then(|| Self {
-            group: subject.group,
-            key: subject.key,
-            taken,
-            is_local,
-            asks: subject.asks(group).into(),
-        })
+    /// What was taken for a subject of a group that charges.
+    pub(super) fn of(subject: &Subject, group: &Group, taken: Timestamp, is_local: bool) -> Self {
+        Self { group: subject.group, key: subject.key, taken, is_local, asks: subject.asks(group).into() }
     }
 }
 

@@ -14,8 +14,13 @@ use crate::backend::RecordKey;
 ///
 /// The first two random bytes are the home of the record ([`RecordKey::home`]): those of the user where the session is
 /// a user's. 160 bits are left that nobody can guess, and the MAC makes a guess cost nothing but a hash.
+///
+/// Boxed: every request has room for one that it may be given, and hardly any is.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Token {
+pub(super) struct Token(Box<Minted>);
+
+#[derive(Clone, PartialEq, Eq)]
+struct Minted {
     bytes: [u8; LEN],
     key: RecordKey,
 }
@@ -51,7 +56,7 @@ impl Token {
         }
         let hash = hash(key, &bytes);
         bytes[SIGNED..].copy_from_slice(mac(&hash));
-        Self { bytes, key: record_key(&hash, &bytes) }
+        Self(Box::new(Minted { bytes, key: record_key(&hash, &bytes) }))
     }
 
     /// What this text is. Costs a hash for each key with its id, of which there is one in general, and no look-up.
@@ -66,12 +71,12 @@ impl Token {
 
     /// The key of its record.
     pub(super) fn key(&self) -> RecordKey {
-        self.key
+        self.0.key
     }
 
     /// What the client gets.
     pub(super) fn expose(&self) -> String {
-        URL_SAFE_NO_PAD.encode(self.bytes)
+        URL_SAFE_NO_PAD.encode(self.0.bytes)
     }
 }
 
@@ -94,7 +99,7 @@ fn record_key(hash: &blake3::Hash, bytes: &[u8; LEN]) -> RecordKey {
 impl fmt::Debug for Token {
     /// Never the token: the key of its record.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token").field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("Token").field("key", &self.0.key).finish_non_exhaustive()
     }
 }
 

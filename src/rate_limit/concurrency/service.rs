@@ -52,11 +52,11 @@ impl ConcurrencyLimitLayer {
     /// The permit of a request; none where it has no key.
     fn permit(&self, parts: &request::Parts) -> Result<Option<Permit>, Refusal> {
         let head = Head::whole(parts);
-        match self.key.of_request(head, true) {
+        match self.key.of_request(head, true, &mut || [0; 16]) {
             Err(unwired) => Err(Box::new(reject::unwired(unwired, head))),
             Ok(None) => Ok(None),
-            Ok(Some(found)) => {
-                let permit = self.permits.acquire(found.under(&[0; 16]), self.most);
+            Ok(Some(key)) => {
+                let permit = self.permits.acquire(key, self.most);
                 let decided = if permit.is_some() { Decided::Admitted } else { Decided::Denied };
                 count::decided(&self.decisions, &self.name, decided, By::Process);
                 permit.map(Some).ok_or_else(|| self.refuse(head))

@@ -1,4 +1,4 @@
-//! The key of one request, as it is counted by.
+//! The bytes of a key, as it is counted by.
 
 use std::net::IpAddr;
 
@@ -6,48 +6,21 @@ use smallvec::SmallVec;
 
 use crate::backend::LimitKey;
 
-/// What a request is limited by. Its policies are put in later: which quotas they have is a question for a request that
-/// has a key.
-pub(in crate::rate_limit) enum Found {
-    /// The kind of an address, and the address.
-    Plain(u8, [u8; 8]),
-    Hashed(Fields),
-}
-
-impl Found {
-    /// What code says it is, which no request has.
-    pub(in crate::rate_limit) fn by_hand(key: &[u8]) -> Self {
-        let mut fields = Fields::new();
-        fields.tagged(b'l', key);
-        Self::Hashed(fields)
-    }
-
-    /// The key under the policies that this stands for.
-    pub(in crate::rate_limit) fn under(self, policies: &[u8; 16]) -> LimitKey {
-        let mut key = *policies;
-        match self {
-            // So much of what stands for the policies that no two addresses are ever alike. Which ones a client has is
-            // not for it to choose, so that none has the hashed key of another.
-            Self::Plain(kind, address) => {
-                key[7] = kind;
-                key[8..].copy_from_slice(&address);
-            }
-            Self::Hashed(Fields(mut fields)) => {
-                fields[..16].copy_from_slice(policies);
-                key.copy_from_slice(&blake3::hash(&fields).as_bytes()[..16]);
-            }
-        }
-        LimitKey::from_bytes(key)
-    }
-}
-
 /// Room for what stands for the policies, which always has 16 bytes, then fields, each with its length. Those of most
 /// keys need no allocation.
-pub(in crate::rate_limit) struct Fields(SmallVec<[u8; 128]>);
+pub(super) struct Fields(SmallVec<[u8; 128]>);
 
 impl Fields {
     pub(super) fn new() -> Self {
         Self(SmallVec::from_slice(&[0; 16]))
+    }
+
+    /// The key under the policies that this stands for.
+    pub(super) fn under(mut self, policies: &[u8; 16]) -> LimitKey {
+        self.0[..16].copy_from_slice(policies);
+        let mut key = [0; 16];
+        key.copy_from_slice(&blake3::hash(&self.0).as_bytes()[..16]);
+        LimitKey::from_bytes(key)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -75,6 +48,22 @@ impl Fields {
     pub(super) fn end(&mut self) {
         self.0.extend_from_slice(&u64::MAX.to_le_bytes());
     }
+}
+
+/// A key that code says it is, which no request has.
+pub(in crate::rate_limit) fn by_hand(key: &[u8], policies: &[u8; 16]) -> LimitKey {
+    let mut fields = Fields::new();
+    fields.tagged(b'l', key);
+    fields.under(policies)
+}
+
+/// An address as a key of its own, under the policies that this stands for: with so much of that that no two addresses are
+/// ever alike. Which ones a client has is not for it to choose, so that none has the hashed key of another.
+pub(super) fn plain(kind: u8, address: [u8; 8], policies: &[u8; 16]) -> LimitKey {
+    let mut key = *policies;
+    key[7] = kind;
+    key[8..].copy_from_slice(&address);
+    LimitKey::from_bytes(key)
 }
 
 /// An address that is a key as it is, with its kind; `None` where it does not fit in.
