@@ -1,7 +1,7 @@
 //! Sessions beside tower-sessions with its own stores: in memory, and on Redis (its store uses fred, too).
 //!
 //! A token of ours carries a MAC. Of tower-sessions there is what it does by default, where the cookie is a bare id, and
-//! in memory also what does the same as ours: signed cookies.
+//! in memory also what does the same as ours: signed cookies. And the least that could do what ours does.
 //!
 //! ```text
 //! cargo bench --manifest-path benches/peers/Cargo.toml --bench session
@@ -10,6 +10,7 @@
 #[allow(dead_code)]
 #[path = "../../support/mod.rs"]
 mod bench;
+mod least;
 mod redis;
 #[path = "../../support/rounds.rs"]
 mod rounds;
@@ -20,6 +21,7 @@ use axum::{Router, body::Body, extract::FromRequestParts, routing::get};
 use bench::{Subject, compare};
 use fred::prelude::{ClientLike, KeysInterface, Pool};
 use http::{Request, StatusCode, header, request::Parts};
+use least::Least;
 use redis::Redis;
 use rounds::rounds;
 use serde::{Deserialize, Serialize};
@@ -59,18 +61,22 @@ fn main() {
     // What both contain: the cookie, what axum does for each layer and extractor, and the answer.
     let nothing = MapRequestLayer::new(|request: Request<Body>| request);
     let floor = Visitor { app: no_session().layer(nothing).with_state(()), cookie: ours.cookie.clone() };
+    let reference = Least::default();
+    let cookie = reference.begin(&Shop::some());
+    let reference = Visitor { app: least_routes().layer(reference).with_state(()), cookie };
     for (what, path) in [("loaded", "/load"), ("not asked for", "/"), ("changed", "/change")] {
-        let nanos = compare(
-            &format!("in memory, one at a time, {what}"),
-            vec![
-                theirs.asks(&runtime, "tower-sessions", path, 1),
-                ours.asks(&runtime, "SessionLayer", path, 1),
-                floor.asks(&runtime, "no session: a cookie, a layer that does nothing", path, 1),
-                bare.asks(&runtime, "no session: a bare axum route", path, 1),
-                signed.asks(&runtime, "with signed cookies, tower-sessions", path, 1),
-            ],
-        );
-        if let [theirs, ours, floor, _, signed] = nanos[..]
+        let mut subjects = vec![
+            theirs.asks(&runtime, "tower-sessions", path, 1),
+            ours.asks(&runtime, "SessionLayer", path, 1),
+            floor.asks(&runtime, "no session: a cookie, a layer that does nothing", path, 1),
+            bare.asks(&runtime, "no session: a bare axum route", path, 1),
+            signed.asks(&runtime, "with signed cookies, tower-sessions", path, 1),
+        ];
+        if path == "/load" {
+            subjects.push(reference.asks(&runtime, "the least that a token with a MAC and JSON can cost", path, 1));
+        }
+        let nanos = compare(&format!("in memory, one at a time, {what}"), subjects);
+        if let [theirs, ours, floor, _, signed, ..] = nanos[..]
             && ours.is_finite()
         {
             let beyond = |theirs| (ours - floor) / (theirs - floor);
@@ -162,6 +168,12 @@ fn ours(backend: &Backend) -> Router {
         .route("/change", get(change))
         .route("/begin", get(begin))
         .layer(SessionLayer::new(backend, KeyRing::ephemeral()))
+}
+
+/// It can only be read.
+fn least_routes() -> Router {
+    let load = async |s: least::Session| Ok::<_, StatusCode>(s.load::<Shop>()?.theme);
+    Router::new().route("/", get(async || "hello")).route("/load", get(load))
 }
 
 /// The same routes where nothing is kept.
