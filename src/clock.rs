@@ -38,8 +38,14 @@ impl Timestamp {
     #[cfg(feature = "memory")]
     fn last_tick() -> Self {
         #[cfg(target_os = "linux")]
-        if let Ok(time) = nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME_COARSE) {
-            return (SystemTime::UNIX_EPOCH + Duration::from(time)).into();
+        {
+            use nix::{
+                sys::time::TimeValLike as _,
+                time::{ClockId, clock_gettime},
+            };
+            if let Ok(time) = clock_gettime(ClockId::CLOCK_REALTIME_COARSE) {
+                return Self(u64::try_from(time.num_microseconds()).unwrap_or_default());
+            }
         }
         Self::system()
     }
@@ -62,10 +68,8 @@ impl Timestamp {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "`u64::try_from` is not const; larger values saturate")]
 const fn micros(duration: Duration) -> u64 {
-    let micros = duration.as_micros();
-    if micros > u64::MAX as u128 { u64::MAX } else { micros as u64 }
+    duration.as_secs().saturating_mul(1_000_000).saturating_add(duration.subsec_micros() as u64)
 }
 
 impl From<SystemTime> for Timestamp {
@@ -174,6 +178,16 @@ mod tests {
         }
         let clock = TestClock::new();
         assert_eq!(Clock::Test(clock.clone()).about_now(), clock.now());
+    }
+
+    #[test]
+    fn durations_are_whole_microseconds_up_to_the_largest() {
+        assert_eq!(micros(Duration::new(3, 4_999)), 3_000_004);
+        let most = Duration::from_micros(u64::MAX);
+        assert_eq!(micros(most), u64::MAX);
+        assert_eq!(micros(most + Duration::from_micros(1)), u64::MAX);
+        assert_eq!(micros(Duration::from_micros(u64::MAX - 1)), u64::MAX - 1);
+        assert_eq!(micros(Duration::MAX), u64::MAX);
     }
 
     #[test]
